@@ -1,0 +1,18 @@
+"""The one error that a person can mend: shown as a single line, exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """One line: what was got, and what to type instead."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
+    """The refusal of a misspelt name, with the nearest right one first."""
+    options = sorted(known)
+    close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return UserError(f"no {kind} '{name}'; {hint}there are {', '.join(options) or 'none'}")
