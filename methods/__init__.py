@@ -8,7 +8,7 @@ from functools import cache
 
 from methods.base import Method, unknown
 
-SHARED = ("base", "functional")
+SHARED = ("adapters", "base", "functional")
 
 
 @cache

@@ -271,7 +271,9 @@ class Method(nn.Module):
         """Raise `Refusal` where this pair or data set cannot be distilled by this method."""
 
     @classmethod
-    def resolve(cls, pair: str, recipe: str = "paper", overrides: Mapping[str, object] | None = None) -> dict[str, Value]:
+    def resolve(
+        cls, pair: str, recipe: str = "paper", overrides: Mapping[str, object] | None = None
+    ) -> dict[str, Value]:
         """Hyper-parameters of a run: the recipe, its changes for this pair, then the overrides, all checked."""
         if recipe not in cls.recipes:
             raise unknown(f"recipe of {cls.name()}", recipe, cls.recipes)

@@ -1,0 +1,56 @@
+# kdbench. Every target sets up what it needs in .venv; `make bench` and `make test` are all a newcomer types.
+PYTHON ?= python3
+SUITE ?= digits
+BIN := .venv/bin
+RUN_FLAGS := $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS)) \
+	$(if $(DEVICE),--device $(DEVICE)) $(if $(RERUN),--rerun)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench tune report ui time test test-all check format clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu RERUN=1 TRIALS=20"
+
+setup: .venv/.ready ## make .venv and install everything into it
+
+.venv/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("kdbench needs Python 3.11 or newer; say make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+bench: setup ## run a suite: train, log to MLflow, report
+	$(BIN)/python -m bench run $(SUITE) $(RUN_FLAGS)
+
+tune: setup ## find loss weights on the validation split
+	$(BIN)/python -m bench tune $(SUITE) $(RUN_FLAGS) $(if $(TRIALS),--trials $(TRIALS))
+
+report: setup ## table, figures and answer from what has been run
+	$(BIN)/python -m bench report $(SUITE) $(if $(RESULTS),--results $(RESULTS))
+
+ui: setup ## MLflow's side-by-side comparison on 127.0.0.1
+	$(BIN)/python -m bench ui $(if $(RESULTS),--results $(RESULTS))
+
+time: setup ## what the harness costs against a bare loop
+	$(BIN)/python -m bench time $(SUITE)
+
+test: setup ## the test suite
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: setup ## the test suite with its slow part
+	$(BIN)/python -m pytest
+
+check: setup ## ruff and mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+format: setup ## let ruff format the code
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+clean: ## remove .venv and caches; results stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,268 @@
+"""The command line. Every import that costs time stands inside the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from bench.suite import Suite
+
+app = typer.Typer(
+    help="A fair, paired, tracked benchmark of knowledge-distillation methods.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name (`kdbench list suites`) or the path of a YAML file.")]
+Methods = Annotated[str | None, typer.Option(help="Only these methods, comma-separated: kd,dkd")]
+Seeds = Annotated[str | None, typer.Option(help="How many seeds ('5'), or which ('0,1,7').")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the suite: --set protocol.epochs=10")]
+Results = Annotated[str | None, typer.Option(help="Folder of the results. [default: $KDBENCH_RESULTS or results]")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+@app.command()
+def run(
+    suite: SuiteName = "digits",
+    methods: Methods = None,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    results: Results = None,
+    device: Device = "auto",
+    rerun: Annotated[bool, typer.Option("--rerun", help="Train finished runs anew.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
+) -> None:
+    """Train what the suite still lacks, log it, and report the comparison."""
+    from bench import environment, report
+    from bench.progress import Progress
+    from bench.run import run_suite
+    from bench.suite import results_folder
+    from tracking import location
+    from tracking.mirror import Mirror
+    from tracking.store import Store
+
+    chosen = _suite(suite, methods, seeds, sets)
+    folder, on = results_folder(results), environment.device(device)
+    uri = location.check(location.default_uri(folder))
+    mirror = Mirror(lambda: Store(uri, folder), location.experiment_name(chosen.name))
+    try:
+        outcome = run_suite(chosen, folder, device=on, rerun=rerun, progress=Progress(console, quiet), follower=mirror)
+    finally:
+        mirror.close()
+    for trouble in outcome.troubles:
+        console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
+    done = report.write(folder, chosen.name)
+    _show(done)
+    if outcome.skipped:
+        console.print(f"{outcome.trained} runs trained, {outcome.skipped} were finished already (--rerun trains them anew)")
+    if pending := mirror.pending():
+        console.print(f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver them with: kdbench sync", highlight=False)
+    else:
+        console.print("MLflow holds every run; see them side by side with: make ui   (kdbench ui)", highlight=False)
+    if outcome.troubles:
+        raise SystemExit(1)
+
+
+@app.command()
+def report(suite: SuiteName = "digits", results: Results = None) -> None:
+    """Table, figures and answer from what has been run. Trains nothing."""
+    from bench import report as reports
+
+    folder = Path(results or os.environ.get("KDBENCH_RESULTS") or "results").absolute()
+    _show(reports.write(folder, Path(suite).stem))
+
+
+@app.command("train-teacher")
+def train_teacher(suite: SuiteName = "digits", sets: Sets = None, results: Results = None, device: Device = "auto") -> None:
+    """Train the suite's teachers alone (a run of the suite then finds them)."""
+    from bench import data as datasets
+    from bench import environment, teacher
+    from bench.progress import Progress
+    from bench.run import describe, resolved
+    from bench.suite import results_folder
+
+    folder, on = results_folder(results), environment.device(device)
+    chosen = resolved(_suite(suite, None, None, sets), on)
+    data = datasets.load(chosen.data, on)
+    made, progress = environment.environment(on), Progress(console)
+    for pair in chosen.pairs:
+        got = teacher.obtain(pair, data, describe(data), chosen.teacher_protocol(), chosen.teacher.seed, folder, made, progress)
+        console.print(f"teacher {pair.teacher} {got.fingerprint}: {got.top1:.2f} % on validation", highlight=False)
+
+
+@app.command()
+def check(suite: SuiteName = "digits", methods: Methods = None, seeds: Seeds = None, sets: Sets = None, device: Device = "auto") -> None:
+    """Read a suite and its data, and say what would run. Trains nothing."""
+    from bench import data as datasets
+    from bench import environment
+    from bench.run import check as fits
+    from bench.run import resolved
+
+    on = environment.device(device)
+    chosen = resolved(_suite(suite, methods, seeds, sets), on)
+    data = datasets.load(chosen.data, on)
+    for pair in chosen.pairs:
+        fits(chosen, pair, data)
+    n = len(chosen.pairs) * len(chosen.methods) * len(chosen.seeds)
+    console.print(f"suite {chosen.name} is right: {n} runs in {len(chosen.pairs) * len(chosen.seeds)} cohorts on {on}", highlight=False)
+    console.print(f"data: {data.describe()}", highlight=False)
+    for pair in chosen.pairs:
+        console.print(f"pair: {pair.name}", highlight=False, markup=False)
+    console.print(f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {', '.join(map(str, chosen.seeds))}", highlight=False)
+    console.print(f"protocol: {chosen.protocol.model_dump(exclude_defaults=True)}", highlight=False)
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(metavar="methods|networks|datasets|suites")], as_json: Json = False) -> None:
+    """What there is to choose from."""
+    from bench import catalogue
+
+    kinds = {"methods": catalogue.methods, "networks": catalogue.networks, "datasets": catalogue.datasets, "suites": catalogue.suites_}
+    if what not in kinds:
+        raise unknown("list", what, kinds)
+    rows = kinds[what]()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(*rows[0], box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(", ".join(map(str, v)) if isinstance(v, list) else str(v) for v in row.values()))
+    console.print(table)
+
+
+@app.command()
+def time(
+    suite: SuiteName = "cifar100-mini",
+    methods: Annotated[str, typer.Option(help="Students of the cohort, comma-separated.")] = "kd,kd,kd,kd",
+    rounds: Annotated[int, typer.Option(min=3, help="Rounds; medians are printed.")] = 7,
+    sets: Sets = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure the harness against a bare loop, a cohort against its parts, and what tracking costs."""
+    from bench import environment, timing
+
+    on = environment.device(device)
+    figures = timing.measure(_suite(suite, None, None, sets), methods.split(","), rounds, on, console)
+    if as_json:
+        print(json.dumps(figures, indent=1))
+        return
+    table = Table("figure", "value", box=None, header_style="bold")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    console.print(table)
+
+
+@app.command()
+def sync(results: Results = None, suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None) -> None:
+    """Deliver to MLflow what it does not hold yet. Doing it twice changes nothing."""
+    from bench.suite import results_folder
+    from tracking import location, mirror
+
+    folder = results_folder(results)
+    delivered, already, failed = mirror.sync(folder, location.default_uri(folder), suite)
+    console.print(f"{delivered} runs delivered, {already} were there already, {len(failed)} failed", highlight=False)
+    for record, reason in failed:
+        console.print(f"  {record.folder.name}: {reason}", highlight=False, markup=False)
+    if failed:
+        raise SystemExit(1)
+
+
+@app.command()
+def export(
+    fingerprint: Annotated[str, typer.Argument(help="A run's fingerprint, or its beginning.")],
+    to: Annotated[Path, typer.Argument(help="File to write: .safetensors or .pth")],
+    results: Results = None,
+) -> None:
+    """Take a distilled student home: its weights under the network's own names."""
+    from bench import student
+
+    arch = student.export(Path(results or os.environ.get("KDBENCH_RESULTS") or "results"), fingerprint, to)
+    console.print(f"{to}: {arch}; load it with bench.student.load('{to}')", highlight=False)
+
+
+@app.command()
+def ui(results: Results = None, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+    """Open MLflow's side-by-side comparison on 127.0.0.1."""
+    from bench.suite import results_folder
+    from tracking import location, store
+
+    folder = results_folder(results)
+    uri = location.check(location.default_uri(folder))
+    if (file := location.sqlite_file(uri)) is None:
+        console.print(f"the runs are on {location.mask(uri)}: open it in a browser", highlight=False)
+        return
+    location.prepare()
+    store.initialise(file)
+    base = f"http://127.0.0.1:{port}"
+    for name, number in store.Store(uri, folder).experiments().items():
+        console.print(f"{name}: {store.ui_link(base, number)}", highlight=False, soft_wrap=True)
+    console.print("[dim]Ctrl-C ends the server[/dim]")
+    sys.stdout.flush()
+    server = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", *server], {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+
+
+def _suite(name: str, methods: str | None, seeds: str | None, sets: list[str] | None) -> Suite:
+    from bench import suite as suites
+
+    wanted = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else None
+    if wanted == []:
+        raise UserError("--methods names no method; type e.g. --methods kd,dkd")
+    return suites.load(name, methods=wanted, seeds=seeds, sets=sets)
+
+
+def _show(done: Any) -> None:
+    console.print()
+    for table in done.tables:
+        console.print(table)
+    console.print(done.answer, highlight=False, markup=False, style="bold")
+    console.print(f"\nreport {_short(done.report)}\nfigure {_short(done.figure)}\ntable  {_short(done.csv)}", highlight=False, soft_wrap=True)
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def main() -> NoReturn:
+    """Run the command line: what a person can mend is one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except click.exceptions.Abort:
+        _stop("stopped; the same command goes on where it was", 130)
+    except click.ClickException as error:
+        _stop(error.format_message(), 2)
+    except KeyboardInterrupt:
+        _stop("stopped; the same command goes on where it was", 130)
+    except BrokenPipeError:
+        os._exit(1)
+    except Exception as error:
+        if not _of_user(error):
+            raise
+        _stop(str(error), 2)
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _of_user(error: Exception) -> bool:
+    """Is it an error that a person can mend, by whichever room raised it?"""
+    homes = {"bench.errors": "UserError", "methods.base": "Refusal", "tracking.record": "RecordError", "tracking.location": "TrackingError"}
+    return any(isinstance(error, getattr(sys.modules[m], name)) for m, name in homes.items() if m in sys.modules)
+
+
+def _stop(text: str, code: int) -> NoReturn:
+    print(f"kdbench: {' '.join(text.split())}", file=sys.stderr)
+    raise SystemExit(code)

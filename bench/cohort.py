@@ -1,0 +1,163 @@
+"""The experiment on one screen: K students in lockstep on the same batches, one teacher forward for all of them.
+
+Each member has its own network, optimiser, BatchNorm statistics and random stream, and each backward follows its own
+forward, so a member's numbers do not depend on who else is in the cohort (bit for bit on CPU), and memory grows by
+one student and its optimiser per member, not by one graph. The replicate of a comparison is the cohort: its students
+share data order, augmentation and initialisation, and are compared in pairs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from bench.clock import Clock
+from bench.data import Data
+from bench.data.augment import apply, draw
+from bench.data.batches import batches, n_batches
+from bench.evaluate import correctness, logits_of, metrics
+from bench.member import Member
+from bench.models.base import Network
+from bench.protocol import Protocol
+from bench.seeds import generator
+from methods.base import Out
+
+Watch = Callable[["Cohort", int], None]
+
+
+class Cohort:
+    def __init__(self, data: Data, protocol: Protocol, teacher: Network | None, members: Iterable[Member], seed: int) -> None:
+        self.data, self.protocol, self.teacher, self.seed = data, protocol, teacher, seed
+        self.members = list(members)
+        self.device = data.train.x.device
+        self.clock = Clock(self.device)
+        self.teacher_logits: dict[str, Tensor] = {}
+        self.correct: dict[str, Tensor] = {}  # [N] bool per finished member: which test images it gets right
+
+    def alive(self) -> list[Member]:
+        return [member for member in self.members if member.alive]
+
+    def train(self, after_epoch: Watch, after_step: Callable[[int], None] = lambda images: None) -> None:
+        """Train until every member has ended. Members that resume from different epochs meet again on the way."""
+        n, size = len(self.data.train.y), self.protocol.batch_size
+        while self.alive():
+            epoch = 1 + min(member.epoch for member in self.alive())
+            members = [member for member in self.alive() if member.epoch == epoch - 1]
+            draws = {view: generator("view", view, self.seed, epoch) for view in _views(members)}
+            for member in members:
+                member.train(True)
+            for step, row in enumerate(batches(n, size, generator("order", self.seed, epoch))):
+                self.step(members, row, draws, (epoch, step / n_batches(n, size)))
+                after_step(len(row) * len(members))
+            self._end_epoch(members)
+            after_epoch(self, epoch)
+
+    def step(self, members: list[Member], row: Tensor, draws: dict[str, torch.Generator], at: tuple[int, float]) -> None:
+        """One batch for everybody. row: [B] int64 positions; draws: generators by view; at: epoch, share of it done."""
+        index = row.to(self.device, non_blocking=True)
+        x, y = self.data.train.x[index], self.data.train.y[index]
+        with self.clock("views"):
+            views = {view: self.view(view, x, draw) for view, draw in draws.items()}  # one draw for everybody
+        with self.clock("teacher"):
+            taught = self._teach({v: views[v] for v in _views(members, taught=True)})  # one forward for everybody
+        for member in members:
+            if member.status == "running":
+                self._learn(member, views, taught, y, index, at)
+
+    def view(self, view: str, x: Tensor, draws: torch.Generator) -> Tensor:
+        params = draw(view, len(x), self.data.size, draws, pad=self.data.pad, flip=self.data.flip)
+        return apply(x, params, self.data.mean, self.data.std)
+
+    @torch.no_grad()
+    def _teach(self, views: dict[str, Tensor]) -> dict[str, Out]:
+        if self.teacher is None:
+            return {}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16"):
+            return {view: self.teacher(images) for view, images in views.items()}
+
+    def _learn(self, member: Member, views: dict[str, Tensor], taught: dict[str, Out], y: Tensor, index: Tensor, at: tuple[int, float]) -> None:
+        try:
+            with self.clock(member.name):
+                member.step(views, taught, self.teacher, y, index, at)
+        except Exception as error:  # whatever a method does wrong ends its own run and nobody else's
+            member.fail("failed", f"{type(error).__name__} in epoch {at[0]}: {error}".splitlines()[0])
+
+    def _end_epoch(self, members: list[Member]) -> None:
+        times = self.clock.read()
+        for member in members:
+            if member.status != "running":
+                continue
+            row = {f"train/{name}": value for name, value in member.end_epoch().items()}
+            row["train/lr"] = member.optimizer.param_groups[0]["lr"]
+            row |= _cost(member, times)
+            if member.status == "running":
+                row |= self.evaluate(member, "validation")
+                member.remember_best(row["validation/top1"])
+                if self.protocol.test_every_epoch:
+                    row |= self.evaluate(member, "test")
+            member.history.append({"epoch": member.epoch, "time": time.time(), "metrics": row})
+
+    def evaluate(self, member: Member, split: str) -> dict[str, float]:
+        """Metrics of a member on a split, named `<split>/<metric>`; keeps which test images it gets right."""
+        part = getattr(self.data, split)
+        member.train(False)
+        logits = logits_of(lambda x: member.predict(x, self.teacher), part, self.data, self.protocol.eval_batch_size)
+        member.train(True)
+        if split == "test":
+            self.correct[member.name] = correctness(logits, part.y)
+        return {f"{split}/{name}": value for name, value in metrics(logits, part.y, self.taught(split)).items()}
+
+    def taught(self, split: str) -> Tensor | None:
+        """The teacher's logits of a split: computed once, since neither changes."""
+        if self.teacher is not None and split not in self.teacher_logits:
+            net = self.teacher
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16"):
+                logits = logits_of(lambda x: net(x).logits, getattr(self.data, split), self.data, self.protocol.eval_batch_size)
+            self.teacher_logits[split] = logits
+        return self.teacher_logits.get(split)
+
+    def final(self, member: Member) -> dict[str, float]:
+        """The numbers of a member that has trained to its last epoch. The headline is the last epoch's test accuracy."""
+        last, best = member.weights(), member.best
+        member.load_weights(best.state)
+        chosen = self.evaluate(member, "test")["test/top1"]
+        member.load_weights(last)
+        out = self.evaluate(member, "test") | self.evaluate(member, "validation")
+        out["test/top1_best_epoch_on_validation"] = chosen
+        out["validation/top1_best"], out["best_epoch_on_validation"] = best.top1, best.epoch
+        if self.protocol.test_every_epoch:
+            out["test/top1_best_epoch_on_test"] = max(row["metrics"]["test/top1"] for row in member.history)
+        if (teacher := self.taught("test")) is not None:
+            out["test/teacher_top1"] = metrics(teacher, self.data.test.y)["top1"]
+        return out | self._costs(member)
+
+    def _costs(self, member: Member) -> dict[str, float]:
+        own, method = member.network.parameters(), member.method.parameters()
+        rows = [row["metrics"] for row in member.history]
+        views = len(member.method.needs.views)
+        costs = {name: _median([row[name] for row in rows]) for name in rows[0] if name.startswith("cost/")}
+        return costs | {
+            "cost/params": sum(p.numel() for p in own),
+            "cost/extra_params": sum(p.numel() for p in method),
+            "cost/images_seen": views * len(self.data.train.y) * member.epoch,
+        }
+
+
+def _views(members: list[Member], *, taught: bool = False) -> list[str]:
+    """The views that somebody wants, in a fixed order; with `taught`, of the teacher."""
+    wanting = [m.method.needs for m in members if m.method.needs.teacher or not taught]
+    return sorted({view for needs in wanting for view in needs.views})
+
+
+def _cost(member: Member, times: dict[str, float]) -> dict[str, float]:
+    """Time of one step in milliseconds: the member's own, and what it would be alone (with the teacher it shares)."""
+    own = times.get(member.name, 0.0)
+    shared = times.get("views", 0.0) + (times.get("teacher", 0.0) if member.method.needs.teacher else 0.0)
+    return {"cost/step_ms": own, "cost/step_alone_ms": own + shared}
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]

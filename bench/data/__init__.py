@@ -1,0 +1,165 @@
+"""Images of a data set as uint8 tensors on the device: three splits, the test split behind a door."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data import parquet, sources, splits
+from bench.data.raw import Arrays, Raw
+from bench.data.spec import DataSpec, DigitsSpec, ImageFolderSpec, ParquetSpec, TorchvisionSpec
+from bench.errors import UserError
+
+__all__ = ["Data", "DataSpec", "Split", "load"]
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+KNOWN: dict[str, Statistics] = {  # mean and std of the literature, of pixels in 0..1
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "fashionmnist": ((0.2860,), (0.3530,)),
+}
+SIGNS: dict[
+    tuple[object, ...], str
+] = {  # what tells a known set whose shards do not say their name: shape, number of classes, first of them
+    ((3, 32), 10, ("airplane", "automobile", "bird")): "cifar10",
+    ((3, 32), 100, ("apple", "aquarium_fish", "baby")): "cifar100",
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """x: [N, C, H, W] uint8; y: [N] int64; both on the device, in the order of the source."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+class Data:
+    """A data set split for one experiment. Validation is carved from train; `test` is read when first asked for."""
+
+    def __init__(self, spec: DataSpec, raw: Raw, device: str | torch.device) -> None:
+        self.spec, self.device = spec, torch.device(device)
+        self.classes, self.n_classes = raw.classes, len(raw.classes)
+        x, y = raw.train.x, raw.train.y
+        self.channels, self.size = x.shape[1], x.shape[2]
+        self.name = SIGNS.get(((self.channels, self.size), self.n_classes, self.classes[:3]), raw.name)
+        kept, held, rest = splits.carve(y, raw.classes, spec.validation, spec.train, spec.split_seed)
+        train, validation = (Arrays(x[index], y[index]) for index in (kept, held))
+        left = Arrays(x[rest], y[rest])  # the test split of a source that has no official one; else empty
+        if raw.test is None and not len(rest):
+            raise UserError(f"train and validation take all {len(y)} images and leave no test split; set train lower")
+        self._read: Callable[[], Arrays] = raw.test or (lambda: left)
+        self._forbidden = False
+        self._digests = [_digest(train), _digest(validation)]
+        self.mean, self.std = _statistics(spec, self.name, train.x)
+        self.train, self.validation = self._split(train), self._split(validation)
+
+    @property
+    def pad(self) -> int:
+        return self.spec.pad
+
+    @property
+    def flip(self) -> bool:
+        return self.spec.flip
+
+    @property
+    def test(self) -> Split:
+        """The test split. Raises `UserError` once `forbid_test` was called."""
+        if self._forbidden:
+            raise UserError("the test split is closed here: whatever is chosen, choose it by the validation split")
+        return self._test[0]
+
+    def forbid_test(self) -> None:
+        """Close the test split for good. Its size and checksum can still be told, its images and labels not."""
+        self._forbidden = True
+
+    @cached_property
+    def _test(self) -> tuple[Split, str]:
+        """The test split and its checksum."""
+        arrays = self._read()
+        index = splits.subset(arrays.y, self.spec.test)
+        chosen = Arrays(arrays.x[index], arrays.y[index])
+        digest = _digest(chosen)
+        del self._read
+        return self._split(chosen), digest
+
+    def _split(self, arrays: Arrays) -> Split:
+        return Split(torch.from_numpy(arrays.x).to(self.device), torch.from_numpy(arrays.y).to(self.device))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits of all pixels and labels of the three splits, and of how they were drawn."""
+        spec = self.spec
+        drawn = (spec.validation, spec.train, spec.test, spec.split_seed, self.n_classes)
+        return hashlib.sha256(repr((*self._digests, self._test[1], drawn)).encode()).hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """What the data are, for records: plain values, no paths."""
+        return {
+            "name": self.name,
+            "source": self.spec.source,
+            "channels": self.channels,
+            "size": self.size,
+            "n_classes": self.n_classes,
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "test": len(self._test[0]),
+            "split_seed": self.spec.split_seed,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def load(spec: DataSpec, device: str | torch.device = "cpu") -> Data:
+    """The data set that a suite names, on the device. Raises `UserError` for whatever is wrong with it."""
+    return Data(spec, _raw(spec), device)
+
+
+def _raw(spec: DataSpec) -> Raw:
+    match spec:
+        case DigitsSpec():
+            return sources.digits(spec)
+        case ParquetSpec():
+            return parquet.read(spec)
+        case TorchvisionSpec():
+            return sources.torchvision(spec)
+        case ImageFolderSpec():
+            return sources.image_folder(spec)
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256(repr(arrays.x.shape).encode())
+    digest.update(np.ascontiguousarray(arrays.x).reshape(-1).data)
+    digest.update(np.ascontiguousarray(arrays.y).data)
+    return digest.hexdigest()
+
+
+def _statistics(spec: DataSpec, name: str, x: np.ndarray) -> Statistics:
+    """Mean and std per channel of pixels in 0..1: given, known, or computed from the train split."""
+    if spec.mean is not None and spec.std is not None:
+        if not len(spec.mean) == len(spec.std) == x.shape[1]:
+            raise UserError(
+                f"mean, std: {len(spec.mean)} and {len(spec.std)} numbers; give one for each of {x.shape[1]} channels"
+            )
+        return spec.mean, spec.std
+    if name in KNOWN and len(KNOWN[name][0]) == x.shape[1] and spec.size is None:
+        return KNOWN[name]
+    levels = np.arange(256) / 255
+    mean, std = [], []
+    for channel in range(x.shape[1]):
+        share = np.bincount(x[:, channel].reshape(-1), minlength=256) / x[:, channel].size
+        mean.append(float(share @ levels))
+        std.append(float(share @ (levels - mean[-1]) ** 2) ** 0.5)
+    if min(std) == 0:
+        raise UserError(f"channel {std.index(0)} of the train images is constant; check them, or give mean and std")
+    return tuple(mean), tuple(std)

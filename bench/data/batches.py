@@ -1,0 +1,28 @@
+"""The order in which examples are seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Index tensors [B] int64 on the CPU: each of n examples once, in an order drawn from the CPU generator.
+
+    The last batch may be smaller, as in the literature; but a single leftover joins the batch before it, since
+    BatchNorm cannot learn from one example.
+    """
+    if n < 1 or batch_size < 1:
+        raise ValueError(f"batches take at least one example and a batch size of at least 1, got {n} and {batch_size}")
+    order = torch.randperm(n, generator=generator)
+    starts = range(0, n, batch_size)[: n_batches(n, batch_size)]
+    for start in starts:
+        yield order[start:] if start == starts[-1] else order[start : start + batch_size]
+
+
+def n_batches(n: int, batch_size: int) -> int:
+    """How many batches an epoch has."""
+    alone = n > batch_size > 1 and n % batch_size == 1
+    return -(-n // batch_size) - alone

@@ -1,0 +1,77 @@
+"""Decoded images kept on disk between runs: written atomically, checked when read, made anew when damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from bench.errors import UserError
+
+VERSION = 1
+"""Raise when decoding changes: every key changes with it."""
+
+
+def folder() -> Path:
+    """KDBENCH_CACHE, or ~/.cache/kdbench."""
+    return Path(os.environ.get("KDBENCH_CACHE") or "~/.cache/kdbench").expanduser()
+
+
+def content_key(files: Iterable[Path], *parts: object) -> str:
+    """A name for what is decoded from the bytes of these files, in this order, with these settings."""
+    digest = hashlib.sha256(repr((VERSION, parts)).encode())
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}") from None
+    return digest.hexdigest()[:32]
+
+
+def cached(key: str, build: Callable[[], np.ndarray]) -> np.ndarray:
+    """The uint8 array kept under `key`, or else what `build` returns, kept for the next time."""
+    path = folder() / f"{key}.npy"
+    kept = _read(path)
+    if kept is not None:
+        return kept
+    array = np.ascontiguousarray(build())
+    try:
+        _write(path, array)
+    except OSError as error:
+        warnings.warn(f"decoded images are not kept: {path.parent}: {error.strerror or error}", stacklevel=2)
+    return array
+
+
+def _checksum(array: np.ndarray) -> bytes:
+    return hashlib.sha256(array.reshape(-1).data).digest()
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """The array of a file that is whole, else None. The checksum follows the array: one file holds all or nothing."""
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+            checksum = file.read()
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError):
+        return None
+    whole = array.dtype == np.uint8 and array.ndim == 4 and array.flags.c_contiguous and checksum == _checksum(array)
+    return array if whole else None
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem[:8]}-", delete=False) as file:
+        beside = Path(file.name)
+        try:
+            np.lib.format.write_array(file, array, allow_pickle=False)
+            file.write(_checksum(array))
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    beside.replace(path)

@@ -1,0 +1,91 @@
+"""The sources other than parquet: digits, torchvision, folders of images."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.data.cache import cached, content_key
+from bench.data.images import Item, Like, decode, fit_array
+from bench.data.raw import Arrays, Raw, resolve
+from bench.data.spec import DigitsSpec, ImageFolderSpec, TorchvisionSpec
+from bench.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def digits(spec: DigitsSpec) -> Raw:
+    """scikit-learn's digits, their 17 levels of grey spread over 0..255."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
+    return Raw("digits", tuple("0123456789"), Arrays(fit_array(pixels, spec.size), found.target.astype(np.int64)), None)
+
+
+def torchvision(spec: TorchvisionSpec) -> Raw:
+    train = _open(spec, train=True)
+    return Raw(
+        spec.name.lower(),
+        tuple(map(str, train.classes)),
+        _arrays(train, spec.size),
+        lambda: _arrays(_open(spec, train=False), spec.size),
+    )
+
+
+def _open(spec: TorchvisionSpec, *, train: bool) -> Any:
+    from torchvision import datasets
+
+    root = resolve(spec.root)
+    kind = getattr(datasets, spec.name)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return kind(str(root), train=train, download=spec.download)
+    except Exception as error:  # torchvision raises whatever its downloader, archive reader or unpickler does
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if spec.download:
+        raise UserError(f"{spec.name} could not be fetched to {root} ({reason}); try again, or put its files there")
+    raise UserError(f"{spec.name} is not in {root}; set `download: true` to fetch it, or `root:` to where it lies")
+
+
+def _arrays(found: Any, size: int | None) -> Arrays:
+    pixels = np.asarray(found.data)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+    return Arrays(fit_array(np.ascontiguousarray(pixels), size), np.asarray(found.targets, np.int64))
+
+
+def image_folder(spec: ImageFolderSpec) -> Raw:
+    root = resolve(spec.path)
+    train = root / "train"
+    test = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
+    if test is None or not train.is_dir():
+        lacks = "train" if not train.is_dir() else "test or val"
+        raise UserError(f"no folder {lacks} in {root}; path takes a folder of train/<class>/* and test/<class>/*")
+    classes = tuple(_folders(train))
+    known = _arrays_of(train, classes, spec.size, None)
+    like = (known.x.shape[1], spec.size)
+    return Raw(root.name, classes, known, lambda: _arrays_of(test, classes, spec.size, like))
+
+
+def _arrays_of(folder: Path, classes: tuple[str, ...], size: int, like: Like | None) -> Arrays:
+    """Images of a split's folder in order of class and name, decoded once and then read from the cache."""
+    if extra := sorted(set(_folders(folder)) - set(classes)):
+        raise UserError(f"class '{extra[0]}' of {folder} is not in train; add it there or remove it")
+    files = [(c, p) for c, name in enumerate(classes) for p in sorted((folder / name).rglob("*")) if _is_image(p)]
+    if not files:
+        raise UserError(f"no image in {folder}; it holds <class>/* with files of type {', '.join(SUFFIXES)}")
+    items: list[Item] = [(str(p.relative_to(folder.parent)), p.read_bytes) for _, p in files]
+    x = cached(content_key([p for _, p in files], "folder", size, like), lambda: decode(items, size, like))
+    return Arrays(x, np.array([c for c, _ in files], np.int64))
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")

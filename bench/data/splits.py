@@ -1,0 +1,72 @@
+"""Stratified subsets: deterministic, nested, every class present."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from bench.errors import UserError
+from bench.seeds import generator
+
+
+def order(y: np.ndarray, *parts: object) -> np.ndarray:
+    """A permutation of the examples whose every prefix is stratified, drawn by the named seed. y: [N] → [N].
+
+    The j-th example drawn of a class with n stands at j/n, ties in random order. So each prefix holds of every class
+    its share, rounded up or down; a shorter prefix lies in a longer one; the first K examples show all K classes.
+    """
+    shuffled = torch.randperm(len(y), generator=generator(*parts)).numpy()
+    by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
+    _, first, count = np.unique(y[by_class], return_index=True, return_counts=True)
+    place = (np.arange(len(y)) - np.repeat(first, count)) / np.repeat(count, count)
+    rank = np.empty(len(y), np.int64)
+    rank[shuffled] = np.arange(len(y))
+    return by_class[np.lexsort((rank[by_class], place))]
+
+
+def carve(
+    y: np.ndarray, classes: Sequence[str], validation: int, train: int | None, split_seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions of train, validation and the rest in the train split, each ascending and disjoint."""
+    _require_classes(y, classes)
+    for name, count in (("validation", validation), ("train", train)):
+        if count is not None and count < len(classes):
+            raise UserError(f"{name}: {count} images for {len(classes)} classes; set {name} to {len(classes)} or more")
+    if validation + (train or len(classes)) > len(y):
+        asked = f"validation: {validation}" + (f" and train: {train}" if train else "")
+        raise UserError(f"{asked} asked of {len(y)} images; {_remedy(len(y), len(classes), validation)}")
+    drawn = order(y, "split", split_seed, "validation")
+    held, left = drawn[:validation], np.sort(drawn[validation:])
+    left = left[order(y[left], "split", split_seed, "train")]
+    kept, rest = left[:train], left[train:] if train is not None else left[:0]
+    if missing := sorted(set(range(len(classes))) - set(np.unique(y[kept]).tolist())):
+        raise UserError(
+            f"class '{classes[missing[0]]}' has no image left for train; set validation lower, or add images of it"
+        )
+    return np.sort(kept), np.sort(held), np.sort(rest)
+
+
+def subset(y: np.ndarray, count: int | None) -> np.ndarray:
+    """Positions of a stratified subset of the test split, whatever `split_seed`: seeds must not move the exam."""
+    if count is None:
+        return np.arange(len(y))
+    if count > len(y):
+        raise UserError(f"test: {count} asked, the test split holds {len(y)} images; set test to at most {len(y)}")
+    return np.sort(order(y, "split", "test")[:count])
+
+
+def _require_classes(y: np.ndarray, classes: Sequence[str]) -> None:
+    if missing := sorted(set(range(len(classes))) - set(np.unique(y).tolist())):
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(
+            f"class '{classes[missing[0]]}'{more} has no image in the train split; add some or take it off the classes"
+        )
+
+
+def _remedy(n: int, n_classes: int, validation: int) -> str:
+    left = n - validation
+    if left >= n_classes:
+        return f"set train to at most {left}"
+    return f"set validation to at most {n - n_classes}" if n >= 2 * n_classes else "there are too few images to split"

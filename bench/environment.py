@@ -1,0 +1,94 @@
+"""Where a number was made: commit, versions, hardware. No value of the environment's variables is read but our own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import bench
+from bench.errors import UserError
+
+PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "optuna", "scikit-learn", "pyarrow", "pillow")
+
+
+def device(name: str) -> torch.device:
+    """The device of that name; 'auto' is the first GPU where there is one. Raises `UserError` where it is not there."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        wanted = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"no device '{name}'; use auto, cpu, cuda or cuda:<number>") from None
+    if wanted.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (wanted.index or 0) >= count:
+            raise UserError(f"device '{name}' is not on this machine ({count} CUDA devices found); use --device cpu")
+        return torch.device("cuda", wanted.index or 0)
+    if wanted.type != "cpu":
+        raise UserError(f"device '{name}' is not supported; use auto, cpu or cuda")
+    return wanted
+
+
+def precision(asked: str, on: torch.device) -> str:
+    """'auto' is bfloat16 autocast on CUDA (losses stay float32) and float32 on CPU."""
+    return ("bfloat16" if on.type == "cuda" else "float32") if asked == "auto" else asked
+
+
+def environment(on: torch.device) -> dict[str, Any]:
+    """All that a reader needs to judge, or repeat, a number."""
+    commit, dirty = _commit()
+    return {
+        "kdbench": bench.__version__,
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "command": " ".join(["kdbench", *sys.argv[1:]]),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+@cache
+def _commit() -> tuple[str, bool]:
+    """The commit of the code that runs, and whether it was changed since. Empty outside a checkout."""
+    root = Path(bench.__file__).parent.parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True).stdout
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel").strip()) != root.resolve():
+            return "", False
+        return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain", "--", "bench", "methods", "tracking").strip())
+    except (OSError, subprocess.SubprocessError):
+        return "", False
+
+
+@cache
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,65 @@
+"""From logits to numbers. Every example is counted once, whatever the batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.data import Split
+from bench.data.augment import apply, draw
+from bench.data import Data
+
+TOP5_FROM = 11  # classes; below, top-5 says nothing
+
+
+@torch.no_grad()
+def logits_of(predict: Callable[[Tensor], Tensor], split: Split, data: Data, batch_size: int) -> Tensor:
+    """[N, C] float32 logits of every example of a split, in order. `predict` maps normalised images to logits."""
+    parts = [predict(images).float() for images in plain(split, data, batch_size)]
+    return torch.cat(parts)
+
+
+def plain(split: Split, data: Data, batch_size: int) -> list[Tensor]:
+    """The split's images normalised and in batches, without augmentation."""
+    return [
+        apply(x, draw("plain", len(x), data.size, None, pad=0, flip=False), data.mean, data.std)
+        for x in split.x.split(batch_size)
+    ]
+
+
+def correctness(logits: Tensor, y: Tensor) -> Tensor:
+    """[N] bool: is the largest logit the label's? logits: [N, C]; y: [N] int64."""
+    return logits.argmax(dim=1) == y
+
+
+def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> Tensor:
+    """Expected calibration error in [0, 1] over equal-width confidence bins (Guo et al. 2017, arXiv 1706.04599, eq. 3)."""
+    confidence, guess = logits.softmax(dim=1).max(dim=1)
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins, device=logits.device, dtype=confidence.dtype)
+    gap.index_add_(0, place, (guess == y).to(confidence.dtype) - confidence)
+    return gap.abs().sum() / len(y)
+
+
+def metrics(logits: Tensor, y: Tensor, teacher: Tensor | None = None) -> dict[str, float]:
+    """Accuracy and calibration of [N, C] logits, and closeness to the teacher's logits where there are any.
+
+    top1, top5, ece, agreement in %; nll and kl (teacher ‖ student, τ = 1) in nats per example.
+    """
+    if len(y) == 0:
+        raise ValueError("metrics of an empty split")
+    out = {
+        "top1": 100 * correctness(logits, y).float().mean(),
+        "nll": F.cross_entropy(logits, y),
+        "ece": 100 * calibration_error(logits, y),
+    }
+    if logits.shape[1] >= TOP5_FROM:
+        out["top5"] = 100 * (logits.topk(5, dim=1).indices == y[:, None]).any(dim=1).float().mean()
+    if teacher is not None:
+        out["agreement"] = 100 * (logits.argmax(dim=1) == teacher.argmax(dim=1)).float().mean()
+        log_s, log_t = logits.log_softmax(dim=1), teacher.log_softmax(dim=1)
+        out["kl"] = (log_t.exp() * (log_t - log_s)).sum(dim=1).mean()
+    return dict(zip(out, torch.stack(list(out.values())).tolist(), strict=True))  # one transfer for all

@@ -1,0 +1,73 @@
+"""A run on disk while it trains: checkpoint and record move together, the tracking store follows."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bench import checkpoint
+from bench.member import Member
+from tracking.record import Record
+
+CHECKPOINT_EVERY_S = 5.0
+"""An epoch that ends sooner after the last checkpoint writes none: a kill costs at most this much, plus one epoch."""
+
+
+class Follower(Protocol):
+    """What mirrors records elsewhere; never raises, never blocks."""
+
+    def offer(self, record: Record) -> None: ...
+
+    def finish(self, record: Record) -> None: ...
+
+
+class Keeper:
+    """Checkpoint, record and mirror of one member. Rows reach the record only with the checkpoint that holds them."""
+
+    def __init__(self, member: Member, record: Record, follower: Follower | None) -> None:
+        self.member, self.record, self.follower = member, record, follower
+        self.path = record.folder / "checkpoint.pt"
+        self._saved = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on where the last whole checkpoint stands; without one, start anew."""
+        if state := checkpoint.load(self.path):
+            self.member.load_state_dict(state)
+
+    def after_epoch(self) -> None:
+        if time.monotonic() - self._saved < CHECKPOINT_EVERY_S or self.member.status != "running":
+            return
+        checkpoint.save(self.path, self.member.state_dict())
+        self.record.hold_epochs(self.member.history)
+        self._saved = time.monotonic()
+        if self.follower:
+            self.follower.offer(self.record)
+
+    def end(self, status: str, reason: str, metrics: dict[str, float], network: dict[str, Any] | None = None, correct: Tensor | None = None) -> None:
+        """Write what the run leaves, then its last line: a record that says finished is complete."""
+        files = []
+        if network is not None:
+            weights = {name: value.contiguous().cpu() for name, value in self.member.weights().items()}
+            save_file(weights, self.record.folder / "student.safetensors", {"network": json.dumps(network)})
+            files.append("student.safetensors")
+        if correct is not None:
+            np.savez_compressed(self.record.folder / "correct.npz", test=np.packbits(correct.cpu().numpy()), n=len(correct))
+            files.append("correct.npz")
+        if status != "interrupted":  # an interrupted run's rows may be ahead of its checkpoint: they come again
+            self.record.hold_epochs(self.member.history)
+            checkpoint.remove(self.path)
+        self.record.end(status, reason, metrics, files)
+        if self.follower:
+            self.follower.finish(self.record)
+
+
+def clear(folder: Path) -> None:
+    """Forget a run for good (--rerun)."""
+    for file in folder.glob("*"):
+        file.unlink()

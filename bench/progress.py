@@ -1,0 +1,75 @@
+"""What a person sees while a suite trains: bars on a terminal, one line per cohort elsewhere."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+if TYPE_CHECKING:
+    from bench.cohort import Cohort
+
+
+@dataclass
+class Watch:
+    """What a cohort calls while it trains."""
+
+    epoch: Callable[[Cohort, int], None]
+    step: Callable[[int], None]
+
+
+class Progress:
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self.console = console
+        self.live = console.is_terminal and not quiet and not os.environ.get("CI")
+        self.quiet = quiet
+        self.total, self.done = 0, 0
+
+    @contextmanager
+    def cohort(self, title: str, cohort: Cohort) -> Iterator[Watch]:
+        """Follow one cohort: epochs, images per second, time left, and each member's validation accuracy."""
+        start = time.monotonic()
+        images = 0
+
+        def step(n: int) -> None:
+            nonlocal images
+            images += n
+
+        if not self.live:
+            yield Watch(lambda c, e: None, step)
+            self._say(title, cohort, time.monotonic() - start, images)
+            return
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn(), TextColumn("{task.fields[accuracy]}"))
+        with Bars(*columns, console=self.console, transient=True) as bars:
+            first = min((m.epoch for m in cohort.members), default=0)
+            task = bars.add_task(title, total=cohort.protocol.epochs, completed=first, rate="", accuracy="")
+
+            def epoch(c: Cohort, number: int) -> None:
+                rate = f"{images / max(time.monotonic() - start, 1e-9):,.0f} img/s"
+                bars.update(task, completed=number, rate=rate, accuracy=accuracies(c))
+
+            yield Watch(epoch, step)
+        self._say(title, cohort, time.monotonic() - start, images)
+
+    def _say(self, title: str, cohort: Cohort, seconds: float, images: int) -> None:
+        if not self.quiet:
+            rate = f"{images / max(seconds, 1e-9):,.0f} img/s"
+            self.console.print(f"{title}: {seconds:.1f} s, {rate}; validation {accuracies(cohort)}", highlight=False)
+
+
+def accuracies(cohort: Cohort) -> str:
+    """'kd 88.3  dkd 89.0  crd diverged': the last validation accuracy of every member."""
+    parts = []
+    for member in cohort.members:
+        row = member.history[-1]["metrics"] if member.history else {}
+        top1 = row.get("validation/top1")
+        broken = member.status not in ("running", "finished")
+        parts.append(f"{member.name} {member.status if broken or top1 is None else f'{top1:.1f}'}")
+    return "  ".join(parts)

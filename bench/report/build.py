@@ -1,0 +1,147 @@
+"""From the records of a suite to its report: table.csv, report.md and a figure beside them, each whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+
+from bench.errors import UserError
+from bench.report import figures, page, stats, table
+from bench.report.answer import answer
+from tracking.frame import frame as frame_of
+from tracking.record import FILE, Record
+
+SUFFIXES = ("png", "pdf")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what the terminal shows of it."""
+
+    answer: str  # one sentence per pair
+    tables: list[Table]  # one per pair
+    report: Path
+    csv: Path
+    figure: Path  # the PNG; the PDF lies beside it
+    pdf: Path
+    frame: pd.DataFrame  # one row per run, in the suite's order
+    rows: pd.DataFrame  # `table.build`
+
+
+def write(results: Path, suite: str, *, records: Sequence[Record] | None = None) -> Report:
+    """The report of what the last call of `suite` asked for, written into results/<suite>/.
+
+    `records` stand in for those of the folder. Raises `UserError` where there is nothing that can be reported honestly.
+    """
+    where = results / suite
+    manifest = _manifest(where, suite)
+    wanted: list[str] = manifest["fingerprints"]
+    if records is None:
+        folders = [where / "runs" / fingerprint for fingerprint in wanted]
+        records = [Record(folder) for folder in folders if (folder / FILE).exists()]
+    headers = {record.header["fingerprint"]: record.header for record in records}
+    records = [record for record in records if record.header["fingerprint"] in wanted]
+    if not records:
+        raise _nothing(results, suite)
+    specs = [headers[record.header["fingerprint"]]["spec"] for record in records]
+    _one_protocol(specs, manifest["suite"], suite)
+    runs = _in_order(frame_of(records), wanted)
+    _something_finished(runs, suite)
+    baseline = stats.choose_baseline(runs)
+    rows, sentence = table.build(runs, baseline), answer(runs, baseline)
+    name, drawn = _figure(runs, baseline)
+    files = {f"figures/{name}.{suffix}": content for suffix, content in figures.rendered(drawn).items()}
+    files["table.csv"] = table.csv(rows).encode()
+    data, missing = specs[0].get("data") or manifest["suite"].get("data") or {}, len(wanted) - len(records)
+    files["report.md"] = page.page(runs, rows, sentence, name, manifest["suite"], data, missing).encode()
+    _place(where, files, stale=[f"figures/{'top1' if name == 'difference' else 'difference'}.{s}" for s in SUFFIXES])
+    png, pdf = (where / "figures" / f"{name}.{suffix}" for suffix in SUFFIXES)
+    return Report(sentence, table.rich(rows), where / "report.md", where / "table.csv", png, pdf, runs, rows)
+
+
+def _figure(runs: pd.DataFrame, baseline: str) -> tuple[str, figures.Figure]:
+    """Differences where there are any, else the accuracies themselves."""
+    commit = f"Commit {page.commits(runs)}."
+    data = figures.difference_data(runs, baseline)
+    if data.empty:
+        return "top1", figures.level_figure(figures.level_data(runs), commit)
+    return "difference", figures.difference_figure(data, baseline, commit)
+
+
+def _manifest(where: Path, suite: str) -> dict[str, Any]:
+    path = where / "suite.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["fingerprints"], found["suite"]["name"], found["suite"]["protocol"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise _nothing(where.parent, suite) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: not readable as the list of a suite's runs; run `kdbench run {suite}` again"
+        ) from None
+    return dict(found)
+
+
+def _nothing(results: Path, suite: str) -> UserError:
+    return UserError(f"no results for '{suite}' in {results}; run `kdbench run {suite}`")
+
+
+def _one_protocol(specs: list[dict[str, Any]], suite: dict[str, Any], name: str) -> None:
+    """Refuse to compare students of different protocols, data or (within a pair) teachers."""
+    again = f"and cannot be compared; run `kdbench run {name}` again"
+    for spec in specs:
+        for what, first in (("protocol", suite["protocol"]), ("data", specs[0].get("data"))):
+            if keys := _changed(first, spec.get(what)):
+                raise UserError(f"the runs of '{name}' differ in {what} ({', '.join(keys)}) {again}")
+    for pair in sorted({str(spec.get("pair")) for spec in specs}):
+        teachers = {spec.get("teacher_fingerprint") for spec in specs if spec.get("pair") == pair}
+        if len(teachers) > 1:
+            raise UserError(f"the runs of '{name}' on {pair} have {len(teachers)} different teachers {again}")
+
+
+def _changed(a: Any, b: Any) -> list[str]:
+    """Keys whose values differ, as JSON sees them."""
+    one, two = json.loads(json.dumps(a or {}, default=str)), json.loads(json.dumps(b or {}, default=str))
+    return sorted(key for key in {*one, *two} if one.get(key) != two.get(key))
+
+
+def _in_order(runs: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
+    """As the suite lists them, so that its first method comes first."""
+    place = {fingerprint: i for i, fingerprint in enumerate(wanted)}
+    return runs.iloc[runs["fingerprint"].map(place).argsort(kind="stable")].reset_index(drop=True)
+
+
+def _something_finished(runs: pd.DataFrame, suite: str) -> None:
+    out = stats.unfinished(runs)
+    if len(out) < len(runs):
+        return
+    counts = ", ".join(f"{n} {status}" for status, n in Counter(out["status"]).items())
+    reasons = [str(reason) for reason in out["reason"] if reason]
+    first = f"; first reason: {reasons[0]}" if reasons else ""
+    raise UserError(f"no finished run of '{suite}' to report ({counts}{first}); run `kdbench run {suite}`")
+
+
+def _place(where: Path, files: dict[str, bytes], stale: list[str]) -> None:
+    """Write all files under other names first, then rename them: a reader sees each old or new, never in between."""
+    partials = {name: where / f"{name}.{os.getpid()}.partial" for name in files}
+    try:
+        (where / "figures").mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            partials[name].write_bytes(content)
+        for name, partial in partials.items():
+            partial.replace(where / name)
+        for name in stale:
+            (where / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the report into {where}: {error.strerror}") from None
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,167 @@
+"""report.md: the answer, the figure, the table, and all that a reader needs to judge them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from bench.report import stats, table
+from bench.report import text as t
+
+COLUMNS = """\
+- **top-1**: test accuracy of the last epoch, mean over seeds ± half-width of the 95 % t interval.
+- **− {base}**, **− kd**: mean over seeds of the difference within a seed, percentage points, with its 95 % t interval.
+- **agreement**: share of test images on which student and teacher name the same class.
+- **NLL**: test negative log-likelihood, nats per example. **ECE**: expected calibration error on test, 15 bins.
+- **step time**: one training step with all that the method needs (views, teacher, its own part), relative to {base};
+  median over seeds of the ratio within a seed.
+- **extra params**: parameters besides the student's own. **images**: training images seen, relative to {base}.
+- **top-1, epoch by val.**: test accuracy of the epoch that was best on the validation split."""
+
+
+def page(
+    frame: pd.DataFrame,
+    rows: pd.DataFrame,
+    sentence: str,
+    image: str,
+    suite: Mapping[str, Any],
+    data: Mapping[str, Any],
+    missing: int = 0,
+) -> str:
+    """The report of one suite as Markdown.
+
+    rows: `table.build`; image: the figure's name; suite, data: as recorded; missing: runs that left no record yet.
+    """
+    base = str(rows["baseline"].iloc[0])
+    compared = rows["difference_n"].fillna(0).gt(0).any()
+    parts = [
+        f"# {suite['name']}" + (f"\n\n{suite['about']}" if suite.get("about") else ""),
+        "\n\n".join(f"**{line}**" for line in sentence.split("\n")),
+        f"![{image}](figures/{image}.png)",
+        table.markdown(rows).strip(),
+        _baseline(base) if compared else f"The table has no differences: no finished run can be compared with {base}.",
+        f"## What the columns mean\n\n{COLUMNS.format(base=base)}" if compared else "",
+        "## How to read it\n\n" + "\n".join(f"- {line}" for line in notes(frame, rows)),
+        f"## Protocol\n\n{_settings(suite['protocol'])}",
+        f"## Data\n\n{_settings(data)}",
+        "## Teacher\n\n" + "\n".join(teachers(frame)),
+        "## Methods\n\n" + "\n".join(recipes(frame)),
+        "## Environment\n\n" + "\n".join(environment(frame)),
+        "## Unfinished runs\n\n" + "\n".join(left_out(frame, missing)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def notes(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """What the numbers are conditional on, how the epoch was chosen, and what the tests can show at this n."""
+    low, high = int(rows["n"].min()), int(rows["n"].max())
+    out = [
+        f"n = {t.plural(high, 'seed') if low == high else f'{low} to {high} seeds'} per row. A seed sets the student's "
+        "initial weights, the order of the data and the augmentation, alike for all methods.",
+        "Intervals are two-sided 95 % t intervals over seeds, conditional on one teacher and one split of the data: "
+        "another teacher or split can move all rows, and the differences between them.",
+        "Selection rule: the last epoch. No epoch was chosen on the test split.",
+        "The best of several methods is partly the luckiest; its interval is not corrected for that.",
+    ]
+    if (rows["difference_high"] == rows["difference_low"]).any():
+        out.append("An interval of width 0 means that every seed gave the same difference; it is no certainty.")
+    return [*out, *inflation(frame), *p_values(rows)]
+
+
+def inflation(frame: pd.DataFrame) -> list[str]:
+    """What choosing the best epoch on the test split would have added, where the runs recorded it."""
+    name, runs = "test/top1_best_epoch_on_test", stats.usable(frame)
+    if name not in runs or not runs[name].notna().any():
+        return []
+    gain = (runs[name] - runs[stats.TOP1]).dropna()
+    rows = gain.groupby(runs["label"]).mean()
+    by_row = f" ({rows.min():.2f} to {rows.max():.2f} by row)" if len(rows) > 1 else ""
+    return [
+        f"Selection inflation: the best epoch on the test split is on average {gain.mean():.2f} points above the last"
+        f"{by_row}; a paper that reports the best epoch reports that much more."
+    ]
+
+
+def p_values(rows: pd.DataFrame) -> list[str]:
+    """The sign-flip tests, with the smallest p-value that they could give."""
+    known = rows[rows["difference_n"].fillna(0) > 1]
+    if known.empty:
+        return []
+    base, n, many = known["baseline"].iloc[0], int(known["difference_n"].max()), rows["pair"].nunique() > 1
+    tests = [
+        f"{f'{r.pair}, ' if many else ''}{r.label} {r.difference_p:.2g} ({r.difference_p_holm:.2g})"
+        for r in known.itertuples()
+    ]
+    return [
+        f"Two-sided sign-flip p-values against {base}, Holm-corrected in brackets: {'; '.join(tests)}. "
+        f"With n = {n} no p-value can be below {2.0 ** (1 - n):.2g}."
+    ]
+
+
+def teachers(frame: pd.DataFrame) -> list[str]:
+    """Test accuracy of the teacher of each pair."""
+    name, out = "test/teacher_top1", []
+    for pair, runs in stats.usable(frame).groupby("pair", sort=False):
+        known = runs[name].dropna() if name in runs else pd.Series(dtype=float)
+        level = f"{known.mean():.2f} % top-1 on test" if len(known) else "accuracy not recorded"
+        out.append(f"- {str(pair).partition('->')[0]} of {pair}: {level}; the same for all rows and seeds")
+    return out
+
+
+def recipes(frame: pd.DataFrame) -> list[str]:
+    """The hyper-parameters of each row."""
+    out = []
+    for label, runs in frame.groupby("label", sort=False):
+        named = [f"recipe {name}" for name in _values(runs, "recipe")]
+        values = [f"`{text}`" for text in _values(runs, "hp") if text != "{}"]
+        out.append(f"- {label}: {'; '.join([*named, *values]) or 'no settings'}")
+    return out
+
+
+def environment(frame: pd.DataFrame) -> list[str]:
+    """Where the numbers were made; more than one value means that machines or versions were mixed."""
+    out = [f"- commit: {commits(frame)}"]
+    for name in ("kdbench", "torch", "device", "cpu", "threads"):
+        values = _values(frame, name)
+        out += [f"- {name}: {', '.join(values)}"] if values else []
+    if any(len(_values(frame, name)) > 1 for name in ("device", "cpu", "threads")):
+        out.append(
+            "- Hardware or thread counts differ between runs: a step-time ratio holds only where a seed ran on one."
+        )
+    return out
+
+
+def commits(frame: pd.DataFrame) -> str:
+    """'0123456789ab', '… with uncommitted changes', several with commas."""
+    pairs = frame.reindex(columns=["commit", "dirty"]).astype(object).drop_duplicates().itertuples(index=False)
+    known = [(commit[:12], dirty) for commit, dirty in pairs if isinstance(commit, str) and commit]
+    texts = [f"{commit}{' with uncommitted changes' if dirty in (True, 'True') else ''}" for commit, dirty in known]
+    return ", ".join(texts) or "unknown"
+
+
+def left_out(frame: pd.DataFrame, missing: int = 0) -> list[str]:
+    """The runs that no number here contains, with their reasons."""
+    out = [
+        f"- {r['label']} on {r['pair']}, seed {r['seed']}: {r['status']} ({r['reason'] or 'no reason recorded'})"
+        for r in stats.unfinished(frame).to_dict("records")
+    ]
+    return [*out, *([f"- not started: {t.plural(missing, 'run')}"] if missing else [])] or ["None."]
+
+
+def _baseline(name: str) -> str:
+    why = {"vanilla": "", "kd": " (vanilla has no finished run here)"}
+    return f"Baseline: {name}{why.get(name, ' (neither vanilla nor kd has a finished run of that name here)')}."
+
+
+def _values(frame: pd.DataFrame, name: str) -> list[str]:
+    return sorted({str(v) for v in frame[name].dropna() if str(v)}) if name in frame else []
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return (
+        "\n".join(f"- {key}: {v if isinstance(v, str) else json.dumps(v)}" for key, v in values.items())
+        or "Not recorded."
+    )

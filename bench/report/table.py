@@ -1,0 +1,175 @@
+"""The comparison as a table: numbers first (`build`), then the same rows as CSV, Markdown and for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from bench.report import stats
+from bench.report import text as t
+
+LEVELS = {"agreement": "test/agreement", "nll": "test/nll", "ece": "test/ece"}
+LEVELS |= {"extra_params": "cost/extra_params", "best_on_validation": "test/top1_best_epoch_on_validation"}
+RATIOS = {"step_ratio": "cost/step_alone_ms", "images_ratio": "cost/images_seen"}
+TERMINAL = ("n", "top1", "difference", "to_kd", "step_ratio")
+BOLD = (
+    "Bold: not distinguishable from the best row (the 95 % interval of the paired difference to it contains 0; "
+    "not corrected for the number of methods)."
+)
+
+
+def build(frame: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+    """One row per pair and label, best mean difference to the baseline first, those without a finished run last.
+
+    Columns: pair, label, baseline, n, top1, top1_half, difference (n, low, high, p, p_holm), to_kd (n, low, high; NaN
+    where there is no kd besides the baseline), agreement, nll, ece, step_ratio, extra_params, images_ratio,
+    best_on_validation, with_best (not distinguishable from the best). Ratios are to the baseline of the pair.
+    """
+    base = baseline or stats.choose_baseline(frame)
+    out = frame[["pair", "label"]].drop_duplicates(ignore_index=True).assign(baseline=base)
+    levels = stats.summary(frame).rename(columns={"mean": "top1", "half": "top1_half"}).drop(columns="sd")
+    out = out.merge(levels, on=["pair", "label"], how="left").fillna({"n": 0}).astype({"n": int})
+    out = out.merge(_paired(frame, base, "difference"), on=["pair", "label"], how="left")
+    kd = "kd" if base != "kd" and _has(frame, "kd") else None
+    empty = pd.DataFrame(columns=["pair", "label", *(f"to_kd{end}" for end in ENDS.values())])
+    out = out.merge(_paired(frame, kd, "to_kd") if kd else empty, on=["pair", "label"], how="left")
+    for name, metric in LEVELS.items():
+        out = out.merge(_level(frame, metric, name), on=["pair", "label"], how="left")
+    for name, metric in RATIOS.items():
+        out = out.merge(_ratio(frame, base, metric, name), on=["pair", "label"], how="left")
+    place = {pair: i for i, pair in enumerate(out["pair"].unique())}
+    key = out["difference"].where(out["label"] != base, 0.0).where(out["n"] > 0)
+    out = out.assign(_pair=out["pair"].map(place), _key=key).sort_values(
+        ["_pair", "_key", "top1"], ascending=[True, False, False], kind="stable", ignore_index=True
+    )
+    marked = [_with_best(frame, part) for _, part in out.groupby("_pair", sort=False)]
+    return out.drop(columns=["_pair", "_key"]).assign(with_best=pd.concat(marked))
+
+
+ENDS = {"n": "_n", "mean": "", "low": "_low", "high": "_high", "p": "_p", "p_holm": "_p_holm"}
+
+
+def _paired(frame: pd.DataFrame, base: str, name: str) -> pd.DataFrame:
+    rows = stats.paired(frame, base)[["pair", "label", *ENDS]]
+    return rows.rename(columns={column: f"{name}{end}" for column, end in ENDS.items()})
+
+
+def _has(frame: pd.DataFrame, label: str, metric: str = stats.TOP1) -> bool:
+    """Has `label` a finished run with a number for `metric`?"""
+    if metric not in frame:
+        return False
+    good = (frame["status"] == "finished") & frame[metric].notna() & (frame["label"] == label)
+    return bool(good.any())
+
+
+def _level(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
+    if metric not in frame or not frame.loc[frame["status"] == "finished", metric].notna().any():
+        return pd.DataFrame(columns=["pair", "label", name])
+    return stats.summary(frame, metric)[["pair", "label", "mean"]].rename(columns={"mean": name})
+
+
+def _ratio(frame: pd.DataFrame, base: str, metric: str, name: str) -> pd.DataFrame:
+    if not _has(frame, base, metric):
+        return pd.DataFrame(columns=["pair", "label", name])
+    return stats.ratios(frame, base, metric)[["pair", "label", "ratio"]].rename(columns={"ratio": name})
+
+
+def _with_best(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.Series[bool]:
+    """Rows of one pair whose paired interval to its first row contains 0, and that row; none with one seed."""
+    best = rows["label"].iloc[0]
+    none = pd.Series(False, index=rows.index)
+    part = frame[frame["pair"] == rows["pair"].iloc[0]]
+    if not rows["n"].iloc[0] or len(rows) < 2:
+        return none
+    to_best = stats.paired(part, best)
+    known = to_best[to_best["n"] > 1]
+    if known.empty:
+        return none
+    near = set(known.loc[(known["low"] <= 0) & (known["high"] >= 0), "label"])
+    return rows["label"].isin(near | {best})
+
+
+def columns(rows: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:
+    """Cells of one pair's rows as text: key -> (heading, one text per row). Columns that say nothing are left out."""
+    base = str(rows["baseline"].iloc[0])
+    compared = rows["difference_n"].fillna(0).gt(0).any()
+    width = t.decimals(rows["top1_half"])
+    out = {
+        "label": ("method", [str(name) for name in rows["label"]]),
+        "n": ("n", [str(n) for n in rows["n"]]),
+        "top1": ("top-1 (%)", [t.level(r.top1, r.top1_half, r.n, width) for r in rows.itertuples()]),
+    }
+    if compared:
+        out["difference"] = (f"− {base} [95 % CI]", _differences(rows, "difference", base))
+    if rows["to_kd_n"].fillna(0).gt(0).any():
+        out["to_kd"] = ("− kd [95 % CI]", _differences(rows, "to_kd", "kd"))
+    plain: dict[str, tuple[str, Callable[[float], str]]] = {
+        "agreement": ("agreement (%)", lambda v: t.number(v, 1)),
+        "nll": ("NLL", lambda v: t.number(v, 3)),
+        "ece": ("ECE (%)", lambda v: t.number(v, 1)),
+        "step_ratio": ("step time", t.times),
+        "extra_params": ("extra params", t.counted),
+        "images_ratio": ("images", lambda v: t.times(v, 0 if v == round(v, 0) else 2)),
+        "best_on_validation": ("top-1, epoch by val. (%)", lambda v: t.number(v, width)),
+    }
+    for key, (heading, write) in plain.items():
+        if (rows[key].notna() & (compared or key not in RATIOS)).any():
+            out[key] = (heading, [write(float(value)) for value in rows[key].astype(float)])
+    return out
+
+
+def _differences(rows: pd.DataFrame, name: str, to: str) -> list[str]:
+    part = rows[[name, f"{name}_low", f"{name}_high", f"{name}_n"]].astype(float).fillna({f"{name}_n": 0})
+    low, high = part[f"{name}_low"], part[f"{name}_high"]
+    places = t.decimals((high - low) / 2, [*low, *high])
+    texts = [t.difference(mean, low, high, int(n), places) for mean, low, high, n in part.itertuples(index=False)]
+    own = "baseline" if name == "difference" else t.NONE
+    return [own if label == to else cell for label, cell in zip(rows["label"], texts, strict=True)]
+
+
+def csv(table: pd.DataFrame) -> str:
+    """The numbers of all pairs, unrounded."""
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """One table per pair, those rows bold that cannot be told from the best, and the line that says so."""
+    parts = []
+    for pair, rows in table.groupby("pair", sort=False):
+        cells = columns(rows)
+        lines = [[heading for heading, _ in cells.values()], [":--", *["--:"] * (len(cells) - 1)]]
+        for i, bold in enumerate(rows["with_best"]):
+            line = [_escaped(column[i]) for _, column in cells.values()]
+            strong = [key in ("label", "top1") and bold for key in cells]
+            lines.append([f"**{cell}**" if heavy else cell for cell, heavy in zip(line, strong, strict=True)])
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        caption = f"\n\n{BOLD}" if rows["with_best"].any() else ""
+        parts.append((f"**{pair}**\n\n" if table["pair"].nunique() > 1 else "") + text + caption)
+    return "\n\n".join(parts) + "\n"
+
+
+def rich(table: pd.DataFrame) -> list[Table]:
+    """One table per pair for the terminal, narrow enough for 80 columns at usual names; the CSV has every column."""
+    out = []
+    for pair, rows in table.groupby("pair", sort=False):
+        cells = columns(rows)
+        chosen = ["label", *(key for key in TERMINAL if key in cells)]
+        made = Table(title=Text(str(pair)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for key in chosen:
+            heading, name = Text(cells[key][0].replace(" [95 % CI]", "")), key == "label"
+            made.add_column(heading, justify="left" if name else "right", no_wrap=not name)
+        for i, near in enumerate(rows["with_best"]):
+            made.add_row(*(Text(cells[key][1][i]) for key in chosen), style="bold" if near else "")
+        bold = "; bold: not told from the best" if rows["with_best"].any() else ""
+        made.caption = Text(f"± and [ ]: 95 % t intervals over seeds{bold}")
+        made.caption_justify = "left"
+        out.append(made)
+    return out
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("*", "\\*")

@@ -1,0 +1,74 @@
+"""Numbers as text, the same way in every table, figure and sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+NONE = "–"
+
+
+def decimals(halves: Iterable[float], ends: Iterable[float] = ()) -> int:
+    """How many decimals a column needs: one where the typical half-width is half a unit or more, else two.
+
+    Two also where an end of an interval would read 0.0 without being 0: its sign is what the reader looks for.
+    """
+    known = sorted(h for h in halves if math.isfinite(h))
+    wide = not known or known[len(known) // 2] >= 0.5
+    return 1 if wide and not any(0 < abs(end) < 0.05 for end in ends) else 2
+
+
+def number(value: float, places: int) -> str:
+    """'88.4', with a true minus; a dash for what is not known."""
+    if not math.isfinite(value):
+        return NONE
+    text = f"{value:.{places}f}"
+    return text.lstrip("-") if not float(text) else text.replace("-", "−")
+
+
+def signed(value: float, places: int) -> str:
+    """'+1.8', '−0.3', '0.0'."""
+    text = number(value, places)
+    return f"+{text}" if text != NONE and float(text.replace("−", "-")) > 0 else text
+
+
+def level(mean: float, half: float, n: int, places: int) -> str:
+    """'88.4 ± 0.9'; '88.4 (n=1)' where one seed gives no interval."""
+    if not n:
+        return NONE
+    return (
+        f"{number(mean, places)} ± {number(half, places)}" if math.isfinite(half) else f"{number(mean, places)} (n={n})"
+    )
+
+
+def interval(low: float, high: float, places: int, *, sign: bool = True) -> str:
+    """'[+0.9, +2.7]'."""
+    write = signed if sign else number
+    return f"[{write(low, places)}, {write(high, places)}]"
+
+
+def difference(mean: float, low: float, high: float, n: int, places: int) -> str:
+    """'+1.8 [+0.9, +2.7]'; '+1.8 (n=1)' where one shared seed gives no interval."""
+    if not n:
+        return NONE
+    return f"{signed(mean, places)} {interval(low, high, places) if math.isfinite(low) else f'(n={n})'}"
+
+
+def counted(value: float) -> str:
+    """'12,345'."""
+    return f"{value:,.0f}" if math.isfinite(value) else NONE
+
+
+def times(value: float, places: int = 2) -> str:
+    """'1.84×'; whole ratios without decimals where `places` is 0."""
+    return f"{value:.{places}f}×" if math.isfinite(value) else NONE
+
+
+def joined(names: Sequence[str], word: str = "and") -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def plural(n: int, word: str) -> str:
+    """'1 seed', '5 seeds'."""
+    return f"{n} {word}{'' if n == 1 else 's'}"

@@ -1,0 +1,179 @@
+"""A suite from first to last: what is left to do, cohort by cohort, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import methods
+from bench import data as datasets
+from bench import environment as env
+from bench import keep, models
+from bench import teacher as teachers
+from bench.cohort import Cohort
+from bench.data import Data
+from bench.errors import UserError
+from bench.keep import Follower, Keeper
+from bench.member import Member
+from bench.progress import Progress
+from bench.seeds import drawing_from
+from bench.suite import Pair, Run, Suite
+from bench.teacher import Teacher
+from methods.base import Dims, Refusal
+from tracking.record import Record
+
+
+@dataclass
+class Outcome:
+    """What a call of `run_suite` did."""
+
+    fingerprints: list[str]
+    skipped: int = 0
+    trained: int = 0
+    troubles: list[str] = field(default_factory=list)  # one line per run that failed or diverged
+
+
+def run_suite(suite: Suite, results: Path, *, device: torch.device, rerun: bool, progress: Progress, follower: Follower | None) -> Outcome:
+    """Train what the suite still lacks. Raises `UserError` before any training where the suite cannot be run."""
+    suite = resolved(suite, device)
+    data = datasets.load(suite.data, device)
+    described = describe(data)
+    for pair in suite.pairs:
+        check(suite, pair, data)
+    where, made = results / suite.name, env.environment(device)
+    outcome = Outcome([])
+    for pair in suite.pairs:
+        protocol = suite.teacher_protocol()
+        teacher = teachers.obtain(pair, data, described, protocol, suite.teacher.seed, results, made, progress)
+        runs = [Run.of(suite, pair, m, seed, described, teacher.fingerprint) for seed in suite.seeds for m in suite.methods]
+        outcome.fingerprints += [run.fingerprint for run in runs]
+        _manifest(where, suite, outcome.fingerprints, teacher)
+        for todo in _cohorts(runs, where, rerun, outcome):
+            _train(todo, data, teacher, where, made, progress, follower, outcome)
+    return outcome
+
+
+def resolved(suite: Suite, device: torch.device) -> Suite:
+    """The suite with everything decided that 'auto' leaves to the machine."""
+    precision = env.precision(suite.protocol.precision, device)
+    return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": precision})})
+
+
+def describe(data: Data) -> dict[str, Any]:
+    """What identifies the data in fingerprints and records: content, splits, normalisation, augmentation."""
+    return {**data.describe(), "mean": list(data.mean), "std": list(data.std), "pad": data.pad, "flip": data.flip}
+
+
+def dims(pair: Pair, data: Data, batch_size: int) -> Dims:
+    student, teacher = (teachers.build(name, data, init="dims").dims() for name in (pair.student, pair.teacher))
+    return Dims(student, teacher, data.n_classes, batch_size, data.train.y)
+
+
+def check(suite: Suite, pair: Pair, data: Data) -> None:
+    """Refuse in one line, before any training, what cannot be trained on this pair and data."""
+    shapes = dims(pair, data, suite.protocol.batch_size)
+    for spec in suite.methods:
+        try:
+            methods.get(spec.method).check(shapes)
+        except Refusal as error:
+            raise UserError(f"{spec.title} on {pair.name}: {error}") from None
+    if pair.teacher_file:
+        models.load_state(teachers.build(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser())
+
+
+def _cohorts(runs: list[Run], where: Path, rerun: bool, outcome: Outcome) -> Iterator[list[Run]]:
+    """Unfinished runs that share pair and seed, cohort by cohort."""
+    groups: dict[int, list[Run]] = defaultdict(list)
+    for run in runs:
+        record = Record(where / "runs" / run.fingerprint)
+        if rerun:
+            keep.clear(record.folder)
+        elif record.status == "finished" and record.intact():
+            outcome.skipped += 1
+            continue
+        groups[run.seed].append(run)
+    yield from groups.values()
+
+
+def _train(runs: list[Run], data: Data, teacher: Teacher, where: Path, made: dict[str, Any], progress: Progress, follower: Follower | None, outcome: Outcome) -> None:
+    """One cohort: restore, train, evaluate, keep."""
+    pair, seed, protocol = runs[0].pair, runs[0].seed, runs[0].protocol
+    shapes = dims(pair, data, protocol.batch_size)
+    keepers = []
+    for run in runs:
+        record = Record(where / "runs" / run.fingerprint)
+        record.begin(run.fingerprint, {**run.spec(), "teacher_hash": teacher.state}, made)
+        keeper = Keeper(member_of(run, data, shapes), record, follower)
+        keeper.resume()
+        keepers.append(keeper)
+    cohort = Cohort(data, protocol, teacher.network, [keeper.member for keeper in keepers], seed)
+
+    def after_epoch(cohort: Cohort, epoch: int) -> None:
+        for keeper in keepers:
+            keeper.after_epoch()
+        watch.epoch(cohort, epoch)
+
+    with _interruptible(keepers), progress.cohort(f"{pair.name} seed {seed}", cohort) as watch:
+        cohort.train(after_epoch, watch.step)
+    teacher.verify()
+    for run, keeper in zip(runs, keepers, strict=True):
+        _finish(run, keeper, cohort, data, outcome)
+
+
+def member_of(run: Run, data: Data, shapes: Dims) -> Member:
+    network = teachers.build(run.pair.student, data, init=run.seed)  # the method is not named: all start alike
+    with drawing_from("method", run.method, run.seed):
+        method = methods.get(run.method)(shapes, **run.hp)
+    return Member(run.label, network, method, run.protocol, data.train.x.device, "member", run.method, run.seed)
+
+
+def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data, outcome: Outcome) -> None:
+    member, final = keeper.member, {}
+    if member.status == "running":
+        try:
+            final = cohort.final(member)
+            member.status = "finished"
+        except Exception as error:
+            member.fail("failed", f"{type(error).__name__} in the final evaluation: {error}".splitlines()[0])
+    network = {"arch": run.pair.student, "in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
+    whole = network | {"classes": list(data.classes), "mean": list(data.mean), "std": list(data.std), "method": run.method, "hp": run.hp}
+    done = member.status == "finished"
+    keeper.end(member.status, member.reason, final, whole if done else None, cohort.correct.get(member.name) if done else None)
+    outcome.trained += 1
+    if not done:
+        outcome.troubles.append(f"{run.label} on {run.pair.name}, seed {run.seed}: {member.status} ({member.reason})")
+
+
+@contextmanager
+def _interruptible(keepers: list[Keeper]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the runs as `interrupted`, to be resumed from their last checkpoint."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        for keeper in keepers:
+            keeper.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _manifest(where: Path, suite: Suite, fingerprints: list[str], teacher: Teacher) -> None:
+    """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
+    where.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"suite": suite.model_dump(mode="json"), "fingerprints": fingerprints, "teacher_top1": {teacher.network.arch: teacher.top1}}, indent=1)
+    partial = where / "suite.json.partial"
+    partial.write_text(text)
+    partial.replace(where / "suite.json")

@@ -1,0 +1,212 @@
+"""What the harness costs: measured side by side in one process, in turns, medians over rounds.
+
+bare      teacher forward, student forward, loss, backward, optimiser step, on one resident normalised batch
+harness   a cohort of one student: the same, with batch order, augmentation, random streams and metering
+cohort    a cohort of K students
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from bench import checkpoint
+from bench import data as datasets
+from bench import environment as env
+from bench import teacher as teachers
+from bench.cohort import Cohort
+from bench.data import Data
+from bench.data.batches import batches, n_batches
+from bench.keep import CHECKPOINT_EVERY_S
+from bench.member import Member, make_optimizer
+from bench.models.base import Network
+from bench.run import describe, dims, member_of, resolved
+from bench.seeds import generator
+from bench.suite import MethodSpec, Run, Suite
+from methods.base import Progress, Seen
+
+STEPS = 5  # per lap
+Lap = Callable[[], None]
+
+
+def measure(suite: Suite, names: list[str], rounds: int, device: torch.device, console: Console) -> dict[str, Any]:
+    """The figures of `kdbench time`, by name. Times in milliseconds, memory in MB."""
+    suite = resolved(suite, device)
+    data = datasets.load(suite.data, device)
+    one, many = _cohort(suite, names[:1], data), _cohort(suite, names, data)
+    laps = {
+        "bare": _bare(suite, data, names[0]),
+        "harness": _harness(one),
+        "cohort": _harness(many),
+        "student": _bare(suite, data, names[0], taught=False),
+        "teacher": _teacher(many),
+    }
+    times: dict[str, list[float]] = {name: [] for name in laps}
+    for turn in range(rounds + 1):  # the first round warms up
+        console.print(f"round {turn} of {rounds}", end="\r") if console.is_terminal else None
+        for name, lap in laps.items():
+            took = _timed(lap, device) / STEPS
+            if turn:
+                times[name].append(took)
+    k = len(names)
+    ideal = [t + k * s for t, s in zip(times["teacher"], times["student"], strict=True)]
+    step = statistics.median(times["cohort"]) / k
+    return {
+        "harness_over_bare": _ratio(times["harness"], times["bare"]),
+        "cohort_over_ideal": _ratio(times["cohort"], ideal),
+        "tracking_share": _tracking(suite, many, step),
+        "peak_mb_per_member": _peak_per_member(suite, names, data, device),
+        "student_state_mb": _state_mb(many.members[0]),
+        **{f"{name}_ms": statistics.median(values) for name, values in times.items()},
+        "k": k,
+        "rounds": rounds,
+        "networks": suite.pairs[0].name,
+        "batch_size": suite.protocol.batch_size,
+        **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
+    }
+
+
+def _cohort(suite: Suite, names: list[str], data: Data) -> Cohort:
+    pair = suite.pairs[0]
+    teacher = teachers.build(pair.teacher, data, init="timing").to(data.train.x.device).requires_grad_(False).eval()
+    shapes = dims(pair, data, suite.protocol.batch_size)
+    runs = [Run.of(suite, pair, MethodSpec(method=name, label=f"{name}-{i}"), 0, describe(data), "") for i, name in enumerate(names)]
+    return Cohort(data, suite.protocol, teacher, [member_of(run, data, shapes) for run in runs], 0)
+
+
+def _harness(cohort: Cohort) -> Lap:
+    """A lap is STEPS steps of the cohort's own loop, without its epoch end."""
+    n, size = len(cohort.data.train.y), cohort.protocol.batch_size
+    draws = {view: generator("timing", view) for m in cohort.members for view in m.method.needs.views}
+    for member in cohort.members:
+        member.train(True)
+    rows: list[torch.Tensor] = []
+
+    def lap() -> None:
+        for _ in range(STEPS):
+            if not rows:
+                rows.extend(row for row in batches(n, size, generator("timing")) if len(row) == size)
+            cohort.step(cohort.members, rows.pop(), draws, (1, 0.0))
+
+    return lap
+
+
+def _bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
+    """The least that learning needs: what a script of ten lines would do with the same networks and method."""
+    cohort = _cohort(suite, [name], data)
+    member, teacher = cohort.members[0], cohort.teacher
+    assert teacher is not None
+    network, method = member.network.train(), member.method.train()
+    optimizer = make_optimizer(suite.protocol, [*network.parameters(), *method.parameters()], 1e-3)
+    x, y = _batch(cohort)
+    index = torch.arange(len(y), device=x.device)
+    at = Progress(1, suite.protocol.epochs, member.stream.generator, index)
+    taps, once = method.needs.taps, _forward(teacher, x)
+
+    def lap() -> None:
+        for _ in range(STEPS):
+            t = _forward(teacher, x) if taught else once
+            optimizer.zero_grad(set_to_none=True)
+            terms = method.loss(Seen({"weak": network(x)}, taps, network.tail), Seen({"weak": t}, taps, teacher.tail), y, at)
+            torch.stack(list(terms.values())).sum().backward()
+            optimizer.step()
+
+    return lap
+
+
+def _teacher(cohort: Cohort) -> Lap:
+    x, teacher = _batch(cohort)[0], cohort.teacher
+    assert teacher is not None
+
+    def lap() -> None:
+        for _ in range(STEPS):
+            _forward(teacher, x)
+
+    return lap
+
+
+@torch.no_grad()
+def _forward(network: Network, x: torch.Tensor) -> Any:
+    return network(x)
+
+
+def _batch(cohort: Cohort) -> tuple[torch.Tensor, torch.Tensor]:
+    size = cohort.protocol.batch_size
+    return cohort.view("weak", cohort.data.train.x[:size], generator("timing")), cohort.data.train.y[:size]
+
+
+def _timed(lap: Lap, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    lap()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start)
+
+
+def _ratio(a: list[float], b: list[float]) -> float:
+    """Median of the round-by-round ratios: a slow moment of the machine slows both sides of its round."""
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
+
+
+def _tracking(suite: Suite, cohort: Cohort, step_ms: float) -> float:
+    """Share of a run's time that record, checkpoints and MLflow take: a run's worth of each is written and timed."""
+    from tracking.record import Record
+    from tracking.store import Store, default_uri
+
+    member, epochs = cohort.members[0], suite.protocol.epochs
+    steps = n_batches(len(cohort.data.train.y), suite.protocol.batch_size)
+    run_s = epochs * steps * step_ms / 1000
+    metrics = {f"train/metric_{i}": 1.0 for i in range(14)}
+    rows = [{"epoch": e + 1, "time": time.time() + e, "metrics": metrics} for e in range(epochs)]
+    run = Run.of(suite, suite.pairs[0], MethodSpec(method=member.name.rpartition("-")[0]), 0, describe(cohort.data), "")
+    with tempfile.TemporaryDirectory() as folder:
+        record, store = Record(Path(folder) / suite.name / "runs" / "a"), Store(default_uri(Path(folder)), Path(folder))
+        store.ping()  # the store's creation happens once per results folder, not once per run
+        start = time.perf_counter()
+        record.begin("a" * 16, run.spec(), env.environment(cohort.device))
+        saves = min(epochs, max(1, int(run_s / CHECKPOINT_EVERY_S)))
+        for save in range(saves):
+            checkpoint.save(record.folder / "checkpoint.pt", member.state_dict())
+            record.hold_epochs(rows[: epochs * (save + 1) // saves])
+        record.end("finished", "", metrics, [])
+        store.deliver(record, experiment="timing")
+        return (time.perf_counter() - start) / run_s
+
+
+def _state_mb(member: Member) -> float:
+    """Weights, gradients and momentum of a student and its method."""
+    numbers = sum(p.numel() for m in (member.network, member.method) for p in m.parameters())
+    return 3 * 4 * numbers / 2**20
+
+
+def _peak_per_member(suite: Suite, names: list[str], data: Data, device: torch.device) -> float:
+    """Growth of peak memory per added member, from fresh processes (CPU) or the allocator's own account (CUDA)."""
+    counts = (1, len(names))
+    if device.type == "cpu":
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+            peaks = [pool.submit(_peak_of, suite, names[:n]).result() for n in counts]
+    else:
+        peaks = []
+        for n in counts:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            _harness(_cohort(suite, names[:n], data))()
+            peaks.append(torch.cuda.max_memory_allocated() / 2**20)
+    return (peaks[1] - peaks[0]) / max(1, counts[1] - counts[0])
+
+
+def _peak_of(suite: Suite, names: list[str]) -> float:
+    _harness(_cohort(suite, names, datasets.load(suite.data, torch.device("cpu"))))()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from bench.report import figures, stats, style
+from tests.report.made_up import GAINS, frame
+
+
+def test_difference_data_is_what_the_statistics_say() -> None:
+    data = figures.difference_data(frame(), "vanilla")
+    assert len(data) == 25 and "vanilla" not in set(data["label"])
+    means = data.drop_duplicates("label")["mean"].tolist()
+    assert means == sorted(means, reverse=True)
+    assert data.groupby("label")["value"].mean().to_dict() == pytest.approx(
+        data.groupby("label")["mean"].first().to_dict()
+    )
+    paired = stats.paired(frame(), "vanilla").set_index("label")
+    kd = data[data["label"] == "kd"].iloc[0]
+    assert kd[["low", "high", "n"]].tolist() == paired.loc["kd", ["low", "high", "n"]].tolist()
+
+
+def test_level_data_is_the_accuracy_itself() -> None:
+    data = figures.level_data(frame({"crd": 0.0}))
+    assert data["value"].tolist() == frame({"crd": 0.0})["test/top1"].tolist()
+    assert (data["high"] - data["low"]).iloc[0] == pytest.approx(2 * stats.summary(frame({"crd": 0.0}))["half"].iloc[0])
+
+
+def test_no_shared_seed_no_figure() -> None:
+    with pytest.raises(ValueError, match="no seed is shared with 'vanilla'"):
+        figures.difference_figure(figures.difference_data(frame({"vanilla": 0.0}), "vanilla"), "vanilla")
+
+
+def texts_out_of_page(figure: Figure) -> list[str]:
+    renderer, page = figure.canvas.get_renderer(), figure.bbox  # type: ignore[attr-defined]
+    found = [*figure.texts, *(text for ax in figure.axes for text in [*ax.texts, *ax.get_yticklabels()])]
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in found}
+    return [text for text, b in boxes.items() if b.x0 < 0 or b.y0 < 0 or b.x1 > page.x1 or b.y1 > page.y1]
+
+
+@pytest.mark.parametrize("width", [style.COLUMN, style.PAGE])
+def test_nothing_leaves_the_page_and_size_is_final(width: float, tmp_path: Path) -> None:
+    more = frame({**GAINS, "dkd(alpha=1,beta=2,tau=4)": 0.4}, 3, "resnet32x4->ShuffleV2")
+    data = figures.difference_data(pd.concat([frame(), more], ignore_index=True), "vanilla")
+    before = dict(matplotlib.rcParams)
+    figure = figures.difference_figure(data, "vanilla", "Commit 0123456789ab with uncommitted changes.", width)
+    files = figures.rendered(figure)
+    assert dict(matplotlib.rcParams) == before and "matplotlib.pyplot" not in vars(figures)
+    assert texts_out_of_page(figure) == [] and len(figure.axes) == 2
+    assert struct.unpack(">II", files["png"][16:24])[0] == round(300 * width)
+    assert (
+        files["pdf"].startswith(b"%PDF") and b"/Type0" in files["pdf"] and b"/Type3" not in files["pdf"]
+    )  # fonttype 42
+    assert 10_000 < len(files["png"]) < 400_000 and 5_000 < len(files["pdf"]) < 200_000
+    caption = figure.texts[-1].get_text()
+    assert (
+        "n = 3 to 5 seeds" in caption and "95 % t interval" in caption and "0123456789ab" in caption.replace("\n", " ")
+    )
+
+
+def test_a_figure_of_one_seed_and_of_levels_can_be_drawn() -> None:
+    one = figures.difference_figure(figures.difference_data(frame(seeds=1), "vanilla"), "vanilla")
+    level = figures.level_figure(figures.level_data(frame({"kd": 0.0}, seeds=1)))
+    assert texts_out_of_page(one) == texts_out_of_page(level) == []
+    assert "n = 1 seed per row" in one.texts[-1].get_text()
+
+
+def test_equal_figures_are_equal_bytes() -> None:
+    data = figures.level_data(frame({"kd": 0.0}))
+    assert figures.rendered(figures.level_figure(data)) == figures.rendered(figures.level_figure(data))
+
+
+def test_a_method_has_one_look_and_the_usual_ones_differ() -> None:
+    names = ("vanilla", "kd", "dkd", "fitnet", "crd", "block_kd", "sld", "logit_free")
+    assert len({style.look(name)[0] for name in names}) == len(names)
+    assert style.look("vanilla") == (style.GREY, "o") and style.look("kd")[0] == "#000000"
+    assert style.look("dkd") == (style.HUES[4], style.MARKERS[4])  # a change here changes every figure
+
+
+def test_the_report_loads_neither_torch_nor_the_harness() -> None:
+    heavy = ("torch", "methods", "bench.suite", "bench.run", "mlflow", "matplotlib.pyplot")
+    code = f"import sys, bench.report; print([m for m in {heavy} if m in sys.modules])"
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "[]"

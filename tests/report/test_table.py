@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import io
+import math
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from bench.report import stats, table
+from bench.report import text as t
+from tests.report.made_up import GAINS, frame, run
+
+
+@pytest.mark.parametrize(
+    ("got", "want"),
+    [
+        (t.level(88.44, 0.91, 5, 1), "88.4 ± 0.9"),
+        (t.level(88.44, math.nan, 1, 1), "88.4 (n=1)"),
+        (t.level(math.nan, math.nan, 0, 1), "–"),
+        (t.difference(1.81, 0.93, 2.69, 5, 1), "+1.8 [+0.9, +2.7]"),
+        (t.difference(-0.3, -0.62, 0.02, 5, 2), "−0.30 [−0.62, +0.02]"),
+        (t.difference(1.81, math.nan, math.nan, 1, 1), "+1.8 (n=1)"),
+        (t.signed(-0.001, 1), "0.0"),
+        (t.times(1.839), "1.84×"),
+        (t.counted(12345.0), "12,345"),
+        (t.joined(["a", "b", "c"]), "a, b and c"),
+        (t.joined(["a"]), "a"),
+    ],
+)
+def test_numbers_as_text(got: str, want: str) -> None:
+    assert got == want
+
+
+def test_decimals_follow_the_interval() -> None:
+    assert t.decimals([0.9, 0.8, 0.3]) == 1 and t.decimals([0.2, 0.3, 0.9]) == 2
+    assert t.decimals([]) == t.decimals([math.nan]) == 1
+    assert t.decimals([0.9], [0.03, 1.83]) == 2  # 0.0 would hide on which side of zero the interval ends
+
+
+def test_rows_are_ordered_by_difference_and_hold_the_statistics() -> None:
+    rows, paired = table.build(frame()), stats.paired(frame(), "vanilla").set_index("label")
+    means = paired["mean"].to_dict() | {"vanilla": 0.0}
+    assert rows["label"].tolist() == sorted(GAINS, key=lambda label: -means[label])
+    assert rows["baseline"].eq("vanilla").all()
+    kd = rows.set_index("label").loc["kd"]
+    assert (
+        kd[["difference", "difference_low", "difference_high"]].tolist()
+        == paired.loc["kd", ["mean", "low", "high"]].tolist()
+    )
+    crd = rows.set_index("label").loc["crd"]
+    assert crd[["agreement", "step_ratio", "images_ratio", "extra_params"]].tolist() == [94.0, 3.0, 2.0, 4000.0]
+    assert crd["to_kd"] == pytest.approx(stats.paired(frame(), "kd").set_index("label").loc["crd", "mean"])
+
+
+def test_bold_rows_are_those_whose_interval_to_the_best_contains_zero() -> None:
+    rows = table.build(frame())
+    to_best = stats.paired(frame(), "block_kd").query("low <= 0 <= high")["label"]
+    assert set(rows.loc[rows["with_best"], "label"]) == {"block_kd", *to_best}
+    text = table.markdown(rows)
+    assert "| **block_kd** | 5 | **87.9 ± 0.7** | +1.7 [+1.0, +2.4] |" in text and "| fitnet | 5 | 85.6 ± 0.5 |" in text
+    assert "not corrected for the number of methods" in text
+
+
+def test_one_seed_bolds_nothing_and_says_n() -> None:
+    rows = table.build(frame(seeds=1))
+    assert not rows["with_best"].any() and "(n=1)" in table.markdown(rows) and "Bold" not in table.markdown(rows)
+
+
+def test_a_row_without_a_finished_run_stands_last_and_empty() -> None:
+    lost = pd.DataFrame([run("sld", seed, math.nan, status="diverged", reason="loss is nan") for seed in range(2)])
+    rows = table.build(pd.concat([lost, frame()], ignore_index=True))
+    assert rows["label"].iloc[-1] == "sld" and rows["n"].iloc[-1] == 0
+    assert "| sld | 0 | – | – | – | – |" in table.markdown(rows)
+
+
+def test_one_table_per_pair() -> None:
+    rows = table.build(pd.concat([frame(), frame(pair="a->b", seeds=3)], ignore_index=True))
+    assert rows.groupby("pair", sort=False)["n"].max().to_dict() == {"big->small": 5, "a->b": 3}
+    assert len(table.rich(rows)) == 2
+    assert "**big->small**" in table.markdown(rows) and "**a->b**" in table.markdown(rows)
+
+
+def test_one_method_gives_a_table_without_differences() -> None:
+    text = table.markdown(table.build(frame({"crd": 0.0})))
+    assert "CI]" not in text and "step time" not in text and "| crd | 5 |" in text
+
+
+def test_missing_metrics_leave_their_column_out() -> None:
+    bare = frame().drop(columns=["test/agreement", "cost/step_alone_ms"])
+    text = table.markdown(table.build(bare))
+    assert "agreement" not in text and "step time" not in text and "NLL" in text
+
+
+def test_csv_is_read_back_unrounded() -> None:
+    rows = table.build(frame())
+    back = pd.read_csv(io.StringIO(table.csv(rows)))
+    assert back["label"].tolist() == rows["label"].tolist()
+    assert back["difference"].dropna().tolist() == pytest.approx(rows["difference"].dropna().tolist(), abs=1e-12)
+
+
+def test_the_terminal_table_fits_80_columns() -> None:
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console.print(table.rich(table.build(frame()))[0])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert (
+        "…" not in text and "+1.7 [+1.0, +2.4]" in text and "3.50×" in text and max(map(len, text.splitlines())) <= 80
+    )
+
+
+def test_labels_cannot_break_the_markdown() -> None:
+    rows = table.build(pd.DataFrame([run("vanilla", 0, 1.0), run("a|b*c", 0, 2.0)]))
+    assert "| a\\|b\\*c | 1 |" in table.markdown(rows)

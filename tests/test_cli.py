@@ -1,0 +1,162 @@
+"""The command line as a person uses it, on a suite of seconds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from bench import student
+from bench.cli import main
+from tracking.record import Record, scan
+
+
+def call(*words: str) -> int:
+    before, sys.argv = sys.argv, ["kdbench", *words]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny suite was run once."""
+    from tests.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("ran")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({k: v for k, v in TINY.items() if k != "name"}))
+    torch.set_num_threads(1)
+    assert call("run", str(folder / "tiny.yaml"), "--results", str(folder / "results"), "--quiet") == 0
+    return folder
+
+
+def records(folder: Path) -> list[Record]:
+    return scan(folder / "results" / "tiny")
+
+
+def test_a_run_leaves_everything(ran: Path) -> None:
+    found = records(ran)
+    assert len(found) == 4 and all(r.status == "finished" and r.intact() for r in found)
+    for record in found:
+        final = record.final["metrics"]
+        assert {"test/top1", "test/nll", "test/ece", "test/agreement", "test/kl", "validation/top1", "test/teacher_top1"} <= final.keys()
+        assert {"test/top1_best_epoch_on_validation", "test/top1_best_epoch_on_test", "cost/step_alone_ms"} <= final.keys()
+        assert final["test/top1_best_epoch_on_test"] >= final["test/top1"]
+        assert [row["epoch"] for row in record.epochs] == [1, 2, 3]
+        assert record.header["environment"]["torch"] == torch.__version__.split("+")[0] or record.header["environment"]["torch"]
+        assert not (record.folder / "checkpoint.pt").exists()
+        packed = np.load(record.folder / "correct.npz")
+        right = np.unpackbits(packed["test"])[: packed["n"]]
+        assert right.mean() * 100 == pytest.approx(final["test/top1"], abs=1e-4)
+    for name in ("table.csv", "report.md", "figures/difference.png", "figures/difference.pdf"):
+        assert (ran / "results/tiny" / name).stat().st_size > 100
+    assert (ran / "results/mlflow.db").exists()
+
+
+def test_mlflow_holds_every_run(ran: Path) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{ran}/results/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert sorted(r.info.run_name for r in found) == ["kd/s0", "kd/s1", "vanilla/s0", "vanilla/s1"]
+    finals = {r.fingerprint: r.final["metrics"] for r in records(ran)} if hasattr(Record, "fingerprint") else {}
+    for run in found:
+        assert run.info.status == "FINISHED"
+        assert len(client.get_metric_history(run.info.run_id, "validation/top1")) == 4  # three epochs and the final
+        if finals:
+            assert run.data.metrics["test/top1"] == pytest.approx(finals[run.data.tags["kd.fingerprint"]]["test/top1"])
+
+
+def test_a_second_run_trains_nothing_and_rerun_repeats_it_bit_for_bit(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("run", str(ran / "tiny.yaml"), "--results", str(ran / "results"), "--quiet")
+    before = {r.folder.name: (r.final["metrics"], (r.folder / "student.safetensors").read_bytes()) for r in records(ran)}
+    assert call(*words) == 0
+    assert "0 runs trained, 4 were finished already" in capsys.readouterr().out
+    assert call(*words, "--rerun") == 0
+    for record in records(ran):
+        metrics, weights = before[record.folder.name]
+        again = record.final["metrics"]
+        assert (record.folder / "student.safetensors").read_bytes() == weights
+        assert {k: v for k, v in again.items() if "_ms" not in k} == {k: v for k, v in metrics.items() if "_ms" not in k}
+
+
+def test_more_methods_join_the_finished_ones(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("run", str(ran / "tiny.yaml"), "--results", str(ran / "results"), "--quiet", "--methods", "vanilla,kd,dkd", "--seeds", "1")
+    assert call(*words) == 0
+    out = capsys.readouterr().out
+    assert "1 runs trained, 2 were finished already" in out and "dkd" in out
+
+
+def test_an_interrupted_suite_goes_on_to_the_same_numbers(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import keep
+    from bench.cohort import Cohort
+
+    monkeypatch.setattr(keep, "CHECKPOINT_EVERY_S", 0.0)
+    end, count = Cohort._end_epoch, 0
+
+    def stop(self: Cohort, members: list[Any]) -> None:
+        nonlocal count
+        count += 1
+        if count == 6:  # teacher: three epochs; then the third of the first cohort, whose second is saved
+            raise KeyboardInterrupt
+        end(self, members)
+
+    words = ("run", str(ran / "tiny.yaml"), "--results", str(tmp_path / "results"), "--quiet")
+    monkeypatch.setattr(Cohort, "_end_epoch", stop)
+    assert call(*words) == 130
+    stopped = scan(tmp_path / "results" / "tiny")
+    assert [r.status for r in stopped] == ["interrupted"] * 2 and [len(r.epochs) for r in stopped] == [2, 2]
+    monkeypatch.setattr(Cohort, "_end_epoch", end)
+    assert call(*words) == 0
+    whole = {r.folder.name: r for r in records(ran)}
+    for record in scan(tmp_path / "results" / "tiny"):
+        twin = whole[record.folder.name]
+        assert record.status == "finished"
+        assert (record.folder / "student.safetensors").read_bytes() == (twin.folder / "student.safetensors").read_bytes()
+
+
+def test_a_student_is_taken_home(ran: Path, tmp_path: Path) -> None:
+    record = records(ran)[0]
+    for name in ("s.safetensors", "s.pth"):
+        assert call("export", record.folder.name[:10], str(tmp_path / name), "--results", str(ran / "results")) == 0
+    network = student.load(tmp_path / "s.safetensors")
+    assert not network.training and network.arch == "resnet8w4"
+    x = torch.zeros(2, 1, 8, 8)
+    assert torch.equal(network(x).logits, student.load(record.folder / "student.safetensors")(x).logits)
+    state = torch.load(tmp_path / "s.pth", weights_only=True)["state_dict"]
+    assert state.keys() == network.state_dict().keys()
+
+
+def test_an_unreachable_server_stops_nothing(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert call("run", str(ran / "tiny.yaml"), "--results", str(results), "--quiet", "--seeds", "1") == 0
+    assert "kdbench sync" in capsys.readouterr().out
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert call("sync", "--results", str(results)) == 0
+    assert "2 runs delivered" in capsys.readouterr().out
+    assert call("sync", "--results", str(results)) == 0
+    assert "0 runs delivered, 2 were there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["methods", "networks", "datasets", "suites"])
+def test_lists(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list", what, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) >= 3
+    assert call("list", what) == 0
+
+
+def test_check_says_what_would_run(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("check", str(ran / "tiny.yaml")) == 0
+    assert "4 runs in 2 cohorts" in capsys.readouterr().out

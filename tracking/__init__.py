@@ -1,0 +1,1 @@
+"""What a run leaves, and where: a durable local record first, MLflow as the shared store."""

@@ -1,0 +1,179 @@
+"""One delivery: what MLflow has of a run, compared with its record, and the difference sent.
+
+`mlflow.json` beside the record caches where the run is and how much of it has arrived. It is a cache only: without
+it the server is asked, and what is sent a second time is stored once, because the record's own times go along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import zlib
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from tracking import payload
+from tracking.lines import Lines, replace
+from tracking.locks import alive, boot_id
+from tracking.record import Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CACHE = "mlflow.json"
+BATCH = 1000  # what one request may carry
+
+
+class Delivery:
+    """A single use: `Delivery(...).make()`."""
+
+    def __init__(self, client: MlflowClient, store: str, experiment_id: str, record: Record, kind: str) -> None:
+        self.client, self.store, self.experiment_id, self.record = client, store, experiment_id, record
+        self.lines = record.read()
+        self.kind = str(self.lines.header["spec"].get("kind", kind))
+        self.status, self.reason = _status(self.lines)
+
+    def make(self) -> bool:
+        """Send what is missing; True if anything was sent."""
+        cache = self._cached()
+        run = self._find(cache)
+        state = _state(self.lines, self.status)
+        if run is not None and cache.get("state") == state and run.info.status == self.status:
+            return False
+        if run is None:
+            cache, run = {}, self._create()
+        run_id = run.info.run_id
+        self._describe(run)
+        if run.info.status != "RUNNING" and self.status == "RUNNING":
+            self.client.update_run(run_id, status="RUNNING")  # a run that was killed goes on
+        self._send(run_id, payload.epoch_points(self.lines, cache.get("epochs", 0)))
+        if self.status != "RUNNING":
+            self._finish(run_id)
+        self._remember(run_id, state)
+        return True
+
+    def _cached(self) -> dict[str, Any]:
+        """The cache, if it is of this store and of this record."""
+        try:
+            cache = json.loads((self.record.folder / CACHE).read_text())
+            same = (cache["store"], cache["experiment_id"], cache["record"]) == self._key()
+            return cache if same and isinstance(cache["epochs"], int) else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _key(self) -> tuple[str, str, str]:
+        return self.store, self.experiment_id, self.lines.header["id"]
+
+    def _find(self, cache: dict[str, Any]) -> Any | None:
+        """The run in MLflow, or None. One that holds epochs which the record no longer has is deleted: MLflow cannot
+        take a metric back."""
+        run = self._get(cache["run_id"]) if cache else None
+        if run is None:
+            cache.clear()
+            record, fingerprint = self.lines.header["id"], self.lines.header["fingerprint"]
+            query = f"tags.`kd.fingerprint` = '{fingerprint}' and tags.`kd.record` = '{record}'"
+            found = self.client.search_runs([self.experiment_id], query, max_results=1)
+            return self._get(found[0].info.run_id) if found else None
+        if cache["epochs"] > len(self.lines.epochs) or cache["prefix"] != _prefix(self.lines, cache["epochs"]):
+            self.client.delete_run(run.info.run_id)
+            return None
+        return run
+
+    def _get(self, run_id: str) -> Any | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _create(self) -> Any:
+        spec, tags = self.lines.header["spec"], payload.tags(self.lines, self.kind)
+        tags |= {"mlflow.user": "kdbench", "mlflow.source.name": "kdbench", "mlflow.source.type": "LOCAL"}
+        start = payload.milliseconds(self.lines.header["time"])
+        return self.client.create_run(self.experiment_id, start, tags, f"{spec.get('label')}/s{spec.get('seed')}")
+
+    def _describe(self, run: Any) -> None:
+        """Params and data that are not there yet (they cannot be changed), and tags that have changed."""
+        from mlflow.entities import Param, RunTag
+
+        params = {k: v for k, v in payload.params(self.lines).items() if k not in run.data.params}
+        tags = payload.tags(self.lines, self.kind) | {"kd.end_reason": self.reason}
+        tags = {k: v for k, v in tags.items() if run.data.tags.get(k) != v}
+        if params or tags:
+            new = [Param(k, v) for k, v in params.items()], [RunTag(k, v) for k, v in tags.items()]
+            self.client.log_batch(run.info.run_id, params=new[0], tags=new[1])
+        if not (run.inputs and run.inputs.dataset_inputs) and self.lines.header["spec"].get("dataset"):
+            self.client.log_inputs(run.info.run_id, datasets=_datasets(self.lines))
+
+    def _send(self, run_id: str, points: list[payload.Point]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(*point) for point in points]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+
+    def _finish(self, run_id: str) -> None:
+        """What comes with the end; the status last, so that FINISHED means complete."""
+        self.client.log_dict(run_id, self.lines.header["spec"], "spec.json")
+        self.client.log_artifact(run_id, str(self.record.path))
+        for name in self.record.files():
+            folder = "student" if name.startswith("student") else str(PurePosixPath(name).parent)
+            self.client.log_artifact(run_id, str(self.record.folder / name), None if folder == "." else folder)
+        self._send(run_id, payload.final_points(self.lines))
+        last = self.lines.end or (self.lines.epochs or [self.lines.header])[-1]
+        self.client.set_terminated(run_id, self.status, payload.milliseconds(last["time"]))
+
+    def _remember(self, run_id: str, state: str) -> None:
+        count = len(self.lines.epochs)
+        cache: dict[str, Any] = dict(zip(("store", "experiment_id", "record"), self._key(), strict=True)) | {
+            "run_id": run_id
+        }
+        cache |= {"epochs": count, "prefix": _prefix(self.lines, count), "state": state}
+        replace(self.record.folder / CACHE, json.dumps(cache | {"done": self.lines.end is not None}, indent=1) + "\n")
+
+
+def delivered_to(record: Record) -> dict[str, Any]:
+    """What the last delivery left: store, run_id, epochs, done. Empty if there was none."""
+    try:
+        return dict(json.loads((record.folder / CACHE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _status(lines: Lines) -> tuple[str, str]:
+    """MLflow's status, and the reason. A run without an end whose process on this machine is gone was killed."""
+    if lines.end:
+        return payload.MLFLOW_STATUS[lines.end["status"]], lines.end["reason"]
+    where = lines.environment
+    here = where.get("host") == socket.gethostname()
+    if here and not (where.get("boot_id") in (None, boot_id()) and alive(where.get("pid"))):
+        return "KILLED", f"process {where.get('pid')} is gone"
+    return "RUNNING", ""
+
+
+def _state(lines: Lines, status: str) -> str:
+    crcs = [lines.header["crc"], _prefix(lines, len(lines.epochs)), lines.end["crc"] if lines.end else 0, status]
+    return "-".join(map(str, crcs))
+
+
+def _prefix(lines: Lines, count: int) -> int:
+    """A checksum of the first `count` epochs."""
+    return zlib.crc32(json.dumps([line["crc"] for line in lines.epochs[:count]]).encode())
+
+
+def _datasets(lines: Lines) -> list[Any]:
+    """The data's name and digest, as the input of training and of evaluation."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    spec = lines.header["spec"]
+    data = spec.get("data") or {}
+    own = data.get("fingerprint") or data.get("digest")
+    digest = str(own or hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16])[:36]
+    source = json.dumps({"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": "kdbench"}})
+    dataset = Dataset(str(spec["dataset"]), digest, "code", source, profile=json.dumps(data)[:16000])
+    return [DatasetInput(dataset, [InputTag("mlflow.data.context", context)]) for context in ("train", "eval")]

@@ -1,0 +1,131 @@
+"""The lines of a record: JSON with a checksum each, written whole or not at all, verified when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SCHEMA = 1
+
+
+class RecordError(ValueError):
+    """One line: which record is damaged or refused, and why."""
+
+
+class Lines(NamedTuple):
+    """What a record held at one instant. Each line is a dict that still has its `kind` and `crc`."""
+
+    header: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    end: dict[str, Any] | None
+    whole: int  # bytes of the file that are whole lines
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where the run was last (re)started."""
+        resumed = self.header.get("resumed") or [self.header]
+        return dict(resumed[-1]["environment"])
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file so that at any instant either the old or the new one is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def parse(data: bytes, path: Path) -> Lines:
+    """The lines of a record, verified; bytes after the last newline are a torn line and passed over."""
+    lines = _lines(data, path)
+    if not lines:
+        raise RecordError(f"{path}: has no header; move the folder away to run this one again")
+    end = lines.pop() if lines[-1]["kind"] == "end" else None
+    return Lines(lines[0], lines[1:], end, data.rfind(b"\n") + 1)
+
+
+def parse_more(lines: Lines, data: bytes, path: Path) -> Lines:
+    """`lines` and what was appended to them: a long record need not be read again for every epoch."""
+    new = _lines(data, path, 2 + len(lines.epochs))
+    end = new.pop() if new and new[-1]["kind"] == "end" else None
+    return Lines(lines.header, [*lines.epochs, *new], end, lines.whole + len(data))
+
+
+def _lines(data: bytes, path: Path, first: int = 1) -> list[dict[str, Any]]:
+    *texts, _ = data.split(b"\n")
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(texts, first):
+        line, sound = decode(text)
+        if number == 1 and isinstance(line.get("schema"), int) and line["schema"] > SCHEMA:
+            raise RecordError(
+                f"{path}: written by a newer version (schema {line['schema']}, this one reads up to {SCHEMA})"
+            )
+        kinds = ("run",) if number == 1 else ("epoch", "end")
+        if not sound or line.get("kind") not in kinds or (len(lines) + 1 < len(texts) and line["kind"] == "end"):
+            raise RecordError(f"{path}: line {number} is damaged; move the folder away to run this one again")
+        lines.append(line)
+    return lines
+
+
+def decode(text: bytes) -> tuple[dict[str, Any], bool]:
+    """The line, and whether its CRC is right."""
+    try:
+        line = json.loads(text)
+        body = text[: text.rindex(b',"crc":')] + b"}"  # the bytes, since many texts read as one number
+        return dict(line), zlib.crc32(body) == line["crc"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}, False
+
+
+def encode(body: Mapping[str, Any]) -> str:
+    """One line with its newline, `crc` last."""
+    text = canonical(plain(body))
+    return f'{text[:-1]},"crc":{zlib.crc32(text.encode())}}}\n'
+
+
+def crc_of(encoded: str) -> int:
+    return int(encoded[encoded.rindex(":") + 1 : -2])
+
+
+def canonical(body: Any) -> str:
+    return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+
+def plain(body: Any) -> Any:
+    """As JSON gives it back: tuples are lists, keys are strings, numpy scalars are numbers."""
+    return json.loads(json.dumps(body, default=lambda value: value.item() if hasattr(value, "item") else str(value)))
+
+
+def bare(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key != "crc"}
+
+
+def epoch_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"kind": "epoch", "epoch": int(row["epoch"]), "time": float(row["time"]), "metrics": floats(row["metrics"])}
+
+
+def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {str(name): float(value) for name, value in metrics.items()}
+
+
+def sha256(path: Path, *, durable: bool = False) -> str | None:
+    try:
+        with path.open("rb") as file:
+            if durable:
+                os.fsync(file.fileno())
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,198 @@
+"""Mirroring records to MLflow beside the training: one worker thread; training neither waits for it nor fails by it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from threading import Condition, Thread
+from typing import NamedTuple
+
+from tracking.deliver import delivered_to
+from tracking.lines import RecordError
+from tracking.location import TrackingError, experiment_name
+from tracking.record import FILE, Record
+from tracking.store import Store
+
+
+class Mirror:
+    """What the harness holds: `offer` after an epoch, `finish` after a run, `close` before leaving.
+
+    After a failure the store is left alone for `retry_s`; what is not delivered stays in `pending()`, and `sync`
+    brings it later. Nothing here raises. With `KDBENCH_OFFLINE=1` no store is ever contacted.
+    """
+
+    def __init__(self, store_factory: Callable[[], Store], experiment: str, *, retry_s: float = 60.0) -> None:
+        self._make, self.experiment, self.retry_s = store_factory, experiment, retry_s
+        self.time_spent = 0.0  # seconds the worker was busy, with the import of mlflow
+        self.time_waited = 0.0  # seconds the caller was held up
+        self._waiting: dict[Path, Record] = {}  # in order; a record that waits is not queued twice
+        self._reasons: dict[Path, tuple[Record, str]] = {}
+        self._last: dict[Path, float] = {}
+        self._store: Store | None = None
+        self._current: Record | None = None
+        self._why = ""  # the store's last failure, while it lasts
+        self._blocked_until = 0.0
+        self._closing = False
+        self._wake = Condition()
+        self._worker: Thread | None = None
+        self.offline = os.environ.get("KDBENCH_OFFLINE", "") not in ("", "0")
+        if not self.offline:
+            self._worker = Thread(target=self._work, name="mlflow-mirror", daemon=True)
+            self._worker.start()
+
+    def offer(self, record: Record, every_s: float = 30.0) -> None:
+        """Deliver the record's news unless that was done less than `every_s` seconds ago."""
+        now = time.monotonic()
+        if now - self._last.get(record.folder, -every_s) >= every_s:
+            self._last[record.folder] = now
+            self.finish(record)
+
+    def finish(self, record: Record) -> None:
+        """Deliver the record, now that it has ended."""
+        start = time.monotonic()
+        with self._wake:
+            if self._worker is None or self._closing:
+                self._reasons[record.folder] = (record, "offline" if self.offline else "the mirror is closed")
+            else:
+                self._waiting.pop(record.folder, None)
+                self._waiting[record.folder] = record
+            self._wake.notify()
+        self.time_waited += time.monotonic() - start
+
+    def pending(self) -> list[tuple[Record, str]]:
+        """Records that MLflow does not hold, each with the last reason."""
+        with self._wake:
+            going = [*self._waiting.values(), *([self._current] if self._current else [])]
+            queued = {record.folder: (record, self._why or "waiting") for record in going}
+            return list((queued | self._reasons).values())
+
+    def close(self, timeout: float = 60.0) -> None:
+        """Deliver what waits, then stop. What is left after `timeout` seconds stays pending."""
+        start = time.monotonic()
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._worker is not None:
+            self._worker.join(timeout)
+        self.time_waited += time.monotonic() - start
+
+    def __enter__(self) -> Mirror:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        self._timed(self._greet)  # the slow first contact happens while training starts
+        while (record := self._next()) is not None:
+            failure = self._timed(partial(self._deliver, record))
+            with self._wake:
+                self._current = None
+                if failure is None:
+                    self._reasons.pop(record.folder, None)
+                else:
+                    self._reasons[record.folder] = (record, failure)
+                    if not isinstance(failure, Refusal):
+                        self._waiting.setdefault(record.folder, record)
+
+    def _next(self) -> Record | None:
+        """The next record to deliver, when it is time; None when all is done."""
+        with self._wake:
+            while True:
+                blocked = self._blocked_until - time.monotonic()
+                if self._waiting and blocked <= 0:
+                    self._current = self._waiting.pop(next(iter(self._waiting)))
+                    return self._current
+                if self._closing:
+                    return None
+                self._wake.wait(max(blocked, 0.01) if self._waiting else None)
+
+    def _greet(self) -> None:
+        self._connect().ping()
+
+    def _connect(self) -> Store:
+        if self._store is None:
+            self._store = self._make()
+        return self._store
+
+    def _deliver(self, record: Record) -> None:
+        self._connect().deliver(record, experiment=self.experiment)
+
+    def _timed(self, act: Callable[[], object]) -> str | None:
+        """Do it and count the time; the reason if it failed."""
+        start = time.monotonic()
+        try:
+            act()
+        except RecordError as error:
+            return Refusal(error)
+        except Exception as error:  # a mirror must not stop the training
+            self._blocked_until = time.monotonic() + self.retry_s
+            self._why = str(error)
+            return self._why
+        finally:
+            self.time_spent += time.monotonic() - start
+        self._why = ""
+        return None
+
+
+class Refusal(str):
+    """A reason that lies in the record: trying again would not help."""
+
+
+class Synced(NamedTuple):
+    delivered: int
+    already: int
+    failed: list[tuple[Record, str]]
+
+
+def sync(
+    results: str | os.PathLike[str],
+    uri: str,
+    suite: str | None = None,
+    progress: Callable[[Record], None] | None = None,
+) -> Synced:
+    """Deliver every record under `results` that MLflow does not hold yet. Twice changes nothing.
+
+    Raises `TrackingError` if the store does not answer at the start; if it goes away later, the rest is `failed`.
+    """
+    store, delivered, already = Store(uri, results), 0, 0
+    failed: list[tuple[Record, str]] = []
+    store.ping()
+    gone = ""
+    for record in records(results, suite):
+        try:
+            if gone:
+                raise TrackingError(gone)
+            if store.deliver(record, experiment=experiment_name(record.header["spec"]["suite"])):
+                delivered += 1
+            else:
+                already += 1
+        except (TrackingError, RecordError) as error:
+            failed.append((record, str(error)))
+            gone = gone or _gone(store, error)
+        if progress:
+            progress(record)
+    return Synced(delivered, already, failed)
+
+
+def undelivered(results: str | os.PathLike[str], suite: str | None = None) -> list[Record]:
+    """Records that no store is known to hold whole, judged by the caches alone; contacts nothing."""
+    return [record for record in records(results, suite) if not delivered_to(record).get("done")]
+
+
+def records(results: str | os.PathLike[str], suite: str | None = None) -> Iterable[Record]:
+    """All records under a results folder, or those of one suite."""
+    return [Record(path.parent) for path in sorted(Path(results).glob(f"{suite or '*'}/runs/*/{FILE}"))]
+
+
+def _gone(store: Store, error: Exception) -> str:
+    if isinstance(error, RecordError):
+        return ""
+    try:
+        store.ping()
+    except TrackingError as silence:
+        return str(silence)
+    return ""

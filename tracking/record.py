@@ -1,0 +1,183 @@
+"""The durable local record of a run: the truth that MLflow and every report are made from.
+
+One folder per run, `<results>/<suite>/runs/<fingerprint>/`, holds `record.jsonl` and the files that the run leaves.
+Line one is the header, then one line per epoch, last the end. Every line carries the CRC of its canonical JSON, so a
+flipped bit is found. NaN and infinities are kept as Python's `json` writes them (`NaN`, `Infinity`). A kill while a
+line is written leaves a line without its newline: it is passed over on reading and cut off before the next writing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tracking.lines import (
+    SCHEMA,
+    Lines,
+    RecordError,
+    bare,
+    crc_of,
+    encode,
+    epoch_line,
+    floats,
+    parse,
+    parse_more,
+    plain,
+    replace,
+    sha256,
+)
+
+FILE = "record.jsonl"
+STATUSES = ("finished", "diverged", "failed", "interrupted")
+
+
+class Record:
+    """One run's record. Cheap to make; reads the file when asked, and again only when it has changed."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / FILE
+        self._seen: tuple[tuple[int, int, int], Lines] | None = None
+
+    def begin(self, fingerprint: str, spec: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Create the record, or take up the one that is here: a finished and intact one stays as it is, any other loses
+        its end and is open again, with this environment noted as `resumed`."""
+        if not self.path.exists():
+            identity = {"kind": "run", "schema": SCHEMA, "fingerprint": fingerprint, "id": uuid.uuid4().hex}
+            said = {"time": time.time(), "spec": dict(spec), "environment": dict(environment)}
+            self._replace([encode(identity | said)])
+            return
+        lines = self.read()
+        if lines.header["fingerprint"] != fingerprint:
+            raise RecordError(f"{self.path}: holds run {lines.header['fingerprint']}, not {fingerprint}")
+        if self.status == "finished" and self.intact():
+            return
+        header: dict[str, Any] = bare(lines.header) | {"spec": dict(spec)}
+        if plain(environment) != lines.environment:
+            header["resumed"] = [*header.get("resumed", []), {"time": time.time(), "environment": dict(environment)}]
+        new = encode(header)
+        if lines.end or new != encode(bare(lines.header)):
+            self._replace([new, *map(encode, map(bare, lines.epochs))])
+
+    def hold_epochs(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Make the record hold exactly these epochs: append what is missing, or rewrite (an end then goes, too)."""
+        lines = self.read()
+        want, have = [epoch_line(row) for row in rows], lines.epochs
+        prefix = len(have) <= len(want) and all(map(_same, have, want))
+        if prefix and len(have) == len(want):
+            return
+        if prefix and lines.end is None:
+            self._append([encode(line) for line in want[len(have) :]])
+        else:
+            self._replace(list(map(encode, [bare(lines.header), *want])))
+
+    def end(self, status: str, reason: str, metrics: Mapping[str, float], files: Iterable[str]) -> None:
+        """Close the run with its final metrics and the SHA-256 of each named file of the folder. Durable on return."""
+        if status not in STATUSES:
+            raise RecordError(f"{self.path}: no status '{status}'; there are {', '.join(STATUSES)}")
+        sums = {name: sha256(self.folder / name, durable=True) for name in files}
+        if missing := [name for name, digest in sums.items() if digest is None]:
+            raise RecordError(f"{self.path}: cannot end, {self.folder / missing[0]} is missing")
+        body = {
+            "kind": "end",
+            "status": status,
+            "reason": reason,
+            "time": time.time(),
+            "metrics": floats(metrics),
+            "files": sums,
+        }
+        lines = self.read()
+        if lines.end is None:
+            self._append([encode(body)], durable=True)
+        else:
+            self._replace([*(encode(bare(line)) for line in (lines.header, *lines.epochs)), encode(body)])
+
+    @property
+    def header(self) -> dict[str, Any]:
+        return bare(self.read().header)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return self.read().environment
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """Rows as `hold_epochs` takes them: epoch, time, metrics."""
+        return [{key: line[key] for key in ("epoch", "time", "metrics")} for line in self.read().epochs]
+
+    @property
+    def final(self) -> dict[str, Any] | None:
+        end = self.read().end
+        return bare(end) if end else None
+
+    @property
+    def status(self) -> str:
+        """"absent" before `begin`, "running" before `end`, then as `end` was told."""
+        if not self.path.exists():
+            return "absent"
+        end = self.read().end
+        return str(end["status"]) if end else "running"
+
+    def files(self) -> dict[str, str]:
+        """SHA-256 by name of what the run left; empty before its end."""
+        end = self.read().end
+        return dict(end["files"]) if end else {}
+
+    def intact(self) -> bool:
+        """True if the run has ended and every file is here with its checksum."""
+        return self.status not in ("absent", "running") and all(sha256(self.folder / n) == digest for n, digest in self.files().items())
+
+    def read(self) -> Lines:
+        """All lines, verified. Raises `RecordError` for damage anywhere but in a torn last line."""
+        try:
+            stat = self.path.stat()
+            key = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+            if self._seen and self._seen[0] == key:
+                return self._seen[1]
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise RecordError(f"{self.path}: {error.strerror}") from None
+        lines = parse(data, self.path)
+        self._seen = (key, lines)
+        return lines
+
+    def _append(self, new: list[str], *, durable: bool = False) -> None:
+        data = "".join(new).encode()
+        lines = self.read()
+        try:
+            with self.path.open("r+b") as file:
+                file.truncate(lines.whole)
+                file.seek(lines.whole)
+                file.write(data)
+                file.flush()
+                if durable:  # epochs need no fsync: after a power cut the checkpoint brings them back
+                    os.fsync(file.fileno())
+                stat = os.fstat(file.fileno())
+        except OSError as error:
+            raise RecordError(f"{self.path}: {error.strerror}") from None
+        self._seen = ((stat.st_ino, stat.st_size, stat.st_mtime_ns), parse_more(lines, data, self.path))
+
+    def _replace(self, lines: list[str]) -> None:
+        try:
+            replace(self.path, "".join(lines))
+        except OSError as error:
+            raise RecordError(f"{self.path}: {error.strerror}") from None
+
+    def __repr__(self) -> str:
+        return f"Record({str(self.folder)!r})"
+
+
+def _same(line: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a line of the record says what a new one would. NaN is never equal, so the texts decide then."""
+    if line["epoch"] != new["epoch"] or line["time"] != new["time"]:
+        return False
+    return line["metrics"] == new["metrics"] or line["crc"] == crc_of(encode(new))
+
+
+def scan(folder: str | os.PathLike[str]) -> list[Record]:
+    """The records under a suite's results folder, sorted by fingerprint. Nothing is read yet."""
+    return [Record(path.parent) for path in sorted(Path(folder).glob(f"runs/*/{FILE}"))]

@@ -1,0 +1,165 @@
+"""MLflow as the shared store: connecting, experiments, and making a run there hold what its record holds.
+
+One access path per store: a SQLite file directly, on one machine; a server over HTTP for many. Everything goes through
+a synchronous `MlflowClient` in few large calls; nothing fluent, so it may run in a thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracking.deliver import Delivery
+from tracking.lines import RecordError
+from tracking.location import TrackingError, check, explain, mask, prepare, quieten, sqlite_file
+from tracking.locks import alive, boot_id, locked
+from tracking.record import Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+VIEW = "method-mean"
+SHARED_VIEW = {
+    "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "label"}]},
+    "searchFilter": "",
+}
+NOTE = (
+    "One run per student, written by kdbench. Compare only runs of one pair; group by the param `label` to average "
+    "over seeds. The headline is `test/top1` at the last step, taken once; every choice reads `validation/*`."
+)
+
+
+class Store:
+    """An MLflow tracking store. Nothing is contacted, and mlflow not imported, before the first method is called."""
+
+    def __init__(self, uri: str, results: str | os.PathLike[str]) -> None:
+        self.uri = check(uri)
+        self.results = Path(results).resolve()
+        self._client: MlflowClient | None = None
+        self._experiments: dict[str, str] = {}
+
+    @property
+    def client(self) -> MlflowClient:
+        """The MLflow client; the first use imports mlflow (3 s) and makes a new SQLite file's tables (3 s)."""
+        if self._client is None:
+            with self.border():
+                prepare()
+                from mlflow import MlflowClient
+
+                quieten()
+                if (file := sqlite_file(self.uri)) is not None:
+                    initialise(file)
+                self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        return self._client
+
+    def ping(self) -> None:
+        """Return if the store answers, else raise `TrackingError`."""
+        with self.border():
+            self.client.search_experiments(max_results=1)
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment, made if need be, with its note and a view that averages over seeds."""
+        if name not in self._experiments:
+            with self.border():
+                found = self.client.get_experiment_by_name(name)
+                if found is not None and found.lifecycle_stage != "active":
+                    raise TrackingError(
+                        f"MLflow at {mask(self.uri)}: experiment '{name}' was deleted there; restore or rename it"
+                    )
+                self._experiments[name] = found.experiment_id if found else self._create(name)
+        return self._experiments[name]
+
+    def experiments(self) -> dict[str, str]:
+        """Ids of this project's experiments by name."""
+        with self.border():
+            found = self.client.search_experiments(filter_string="name LIKE 'kd/%'")
+        return {experiment.name: experiment.experiment_id for experiment in found}
+
+    def deliver(self, record: Record, *, experiment: str, kind: str = "run") -> bool:
+        """Make MLflow hold what the record holds; False if it already did. Twice is once."""
+        with self.border(), locked(record.folder):
+            return Delivery(self.client, mask(self.uri), self.experiment(experiment), record, kind).make()
+
+    def reap(self, experiment: str) -> list[str]:
+        """End, as KILLED, runs of this host whose process is gone; their ids."""
+        with self.border():
+            running = f"attributes.status = 'RUNNING' and tags.`kd.host` = '{socket.gethostname()}'"
+            dead = [run for run in self.search([self.experiment(experiment)], running) if not _worked_on(run.data.tags)]
+            for run in dead:
+                reason = f"process {run.data.tags.get('kd.pid')} is gone"
+                self.client.set_tag(run.info.run_id, "kd.end_reason", reason)
+                self.client.set_terminated(run.info.run_id, "KILLED")
+            return [run.info.run_id for run in dead]
+
+    def search(self, experiments: list[str], query: str) -> list[Any]:
+        """All runs that match, page by page."""
+        found: list[Any] = []
+        token = None
+        with self.border():
+            while True:
+                page = self.client.search_runs(experiments, query, max_results=1000, page_token=token)
+                found += page
+                token = page.token
+                if not token:
+                    return found
+
+    @contextmanager
+    def border(self) -> Iterator[None]:
+        """Whatever goes wrong in MLflow, its database or the network comes out as one line."""
+        try:
+            yield
+        except (TrackingError, RecordError):
+            raise
+        except Exception as error:  # mlflow raises its own, SQLAlchemy's, alembic's and requests' errors
+            raise explain(self.uri, error) from None
+
+    def _create(self, name: str) -> str:
+        tags = {"mlflow.note.content": NOTE, f"mlflow.sharedViewState.{VIEW}": json.dumps(SHARED_VIEW)}
+        file = sqlite_file(self.uri)
+        place = (file.parent / "artifacts" / name.replace("/", "-")).as_uri() if file else None
+        try:
+            return str(self.client.create_experiment(name, artifact_location=place, tags=tags))
+        except Exception:
+            found = self.client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+
+def initialise(file: Path) -> None:
+    """Make the tables of a new SQLite store and put it into WAL mode, once, whoever comes first.
+
+    MLflow's own start destroys a fresh file that several processes open at once. The tables are made in a file beside
+    it that is then renamed, so that a kill leaves nothing half made.
+    """
+    from mlflow import MlflowClient
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file.with_name(f"{file.name}.lock")):
+        if not file.exists() or not file.stat().st_size:
+            partial = file.with_name(f"{file.name}.partial")
+            partial.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+            partial.replace(file)
+            with suppress(sqlite3.OperationalError):  # busy: the journal mode is a matter of speed only
+                connection = sqlite3.connect(file)
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.close()
+        MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments(max_results=1)
+
+
+def ui_link(base: str, experiment_id: str) -> str:
+    """The experiment's page with charts grouped by method (MLflow's UI opens elsewhere by default)."""
+    query = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW}"
+    return f"{mask(base).rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
+
+
+def _worked_on(tags: dict[str, str]) -> bool:
+    same_boot = tags.get("kd.boot_id") in (None, boot_id())
+    return same_boot and alive(tags.get("kd.pid"))
