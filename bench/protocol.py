@@ -37,6 +37,7 @@ class Protocol(Strict):
     warmup_epochs: int = Field(0, ge=0)  # linear rise of the learning rate, step by step
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
+    threads: int | None = Field(None, ge=1)  # of the CPU; bits depend on it. Tiny networks want 1; None: torch's choice
     eval_batch_size: int = Field(500, ge=1)
     test_every_epoch: bool = False  # records test/top1_best_epoch_on_test, which papers report; nothing reads it
 

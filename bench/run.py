@@ -62,7 +62,9 @@ def run_suite(suite: Suite, results: Path, *, device: torch.device, rerun: bool,
 
 
 def resolved(suite: Suite, device: torch.device) -> Suite:
-    """The suite with everything decided that 'auto' leaves to the machine."""
+    """The suite with everything decided that 'auto' leaves to the machine; the process takes its number of threads."""
+    if suite.protocol.threads:
+        torch.set_num_threads(suite.protocol.threads)
     precision = env.precision(suite.protocol.precision, device)
     return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": precision})})
 

@@ -175,5 +175,11 @@ def _datasets(lines: Lines) -> list[Any]:
     own = data.get("fingerprint") or data.get("digest")
     digest = str(own or hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16])[:36]
     source = json.dumps({"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": "kdbench"}})
-    dataset = Dataset(str(spec["dataset"]), digest, "code", source, profile=json.dumps(data)[:16000])
-    return [DatasetInput(dataset, [InputTag("mlflow.data.context", context)]) for context in ("train", "eval")]
+    names = {"train": str(spec["dataset"]), "eval": f"{spec['dataset']} (held out)"}  # one name would be stored once
+    return [
+        DatasetInput(
+            Dataset(name, digest, "code", source, profile=json.dumps(data)[:16000]),
+            [InputTag("mlflow.data.context", context)],
+        )
+        for context, name in names.items()
+    ]

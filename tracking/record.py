@@ -116,7 +116,7 @@ class Record:
 
     @property
     def status(self) -> str:
-        """"absent" before `begin`, "running" before `end`, then as `end` was told."""
+        """Before `begin` "absent", before `end` "running", then what `end` was told."""
         if not self.path.exists():
             return "absent"
         end = self.read().end
@@ -129,7 +129,9 @@ class Record:
 
     def intact(self) -> bool:
         """True if the run has ended and every file is here with its checksum."""
-        return self.status not in ("absent", "running") and all(sha256(self.folder / n) == digest for n, digest in self.files().items())
+        return self.status not in ("absent", "running") and all(
+            sha256(self.folder / n) == digest for n, digest in self.files().items()
+        )
 
     def read(self) -> Lines:
         """All lines, verified. Raises `RecordError` for damage anywhere but in a torn last line."""

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from tracking.deliver import Delivery
 from tracking.lines import RecordError
-from tracking.location import TrackingError, check, explain, mask, prepare, quieten, sqlite_file
+from tracking.location import TrackingError, check, default_uri, explain, mask, prepare, quieten, sqlite_file
 from tracking.locks import alive, boot_id, locked
 from tracking.record import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+__all__ = ["Store", "TrackingError", "default_uri", "mask", "ui_link"]
 
 VIEW = "method-mean"
 SHARED_VIEW = {

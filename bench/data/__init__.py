@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -132,6 +133,9 @@ def _raw(spec: DataSpec) -> Raw:
         case ParquetSpec():
             return parquet.read(spec)
         case TorchvisionSpec():
+            if local := os.environ.get(f"KDBENCH_{spec.name.upper()}"):  # a copy in the parquet layout
+                common = spec.model_dump(exclude={"source", "name", "root", "download"})
+                return parquet.read(ParquetSpec(source="parquet", path=local, **common))
             return sources.torchvision(spec)
         case ImageFolderSpec():
             return sources.image_folder(spec)

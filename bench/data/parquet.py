@@ -103,10 +103,10 @@ def _class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
 
 
 def _column(shard: Path, name: str) -> pa.ChunkedArray:
+    if name not in _schema(shard).names:
+        raise UserError(f"{shard.name}: no column '{name}' as in the first shard; write all shards alike")
     try:
-        return pq.read_table(shard, columns=[name], partitioning=None)[name]
-    except KeyError:
-        raise UserError(f"{shard.name}: no column '{name}' as in the first shard; write all shards alike") from None
+        return pq.ParquetFile(shard).read(columns=[name])[name]
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(shard, error) from None
 

@@ -73,7 +73,7 @@ def test_offsets_and_flips_are_uniform() -> None:
     assert still.flip is not None and not still.flip.any()
 
 
-def test_views_are_independent_of_batching_of_flip() -> None:
+def test_flips_do_not_move_crops() -> None:
     """Whether images may be mirrored does not move the crops."""
     a, b = params("weak", flip=True), params("weak", flip=False)
     assert a.top is not None and b.top is not None and torch.equal(a.top, b.top)
@@ -105,6 +105,11 @@ def test_strong_starts_with_a_crop_of_its_own() -> None:
     assert p.op is not None and p.box is not None
     bare = replace(p, op=torch.full_like(p.op, nothing), box=torch.zeros_like(p.box))
     assert torch.equal(pixels(x, bare), pixels(x, replace(p, view="weak", op=None, magnitude=None, box=None)))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_nothing_is_read_back_from_the_device(view: str) -> None:
+    assert apply(images().to("meta"), params(view), MEAN, STD).shape == (16, 3, 12, 12)
 
 
 def test_what_is_refused() -> None:

@@ -111,6 +111,6 @@ def test_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise URLError("no route to host\nat all")
 
     monkeypatch.setattr(datasets.CIFAR10, "download", fail)
-    with pytest.raises(UserError, match="CIFAR10 could not be fetched .*no route to host") as error:
+    with pytest.raises(UserError, match=r"CIFAR10 could not be fetched .*no route to host") as error:
         read(source="torchvision", name="CIFAR10", root=str(tmp_path), validation=100, download=True)
     assert "\n" not in str(error.value)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +75,7 @@ def pil_reference(name: str, m: float) -> Callable[[Image.Image], Image.Image]:
         "sharpness": lambda i: ImageEnhance.Sharpness(i).enhance(m),
         "shear_x": affine(1, m, 0, 0, 1, 0),
         "shear_y": affine(1, 0, 0, m, 1, 0),
-        "solarize": lambda i: ImageOps.solarize(i, int(m)),
+        "solarize": lambda i: ImageOps.solarize(i, math.ceil(m)),
         "translate_x": affine(1, 0, int(m * SIZE), 0, 1, 0),
         "translate_y": affine(1, 0, 0, 0, 1, int(m * SIZE)),
     }[name]
@@ -91,7 +90,7 @@ def close(name: str, got: Tensor, wanted: Tensor) -> None:
     if name in GEOMETRY:
         assert (gap > 0).float().mean() < 0.01
     else:
-        assert gap.max() <= (2 if name == "autocontrast" else 1)
+        assert gap.max() <= 1
 
 
 def shares(name: str) -> list[float]:
@@ -159,8 +158,16 @@ def test_magnitudes_fill_their_ranges() -> None:
     assert bits.tolist()[:4] == [0] * 4 and len(bits) == 9 and bits[4:].min() > 500
 
 
+def test_nothing_is_read_back_from_the_device() -> None:
+    """On the meta device there is nothing to read, so an op that looks at pixels on the host raises."""
+    op = torch.arange(14)
+    m = strong.magnitudes(op, torch.rand(14, generator=generator(3)))
+    assert (
+        strong.transform(torch.empty(14, 3, SIZE, SIZE, dtype=torch.uint8, device="meta"), op, m).device.type == "meta"
+    )
+
+
 def test_tiny_images_survive() -> None:
     x = pictures()[..., :2, :2]
     for name in NAMES:
         assert OPS[name](x, torch.full((6,), sum(RANGE[name]) / 2)).shape == x.shape
-    assert Path(strong.__file__).is_file()

@@ -77,8 +77,9 @@ def test_no_record_at_all(tmp_path: Path, data: bytes) -> None:
 
 
 def test_missing_record(tmp_path: Path) -> None:
+    assert Record(tmp_path).status == "absent" and not Record(tmp_path).intact()
     with pytest.raises(RecordError, match="No such file"):
-        _ = Record(tmp_path).status
+        _ = Record(tmp_path).header
 
 
 def test_newer_schema_is_refused(tmp_path: Path) -> None:
