@@ -26,7 +26,9 @@ app = typer.Typer(
 )
 console = Console()
 
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's name (`kdbench list suites`) or the path of a YAML file.")]
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A suite's name (`kdbench list suites`) or the path of a YAML file.")
+]
 Methods = Annotated[str | None, typer.Option(help="Only these methods, comma-separated: kd,dkd")]
 Seeds = Annotated[str | None, typer.Option(help="How many seeds ('5'), or which ('0,1,7').")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the suite: --set protocol.epochs=10")]
@@ -68,9 +70,14 @@ def run(
     done = report.write(folder, chosen.name)
     _show(done)
     if outcome.skipped:
-        console.print(f"{outcome.trained} runs trained, {outcome.skipped} were finished already (--rerun trains them anew)")
+        console.print(
+            f"{outcome.trained} runs trained, {outcome.skipped} were finished already (--rerun trains them anew)"
+        )
     if pending := mirror.pending():
-        console.print(f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver them with: kdbench sync", highlight=False)
+        console.print(
+            f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver them with: kdbench sync",
+            highlight=False,
+        )
     else:
         console.print("MLflow holds every run; see them side by side with: make ui   (kdbench ui)", highlight=False)
     if outcome.troubles:
@@ -87,7 +94,9 @@ def report(suite: SuiteName = "digits", results: Results = None) -> None:
 
 
 @app.command("train-teacher")
-def train_teacher(suite: SuiteName = "digits", sets: Sets = None, results: Results = None, device: Device = "auto") -> None:
+def train_teacher(
+    suite: SuiteName = "digits", sets: Sets = None, results: Results = None, device: Device = "auto"
+) -> None:
     """Train the suite's teachers alone (a run of the suite then finds them)."""
     from bench import data as datasets
     from bench import environment, teacher
@@ -100,12 +109,20 @@ def train_teacher(suite: SuiteName = "digits", sets: Sets = None, results: Resul
     data = datasets.load(chosen.data, on)
     made, progress = environment.environment(on), Progress(console)
     for pair in chosen.pairs:
-        got = teacher.obtain(pair, data, describe(data), chosen.teacher_protocol(), chosen.teacher.seed, folder, made, progress)
+        got = teacher.obtain(
+            pair, data, describe(data), chosen.teacher_protocol(), chosen.teacher.seed, folder, made, progress
+        )
         console.print(f"teacher {pair.teacher} {got.fingerprint}: {got.top1:.2f} % on validation", highlight=False)
 
 
 @app.command()
-def check(suite: SuiteName = "digits", methods: Methods = None, seeds: Seeds = None, sets: Sets = None, device: Device = "auto") -> None:
+def check(
+    suite: SuiteName = "digits",
+    methods: Methods = None,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    device: Device = "auto",
+) -> None:
     """Read a suite and its data, and say what would run. Trains nothing."""
     from bench import data as datasets
     from bench import environment
@@ -118,20 +135,33 @@ def check(suite: SuiteName = "digits", methods: Methods = None, seeds: Seeds = N
     for pair in chosen.pairs:
         fits(chosen, pair, data)
     n = len(chosen.pairs) * len(chosen.methods) * len(chosen.seeds)
-    console.print(f"suite {chosen.name} is right: {n} runs in {len(chosen.pairs) * len(chosen.seeds)} cohorts on {on}", highlight=False)
+    console.print(
+        f"suite {chosen.name} is right: {n} runs in {len(chosen.pairs) * len(chosen.seeds)} cohorts on {on}",
+        highlight=False,
+    )
     console.print(f"data: {data.describe()}", highlight=False)
     for pair in chosen.pairs:
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
-    console.print(f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {', '.join(map(str, chosen.seeds))}", highlight=False)
+    console.print(
+        f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {', '.join(map(str, chosen.seeds))}",
+        highlight=False,
+    )
     console.print(f"protocol: {chosen.protocol.model_dump(exclude_defaults=True)}", highlight=False)
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(metavar="methods|networks|datasets|suites")], as_json: Json = False) -> None:
+def list_(
+    what: Annotated[str, typer.Argument(metavar="methods|networks|datasets|suites")], as_json: Json = False
+) -> None:
     """What there is to choose from."""
     from bench import catalogue
 
-    kinds = {"methods": catalogue.methods, "networks": catalogue.networks, "datasets": catalogue.datasets, "suites": catalogue.suites_}
+    kinds = {
+        "methods": catalogue.methods,
+        "networks": catalogue.networks,
+        "datasets": catalogue.datasets,
+        "suites": catalogue.suites_,
+    }
     if what not in kinds:
         raise unknown("list", what, kinds)
     rows = kinds[what]()
@@ -214,7 +244,11 @@ def ui(results: Results = None, port: Annotated[int, typer.Option(min=1, max=655
     console.print("[dim]Ctrl-C ends the server[/dim]")
     sys.stdout.flush()
     server = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execve(sys.executable, [sys.executable, "-m", "mlflow", *server], {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+    os.execve(
+        sys.executable,
+        [sys.executable, "-m", "mlflow", *server],
+        {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )
 
 
 def _suite(name: str, methods: str | None, seeds: str | None, sets: list[str] | None) -> Suite:
@@ -231,7 +265,11 @@ def _show(done: Any) -> None:
     for table in done.tables:
         console.print(table)
     console.print(done.answer, highlight=False, markup=False, style="bold")
-    console.print(f"\nreport {_short(done.report)}\nfigure {_short(done.figure)}\ntable  {_short(done.csv)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"\nreport {_short(done.report)}\nfigure {_short(done.figure)}\ntable  {_short(done.csv)}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _short(path: Path) -> Path:
@@ -259,7 +297,12 @@ def main() -> NoReturn:
 
 def _of_user(error: Exception) -> bool:
     """Is it an error that a person can mend, by whichever room raised it?"""
-    homes = {"bench.errors": "UserError", "methods.base": "Refusal", "tracking.record": "RecordError", "tracking.location": "TrackingError"}
+    homes = {
+        "bench.errors": "UserError",
+        "methods.base": "Refusal",
+        "tracking.record": "RecordError",
+        "tracking.location": "TrackingError",
+    }
     return any(isinstance(error, getattr(sys.modules[m], name)) for m, name in homes.items() if m in sys.modules)
 
 

@@ -29,7 +29,9 @@ Watch = Callable[["Cohort", int], None]
 
 
 class Cohort:
-    def __init__(self, data: Data, protocol: Protocol, teacher: Network | None, members: Iterable[Member], seed: int) -> None:
+    def __init__(
+        self, data: Data, protocol: Protocol, teacher: Network | None, members: Iterable[Member], seed: int
+    ) -> None:
         self.data, self.protocol, self.teacher, self.seed = data, protocol, teacher, seed
         self.members = list(members)
         self.device = data.train.x.device
@@ -55,7 +57,9 @@ class Cohort:
             self._end_epoch(members)
             after_epoch(self, epoch)
 
-    def step(self, members: list[Member], row: Tensor, draws: dict[str, torch.Generator], at: tuple[int, float]) -> None:
+    def step(
+        self, members: list[Member], row: Tensor, draws: dict[str, torch.Generator], at: tuple[int, float]
+    ) -> None:
         """One batch for everybody. row: [B] int64 positions; draws: generators by view; at: epoch, share of it done."""
         index = row.to(self.device, non_blocking=True)
         x, y = self.data.train.x[index], self.data.train.y[index]
@@ -78,7 +82,15 @@ class Cohort:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16"):
             return {view: self.teacher(images) for view, images in views.items()}
 
-    def _learn(self, member: Member, views: dict[str, Tensor], taught: dict[str, Out], y: Tensor, index: Tensor, at: tuple[int, float]) -> None:
+    def _learn(
+        self,
+        member: Member,
+        views: dict[str, Tensor],
+        taught: dict[str, Out],
+        y: Tensor,
+        index: Tensor,
+        at: tuple[int, float],
+    ) -> None:
         try:
             with self.clock(member.name):
                 member.step(views, taught, self.teacher, y, index, at)
@@ -115,7 +127,9 @@ class Cohort:
         if self.teacher is not None and split not in self.teacher_logits:
             net = self.teacher
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16"):
-                logits = logits_of(lambda x: net(x).logits, getattr(self.data, split), self.data, self.protocol.eval_batch_size)
+                logits = logits_of(
+                    lambda x: net(x).logits, getattr(self.data, split), self.data, self.protocol.eval_batch_size
+                )
             self.teacher_logits[split] = logits
         return self.teacher_logits.get(split)
 

@@ -75,12 +75,16 @@ def _commit() -> tuple[str, bool]:
     root = Path(bench.__file__).parent.parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True).stdout
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout
 
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()) != root.resolve():
             return "", False
-        return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain", "--", "bench", "methods", "tracking").strip())
+        return git("rev-parse", "HEAD").strip(), bool(
+            git("status", "--porcelain", "--", "bench", "methods", "tracking").strip()
+        )
     except (OSError, subprocess.SubprocessError):
         return "", False
 

@@ -36,7 +36,9 @@ def _sentence(first: Any, model: type[BaseModel], where: str) -> str:
         return f"no data source '{tag}' in '{where}'; {hint}there are {', '.join(tags) or 'digits, parquet, torchvision, image_folder'}"
     if kind == "literal_error":
         options = str(first["ctx"]["expected"])
-        close = difflib.get_close_matches(str(got), [o.strip("' ") for o in options.replace(" or ", ",").split(",")], n=1)
+        close = difflib.get_close_matches(
+            str(got), [o.strip("' ") for o in options.replace(" or ", ",").split(",")], n=1
+        )
         hint = f"did you mean '{close[0]}'? " if close else ""
         return f"'{where}' is {got!r}; {hint}it takes {options}"
     message = str(first["msg"]).removeprefix("Value error, ")

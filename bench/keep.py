@@ -49,7 +49,14 @@ class Keeper:
         if self.follower:
             self.follower.offer(self.record)
 
-    def end(self, status: str, reason: str, metrics: dict[str, float], network: dict[str, Any] | None = None, correct: Tensor | None = None) -> None:
+    def end(
+        self,
+        status: str,
+        reason: str,
+        metrics: dict[str, float],
+        network: dict[str, Any] | None = None,
+        correct: Tensor | None = None,
+    ) -> None:
         """Write what the run leaves, then its last line: a record that says finished is complete."""
         files = []
         if network is not None:
@@ -57,7 +64,9 @@ class Keeper:
             save_file(weights, self.record.folder / "student.safetensors", {"network": json.dumps(network)})
             files.append("student.safetensors")
         if correct is not None:
-            np.savez_compressed(self.record.folder / "correct.npz", test=np.packbits(correct.cpu().numpy()), n=len(correct))
+            np.savez_compressed(
+                self.record.folder / "correct.npz", test=np.packbits(correct.cpu().numpy()), n=len(correct)
+            )
             files.append("correct.npz")
         if status != "interrupted":  # an interrupted run's rows may be ahead of its checkpoint: they come again
             self.record.hold_epochs(self.member.history)

@@ -21,7 +21,9 @@ class Stream:
 
     def __init__(self, device: torch.device, *parts: object) -> None:
         self.generator = torch.Generator(device).manual_seed(seed(*parts, "explicit"))
-        self._default = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index or 0]
+        self._default = (
+            torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index or 0]
+        )
         self._state = torch.Generator(device).manual_seed(seed(*parts, "default")).get_state()
 
     @contextmanager
@@ -54,7 +56,9 @@ class Best:
 class Member:
     """A student and all that moves while it learns. `step` is the whole of learning."""
 
-    def __init__(self, name: str, network: Network, method: Method, protocol: Protocol, device: torch.device, *stream: object) -> None:
+    def __init__(
+        self, name: str, network: Network, method: Method, protocol: Protocol, device: torch.device, *stream: object
+    ) -> None:
         self.name, self.protocol, self.device = name, protocol, device
         self.network = network.to(device)
         self.method = method.to(device)
@@ -73,7 +77,15 @@ class Member:
     def alive(self) -> bool:
         return self.status == "running" and self.epoch < self.protocol.epochs
 
-    def step(self, views: Mapping[str, Tensor], taught: Mapping[str, Out], teacher: Network | None, y: Tensor, index: Tensor, at: tuple[int, float]) -> None:
+    def step(
+        self,
+        views: Mapping[str, Tensor],
+        taught: Mapping[str, Out],
+        teacher: Network | None,
+        y: Tensor,
+        index: Tensor,
+        at: tuple[int, float],
+    ) -> None:
         """Learn from one batch. views, taught: inputs and the teacher's answer by view; at: epoch from 1, share of it done."""
         epoch, done = at
         needs = self.method.needs
@@ -119,7 +131,9 @@ class Member:
         with self._autocast():
             out = self.network(x)
         taps = self.method.needs.taps
-        return self.method.predict(Seen({"weak": out}, {*taps, "logits"}, self.network.tail), Seen({}, taps, teacher and teacher.tail))
+        return self.method.predict(
+            Seen({"weak": out}, {*taps, "logits"}, self.network.tail), Seen({}, taps, teacher and teacher.tail)
+        )
 
     def train(self, mode: bool) -> None:
         self.network.train(mode)
@@ -171,5 +185,10 @@ def make_optimizer(protocol: Protocol, parameters: list[nn.Parameter], lr: float
     if protocol.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr, weight_decay=protocol.weight_decay, fused=True)
     return torch.optim.SGD(
-        parameters, lr, momentum=protocol.momentum, nesterov=protocol.nesterov, weight_decay=protocol.weight_decay, fused=True
+        parameters,
+        lr,
+        momentum=protocol.momentum,
+        nesterov=protocol.nesterov,
+        weight_decay=protocol.weight_decay,
+        fused=True,
     )

@@ -46,7 +46,14 @@ class Progress:
             yield Watch(lambda c, e: None, step)
             self._say(title, cohort, time.monotonic() - start, images)
             return
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[rate]}", TimeRemainingColumn(), TextColumn("{task.fields[accuracy]}"))
+        columns = (
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            "{task.fields[rate]}",
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[accuracy]}"),
+        )
         with Bars(*columns, console=self.console, transient=True) as bars:
             first = min((m.epoch for m in cohort.members), default=0)
             task = bars.add_task(title, total=cohort.protocol.epochs, completed=first, rate="", accuracy="")

@@ -62,7 +62,9 @@ class Protocol(Strict):
         if self.schedule == "cosine":
             through = (at - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
             return 0.5 * (1 + math.cos(math.pi * through))
-        if self.schedule == "onecycle":  # torch's OneCycleLR with its defaults: 30 % up from 1/25, then down to 1e-5 of it
+        if (
+            self.schedule == "onecycle"
+        ):  # torch's OneCycleLR with its defaults: 30 % up from 1/25, then down to 1e-5 of it
             return _onecycle(at / self.epochs)
         return 1.0
 

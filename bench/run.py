@@ -41,7 +41,9 @@ class Outcome:
     troubles: list[str] = field(default_factory=list)  # one line per run that failed or diverged
 
 
-def run_suite(suite: Suite, results: Path, *, device: torch.device, rerun: bool, progress: Progress, follower: Follower | None) -> Outcome:
+def run_suite(
+    suite: Suite, results: Path, *, device: torch.device, rerun: bool, progress: Progress, follower: Follower | None
+) -> Outcome:
     """Train what the suite still lacks. Raises `UserError` before any training where the suite cannot be run."""
     suite = resolved(suite, device)
     data = datasets.load(suite.data, device)
@@ -53,7 +55,9 @@ def run_suite(suite: Suite, results: Path, *, device: torch.device, rerun: bool,
     for pair in suite.pairs:
         protocol = suite.teacher_protocol()
         teacher = teachers.obtain(pair, data, described, protocol, suite.teacher.seed, results, made, progress)
-        runs = [Run.of(suite, pair, m, seed, described, teacher.fingerprint) for seed in suite.seeds for m in suite.methods]
+        runs = [
+            Run.of(suite, pair, m, seed, described, teacher.fingerprint) for seed in suite.seeds for m in suite.methods
+        ]
         outcome.fingerprints += [run.fingerprint for run in runs]
         _manifest(where, suite, outcome.fingerprints, teacher)
         for todo in _cohorts(runs, where, rerun, outcome):
@@ -105,7 +109,16 @@ def _cohorts(runs: list[Run], where: Path, rerun: bool, outcome: Outcome) -> Ite
     yield from groups.values()
 
 
-def _train(runs: list[Run], data: Data, teacher: Teacher, where: Path, made: dict[str, Any], progress: Progress, follower: Follower | None, outcome: Outcome) -> None:
+def _train(
+    runs: list[Run],
+    data: Data,
+    teacher: Teacher,
+    where: Path,
+    made: dict[str, Any],
+    progress: Progress,
+    follower: Follower | None,
+    outcome: Outcome,
+) -> None:
     """One cohort: restore, train, evaluate, keep."""
     pair, seed, protocol = runs[0].pair, runs[0].seed, runs[0].protocol
     shapes = dims(pair, data, protocol.batch_size)
@@ -146,9 +159,17 @@ def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data, outcome: Outco
         except Exception as error:
             member.fail("failed", f"{type(error).__name__} in the final evaluation: {error}".splitlines()[0])
     network = {"arch": run.pair.student, "in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
-    whole = network | {"classes": list(data.classes), "mean": list(data.mean), "std": list(data.std), "method": run.method, "hp": run.hp}
+    whole = network | {
+        "classes": list(data.classes),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "method": run.method,
+        "hp": run.hp,
+    }
     done = member.status == "finished"
-    keeper.end(member.status, member.reason, final, whole if done else None, cohort.correct.get(member.name) if done else None)
+    keeper.end(
+        member.status, member.reason, final, whole if done else None, cohort.correct.get(member.name) if done else None
+    )
     outcome.trained += 1
     if not done:
         outcome.troubles.append(f"{run.label} on {run.pair.name}, seed {run.seed}: {member.status} ({member.reason})")
@@ -175,7 +196,14 @@ def _interruptible(keepers: list[Keeper]) -> Iterator[None]:
 def _manifest(where: Path, suite: Suite, fingerprints: list[str], teacher: Teacher) -> None:
     """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
     where.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"suite": suite.model_dump(mode="json"), "fingerprints": fingerprints, "teacher_top1": {teacher.network.arch: teacher.top1}}, indent=1)
+    text = json.dumps(
+        {
+            "suite": suite.model_dump(mode="json"),
+            "fingerprints": fingerprints,
+            "teacher_top1": {teacher.network.arch: teacher.top1},
+        },
+        indent=1,
+    )
     partial = where / "suite.json.partial"
     partial.write_text(text)
     partial.replace(where / "suite.json")

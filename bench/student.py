@@ -18,7 +18,9 @@ from bench.models.base import Network
 def load(path: str | Path) -> Network:
     """The student in a run's `student.safetensors` or in an exported file, in eval mode."""
     state, about = _read(Path(path))
-    network = models.build(about["arch"], in_channels=about["in_channels"], size=about["size"], n_classes=about["n_classes"])
+    network = models.build(
+        about["arch"], in_channels=about["in_channels"], size=about["size"], n_classes=about["n_classes"]
+    )
     network.load_state_dict(state)
     return network.eval()
 
@@ -27,7 +29,9 @@ def export(results: Path, fingerprint: str, to: Path) -> str:
     """Write a finished run's student under the network's own names; returns the architecture."""
     found = [p for p in sorted(results.glob("*/runs/*/student.safetensors")) if p.parent.name.startswith(fingerprint)]
     if len(found) != 1:
-        raise UserError(f"{len(found)} finished runs in {results} begin with '{fingerprint}'; the report lists the fingerprints")
+        raise UserError(
+            f"{len(found)} finished runs in {results} begin with '{fingerprint}'; the report lists the fingerprints"
+        )
     state, about = _read(found[0])
     if to.suffix == ".safetensors":
         save_file(state, to, {"network": json.dumps(about)})

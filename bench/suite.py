@@ -69,7 +69,9 @@ class MethodSpec(Strict):
         """The row's name: the label, or the method with what differs from its default recipe."""
         if self.label:
             return self.label
-        changes = [self.recipe] * (self.recipe != "paper") + [f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.set.items()]
+        changes = [self.recipe] * (self.recipe != "paper") + [
+            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.set.items()
+        ]
         return f"{self.method}({','.join(changes)})" if changes else self.method
 
 
@@ -153,7 +155,17 @@ class Run:
         }
         fingerprint = digest(parts)
         return cls(
-            suite.name, pair, method.method, method.title, method.recipe, hp, seed, suite.protocol, data, teacher, fingerprint
+            suite.name,
+            pair,
+            method.method,
+            method.title,
+            method.recipe,
+            hp,
+            seed,
+            suite.protocol,
+            data,
+            teacher,
+            fingerprint,
         )
 
     def spec(self) -> dict[str, Any]:
@@ -180,7 +192,9 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SUITES.glob("*.yaml"))}
 
 
-def load(name: str, *, methods: list[str] | None = None, seeds: str | None = None, sets: list[str] | None = None) -> Suite:
+def load(
+    name: str, *, methods: list[str] | None = None, seeds: str | None = None, sets: list[str] | None = None
+) -> Suite:
     """A suite by name or path, narrowed by the command line. Raises `UserError` for whatever is wrong with it."""
     path = available().get(name) or Path(name)
     if not path.is_file():
@@ -270,5 +284,7 @@ def results_folder(results: str | os.PathLike[str] | None) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"results folder {folder} is not writable ({error.strerror}); name another with --results") from None
+        raise UserError(
+            f"results folder {folder} is not writable ({error.strerror}); name another with --results"
+        ) from None
     return folder

@@ -59,7 +59,16 @@ def _checksum(path: Path) -> str:
         raise UserError(f"teacher file {path}: {(error.strerror or 'not readable').lower()}") from None
 
 
-def obtain(pair: Pair, data: Data, described: dict[str, Any], protocol: Protocol, seed: int, results: Path, environment: dict[str, Any], progress: Any) -> Teacher:
+def obtain(
+    pair: Pair,
+    data: Data,
+    described: dict[str, Any],
+    protocol: Protocol,
+    seed: int,
+    results: Path,
+    environment: dict[str, Any],
+    progress: Any,
+) -> Teacher:
     """The pair's teacher on the data's device: from its file, from the cache, or trained now."""
     mark = fingerprint(pair, described, protocol, seed)
     network = build(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
@@ -69,7 +78,14 @@ def obtain(pair: Pair, data: Data, described: dict[str, Any], protocol: Protocol
         folder = results / "teachers" / mark
         record = Record(folder)
         if not (record.status == "finished" and record.intact()):
-            spec = {"suite": "teachers", "dataset": data.name, "method": "teacher", "label": "teacher", "teacher": pair.teacher, "seed": seed}
+            spec = {
+                "suite": "teachers",
+                "dataset": data.name,
+                "method": "teacher",
+                "label": "teacher",
+                "teacher": pair.teacher,
+                "seed": seed,
+            }
             record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
             _train(network, data, protocol, seed, record, progress)
         network.load_state_dict(load_file(folder / "teacher.safetensors"))
@@ -93,7 +109,9 @@ def _train(network: Network, data: Data, protocol: Protocol, seed: int, record: 
         cohort.train(lambda c, e: (keeper.after_epoch(), watch.epoch(c, e)), watch.step)
     if member.status != "running":
         record.end(member.status, member.reason, {}, [])
-        raise UserError(f"the teacher {network.arch} {member.status}: {member.reason}; lower teacher.protocol.lr in the suite")
+        raise UserError(
+            f"the teacher {network.arch} {member.status}: {member.reason}; lower teacher.protocol.lr in the suite"
+        )
     weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
     save_file(weights, record.folder / "teacher.safetensors")
     checkpoint.remove(keeper.path)

@@ -80,7 +80,10 @@ def _cohort(suite: Suite, names: list[str], data: Data) -> Cohort:
     pair = suite.pairs[0]
     teacher = teachers.build(pair.teacher, data, init="timing").to(data.train.x.device).requires_grad_(False).eval()
     shapes = dims(pair, data, suite.protocol.batch_size)
-    runs = [Run.of(suite, pair, MethodSpec(method=name, label=f"{name}-{i}"), 0, describe(data), "") for i, name in enumerate(names)]
+    runs = [
+        Run.of(suite, pair, MethodSpec(method=name, label=f"{name}-{i}"), 0, describe(data), "")
+        for i, name in enumerate(names)
+    ]
     return Cohort(data, suite.protocol, teacher, [member_of(run, data, shapes) for run in runs], 0)
 
 
@@ -117,7 +120,9 @@ def _bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
         for _ in range(STEPS):
             t = _forward(teacher, x) if taught else once
             optimizer.zero_grad(set_to_none=True)
-            terms = method.loss(Seen({"weak": network(x)}, taps, network.tail), Seen({"weak": t}, taps, teacher.tail), y, at)
+            terms = method.loss(
+                Seen({"weak": network(x)}, taps, network.tail), Seen({"weak": t}, taps, teacher.tail), y, at
+            )
             torch.stack(list(terms.values())).sum().backward()
             optimizer.step()
 

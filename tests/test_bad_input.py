@@ -113,7 +113,10 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "misspelt method, typed": (typed("--methods", "ddk"), ("no method 'ddk'", "did you mean 'dkd'")),
     "misspelt network": (setting("pairs", ["resnet8x44 -> resnet8"]), ("resnet8x44",)),
     "impossible depth": (setting("pairs", ["resnet21 -> resnet8"]), ("resnet21", "resnet20")),
-    "misspelt data source": (setting("data", {"source": "digit", "validation": 9}), ("no data source 'digit'", "did you mean 'digits'")),
+    "misspelt data source": (
+        setting("data", {"source": "digit", "validation": 9}),
+        ("no data source 'digit'", "did you mean 'digits'"),
+    ),
     "misspelt data set": (
         setting("data", {"source": "torchvision", "name": "CIFAR101", "validation": 9}),
         ("CIFAR101", "CIFAR10"),
@@ -175,7 +178,12 @@ def test_there_are_enough_cases() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_line_says_what_to_type(
-    name: str, tiny: dict[str, Any], tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tiny: dict[str, Any],
+    tiny_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     change, expected = CASES[name]
     monkeypatch.chdir(tmp_path)
@@ -208,6 +216,8 @@ def test_no_traceback_from_the_shell(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1 and "did you mean 'digits'" in done.stderr
 
 
-def test_a_report_without_runs_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_without_runs_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, _, err = call(["report", "digits", "--results", str(tmp_path)], monkeypatch, capsys)
     assert code == 2 and len(err.splitlines()) == 1 and "run" in err

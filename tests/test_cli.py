@@ -48,11 +48,26 @@ def test_a_run_leaves_everything(ran: Path) -> None:
     assert len(found) == 4 and all(r.status == "finished" and r.intact() for r in found)
     for record in found:
         final = record.final["metrics"]
-        assert {"test/top1", "test/nll", "test/ece", "test/agreement", "test/kl", "validation/top1", "test/teacher_top1"} <= final.keys()
-        assert {"test/top1_best_epoch_on_validation", "test/top1_best_epoch_on_test", "cost/step_alone_ms"} <= final.keys()
+        assert {
+            "test/top1",
+            "test/nll",
+            "test/ece",
+            "test/agreement",
+            "test/kl",
+            "validation/top1",
+            "test/teacher_top1",
+        } <= final.keys()
+        assert {
+            "test/top1_best_epoch_on_validation",
+            "test/top1_best_epoch_on_test",
+            "cost/step_alone_ms",
+        } <= final.keys()
         assert final["test/top1_best_epoch_on_test"] >= final["test/top1"]
         assert [row["epoch"] for row in record.epochs] == [1, 2, 3]
-        assert record.header["environment"]["torch"] == torch.__version__.split("+")[0] or record.header["environment"]["torch"]
+        assert (
+            record.header["environment"]["torch"] == torch.__version__.split("+")[0]
+            or record.header["environment"]["torch"]
+        )
         assert not (record.folder / "checkpoint.pt").exists()
         packed = np.load(record.folder / "correct.npz")
         right = np.unpackbits(packed["test"])[: packed["n"]]
@@ -78,9 +93,13 @@ def test_mlflow_holds_every_run(ran: Path) -> None:
             assert run.data.metrics["test/top1"] == pytest.approx(finals[run.data.tags["kd.fingerprint"]]["test/top1"])
 
 
-def test_a_second_run_trains_nothing_and_rerun_repeats_it_bit_for_bit(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_trains_nothing_and_rerun_repeats_it_bit_for_bit(
+    ran: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("run", str(ran / "tiny.yaml"), "--results", str(ran / "results"), "--quiet")
-    before = {r.folder.name: (r.final["metrics"], (r.folder / "student.safetensors").read_bytes()) for r in records(ran)}
+    before = {
+        r.folder.name: (r.final["metrics"], (r.folder / "student.safetensors").read_bytes()) for r in records(ran)
+    }
     assert call(*words) == 0
     assert "0 runs trained, 4 were finished already" in capsys.readouterr().out
     assert call(*words, "--rerun") == 0
@@ -88,17 +107,31 @@ def test_a_second_run_trains_nothing_and_rerun_repeats_it_bit_for_bit(ran: Path,
         metrics, weights = before[record.folder.name]
         again = record.final["metrics"]
         assert (record.folder / "student.safetensors").read_bytes() == weights
-        assert {k: v for k, v in again.items() if "_ms" not in k} == {k: v for k, v in metrics.items() if "_ms" not in k}
+        assert {k: v for k, v in again.items() if "_ms" not in k} == {
+            k: v for k, v in metrics.items() if "_ms" not in k
+        }
 
 
 def test_more_methods_join_the_finished_ones(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("run", str(ran / "tiny.yaml"), "--results", str(ran / "results"), "--quiet", "--methods", "vanilla,kd,dkd", "--seeds", "1")
+    words = (
+        "run",
+        str(ran / "tiny.yaml"),
+        "--results",
+        str(ran / "results"),
+        "--quiet",
+        "--methods",
+        "vanilla,kd,dkd",
+        "--seeds",
+        "1",
+    )
     assert call(*words) == 0
     out = capsys.readouterr().out
     assert "1 runs trained, 2 were finished already" in out and "dkd" in out
 
 
-def test_an_interrupted_suite_goes_on_to_the_same_numbers(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_suite_goes_on_to_the_same_numbers(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from bench import keep
     from bench.cohort import Cohort
 
@@ -123,7 +156,9 @@ def test_an_interrupted_suite_goes_on_to_the_same_numbers(ran: Path, tmp_path: P
     for record in scan(tmp_path / "results" / "tiny"):
         twin = whole[record.folder.name]
         assert record.status == "finished"
-        assert (record.folder / "student.safetensors").read_bytes() == (twin.folder / "student.safetensors").read_bytes()
+        assert (record.folder / "student.safetensors").read_bytes() == (
+            twin.folder / "student.safetensors"
+        ).read_bytes()
 
 
 def test_a_student_is_taken_home(ran: Path, tmp_path: Path) -> None:
@@ -138,7 +173,9 @@ def test_a_student_is_taken_home(ran: Path, tmp_path: Path) -> None:
     assert state.keys() == network.state_dict().keys()
 
 
-def test_an_unreachable_server_stops_nothing(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_server_stops_nothing(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     results = tmp_path / "results"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert call("run", str(ran / "tiny.yaml"), "--results", str(results), "--quiet", "--seeds", "1") == 0

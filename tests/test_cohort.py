@@ -140,7 +140,9 @@ def _images(data: Data) -> list[Tensor]:
     return [(x[None].float() / 255 - mean) / std for x in data.test.x]
 
 
-@pytest.mark.parametrize(("swap", "status", "reason"), [(Exploding, "diverged", "loss_kd is"), (Raising, "failed", "RuntimeError")])
+@pytest.mark.parametrize(
+    ("swap", "status", "reason"), [(Exploding, "diverged", "loss_kd is"), (Raising, "failed", "RuntimeError")]
+)
 def test_a_broken_neighbour_changes_nothing(swap: type[KD], status: str, reason: str, tiny: dict[str, Any]) -> None:
     suite = suite_of(tiny)
     alone = trained(cohort_of(suite, ["vanilla", "dkd"]))
@@ -174,7 +176,12 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
         for group in optimizer.param_groups:
             group["lr"] = 0.05 if epoch <= 2 else 0.005
         for index in batches(90, 32, generator("order", 0, epoch)):
-            x = apply(data.train.x[index], draw("weak", len(index), data.size, views, pad=data.pad, flip=data.flip), data.mean, data.std)
+            x = apply(
+                data.train.x[index],
+                draw("weak", len(index), data.size, views, pad=data.pad, flip=data.flip),
+                data.mean,
+                data.std,
+            )
             loss = torch.nn.functional.cross_entropy(network(x).logits, data.train.y[index])
             optimizer.zero_grad()
             loss.backward()

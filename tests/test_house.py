@@ -81,8 +81,12 @@ def test_randomness_is_always_named(path: Path) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             name = ast.unparse(node.func)
             if name in ("torch.rand", "torch.randn", "torch.randint", "torch.randperm", "torch.multinomial"):
-                assert any(k.arg == "generator" for k in node.keywords), f"{path.name}:{node.lineno}: {name} without generator"
-            assert not name.startswith(("np.random.rand", "numpy.random.rand", "random.random")), f"{path.name}:{node.lineno}"
+                assert any(k.arg == "generator" for k in node.keywords), (
+                    f"{path.name}:{node.lineno}: {name} without generator"
+                )
+            assert not name.startswith(("np.random.rand", "numpy.random.rand", "random.random")), (
+                f"{path.name}:{node.lineno}"
+            )
 
 
 def test_nothing_is_read_from_the_device_inside_a_step() -> None:
@@ -90,7 +94,9 @@ def test_nothing_is_read_from_the_device_inside_a_step() -> None:
     steps = [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name in ("step", "_count")]
     assert len(steps) == 2
     for function in steps:
-        calls = {n.func.attr for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)}
+        calls = {
+            n.func.attr for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
+        }
         assert not calls & {"item", "tolist", "cpu", "numpy", "isfinite"}
 
 

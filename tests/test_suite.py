@@ -45,7 +45,15 @@ def test_what_determines_a_number_changes_the_fingerprint(tiny: dict[str, Any], 
 
 def test_what_does_not_determine_a_number_leaves_it(tiny: dict[str, Any]) -> None:
     before = runs_of(tiny)
-    after = runs_of({**tiny, "about": "other words", "name": "other", "methods": [{"method": "vanilla", "label": "alone"}, "kd"], "seeds": 3})
+    after = runs_of(
+        {
+            **tiny,
+            "about": "other words",
+            "name": "other",
+            "methods": [{"method": "vanilla", "label": "alone"}, "kd"],
+            "seeds": 3,
+        }
+    )
     assert [r.fingerprint for r in before] == [r.fingerprint for r in after[:4]]
 
 
@@ -53,7 +61,9 @@ def test_methods_are_narrowed_with_the_suites_own_settings(tmp_path: Path, tiny:
     import yaml
 
     path = tmp_path / "s.yaml"
-    path.write_text(yaml.safe_dump({**tiny, "methods": ["vanilla", {"method": "kd", "label": "hot", "set": {"tau": 9.0}}]}))
+    path.write_text(
+        yaml.safe_dump({**tiny, "methods": ["vanilla", {"method": "kd", "label": "hot", "set": {"tau": 9.0}}]})
+    )
     got = suites.load(str(path), methods=["hot", "dkd"], seeds="4,7", sets=["protocol.epochs=2"])
     assert [m.title for m in got.methods] == ["hot", "dkd"] and got.methods[0].set == {"tau": 9.0}
     assert got.seeds == [4, 7] and got.protocol.epochs == 2
@@ -69,7 +79,9 @@ def test_a_row_is_named_after_what_it_changes() -> None:
 def test_the_step_schedule_is_the_literatures() -> None:
     """The first epoch at a tenth is 151, counted from 1."""
     p = suites.load("cifar100").protocol
-    assert [p.lr_factor(e, 0.5) for e in (1, 150, 151, 180, 181, 210, 211, 240)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3])
+    assert [p.lr_factor(e, 0.5) for e in (1, 150, 151, 180, 181, 210, 211, 240)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3]
+    )
     assert (p.lr_for("resnet8x4"), p.lr_for("MobileNetV2"), p.lr_for("ShuffleV1")) == (0.05, 0.01, 0.01)
     assert (p.epochs, p.batch_size, p.momentum, p.nesterov, p.weight_decay) == (240, 64, 0.9, False, 5e-4)
 
