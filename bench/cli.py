@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="A fair, paired, tracked benchmark of knowledge-distillation methods.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 console = Console()
+ClickException = typer.BadParameter.__mro__[2]  # of the click that this typer uses, its own or the package
 
 SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite's name (`kdbench list suites`) or the path of a YAML file.")
@@ -35,6 +34,12 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="Change a key of t
 Results = Annotated[str | None, typer.Option(help="Folder of the results. [default: $KDBENCH_RESULTS or results]")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+@app.callback(invoke_without_command=True)
+def _(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()
@@ -75,7 +80,7 @@ def run(
         )
     if pending := mirror.pending():
         console.print(
-            f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver them with: kdbench sync",
+            f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver: kdbench sync",
             highlight=False,
         )
     else:
@@ -280,15 +285,13 @@ def main() -> NoReturn:
     """Run the command line: what a person can mend is one line and exit code 2."""
     try:
         code = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        _stop("stopped; the same command goes on where it was", 130)
-    except click.ClickException as error:
-        _stop(error.format_message(), 2)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         _stop("stopped; the same command goes on where it was", 130)
     except BrokenPipeError:
         os._exit(1)
     except Exception as error:
+        if isinstance(error, ClickException):
+            _stop(error.format_message() + "; see --help", 2)  # type: ignore[attr-defined]
         if not _of_user(error):
             raise
         _stop(str(error), 2)

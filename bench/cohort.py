@@ -134,7 +134,7 @@ class Cohort:
         return self.teacher_logits.get(split)
 
     def final(self, member: Member) -> dict[str, float]:
-        """The numbers of a member that has trained to its last epoch. The headline is the last epoch's test accuracy."""
+        """The numbers of a member after its last epoch; the headline is that epoch's test accuracy."""
         last, best = member.weights(), member.best
         member.load_weights(best.state)
         chosen = self.evaluate(member, "test")["test/top1"]

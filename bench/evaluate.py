@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.data import Split
+from bench.data import Data, Split
 from bench.data.augment import apply, draw
-from bench.data import Data
 
 TOP5_FROM = 11  # classes; below, top-5 says nothing
 
@@ -36,7 +35,7 @@ def correctness(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> Tensor:
-    """Expected calibration error in [0, 1] over equal-width confidence bins (Guo et al. 2017, arXiv 1706.04599, eq. 3)."""
+    """Expected calibration error in [0, 1], equal-width confidence bins (Guo et al. 2017, arXiv 1706.04599, eq. 3)."""
     confidence, guess = logits.softmax(dim=1).max(dim=1)
     place = (confidence * bins).long().clamp(max=bins - 1)
     gap = torch.zeros(bins, device=logits.device, dtype=confidence.dtype)

@@ -8,12 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from bench.errors import unknown
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first error of a validation: where it is, what was got, what is expected, the nearest right key."""
     first = error.errors()[0]
     more = error.error_count() - 1
-    where = ".".join(str(part) for part in first["loc"]) or "suite"
+    tags = set(map(_tag, _at(model, ("data",))))  # a tagged union's tag stands in the path, and in no file
+    where = ".".join(str(part) for part in first["loc"] if part not in tags) or "suite"
     text = _sentence(first, model, where)
     return text + (f" (and {more} more)" if more else "")
 
@@ -21,19 +24,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _sentence(first: Any, model: type[BaseModel], where: str) -> str:
     kind, got = first["type"], first.get("input")
     if kind == "extra_forbidden":
+        known = {name for m in _at(model, first["loc"][:-1]) for name in m.model_fields}
         key = str(first["loc"][-1])
-        known = sorted(_fields(model, first["loc"][:-1]))
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        return f"unknown key '{where}'; {hint}there are {', '.join(known)}"
+        return str(unknown("key", key, known)).replace(f"'{key}'", f"'{where}'", 1)
     if kind == "missing":
         return f"'{where}' is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tags = [tag.strip(" '") for tag in str(first["ctx"].get("expected_tags", "")).split(",") if tag.strip()]
-        tag = str(first["ctx"].get("tag", ""))
-        close = difflib.get_close_matches(tag, tags, n=1, cutoff=0.4)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        return f"no data source '{tag}' in '{where}'; {hint}there are {', '.join(tags) or 'digits, parquet, torchvision, image_folder'}"
+        tags = sorted(filter(None, map(_tag, _at(model, first["loc"]))))
+        if kind == "union_tag_not_found":
+            return f"'{where}.source' is missing; there are {', '.join(tags)}"
+        return f"'{where}': {unknown('data source', first['ctx']['tag'], tags)}"
     if kind == "literal_error":
         options = str(first["ctx"]["expected"])
         close = difflib.get_close_matches(
@@ -52,17 +52,22 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _fields(model: Any, path: tuple[int | str, ...]) -> set[str]:
-    """Field names of the model at `path`, walking through lists, unions, and tagged unions."""
+def _at(model: Any, path: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """The models that may stand at `path`, walking through lists, unions, and tagged unions."""
     options = _models(model)
     for part in path:
         inner = [m.model_fields[part].annotation for m in options if part in m.model_fields]
         if inner:
             options = [m for annotation in inner for m in _models(annotation)]
         else:  # a list index, or the tag of a union
-            tagged = [m for m in options if part in {f.default for f in m.model_fields.values()}]
-            options = tagged or options
-    return {name for m in options for name in m.model_fields}
+            named = [m for m in options if _tag(m) == part]
+            options = named or options
+    return options
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("source")
+    return typing.get_args(field.annotation)[0] if field else None
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -86,7 +86,7 @@ class Member:
         index: Tensor,
         at: tuple[int, float],
     ) -> None:
-        """Learn from one batch. views, taught: inputs and the teacher's answer by view; at: epoch from 1, share of it done."""
+        """Learn from one batch. views, taught: inputs and teacher's answers by view; at: epoch, share of it done."""
         epoch, done = at
         needs = self.method.needs
         for group in self.optimizer.param_groups:

@@ -88,7 +88,10 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
     shapes = dims(pair, data, suite.protocol.batch_size)
     for spec in suite.methods:
         try:
-            methods.get(spec.method).check(shapes)
+            kind = methods.get(spec.method)
+            kind.check(shapes)
+            with drawing_from("check"):
+                kind(shapes, **kind.resolve(pair.name, spec.recipe, spec.set))
         except Refusal as error:
             raise UserError(f"{spec.title} on {pair.name}: {error}") from None
     if pair.teacher_file:

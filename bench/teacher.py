@@ -105,8 +105,13 @@ def _train(network: Network, data: Data, protocol: Protocol, seed: int, record: 
     keeper = Keeper(member, record, None)
     keeper.resume()
     cohort = Cohort(data, protocol, None, [member], seed)
+
+    def after_epoch(cohort: Cohort, epoch: int) -> None:
+        keeper.after_epoch()
+        watch.epoch(cohort, epoch)
+
     with progress.cohort(f"teacher {network.arch}", cohort) as watch:
-        cohort.train(lambda c, e: (keeper.after_epoch(), watch.epoch(c, e)), watch.step)
+        cohort.train(after_epoch, watch.step)
     if member.status != "running":
         record.end(member.status, member.reason, {}, [])
         raise UserError(

@@ -59,7 +59,7 @@ def block_kd_loss(
 
 
 def stones_of(n_student: int, n_teacher: int, keep_last: int) -> list[tuple[int, int]]:
-    """Stages (student's, teacher's) that a stone joins, shallow to deep, aligned at the deepest; the last few if asked."""
+    """Stages (student's, teacher's) that a stone joins, shallow to deep, aligned at the deepest."""
     pairs = [(i, i + n_teacher - n_student) for i in range(1, n_student + 1) if i + n_teacher - n_student >= 1]
     return pairs[-keep_last:] if keep_last else pairs
 
@@ -132,14 +132,14 @@ class BlockKD(Method):
         ),
     }
     deviations = (
-        "No code is public and the paper's settings could not be read; connector, temperature, weights, gradient through"
-        " the ensemble and BN statistics are named hyper-parameters with defaults of ours.",
+        "No code is public and the paper's settings could not be read; connector, temperature, weights, gradient"
+        " through the ensemble and BN statistics are named hyper-parameters with defaults of ours.",
         "Blocks are the networks' stages; where teacher and student have different numbers of them, the deepest are"
         " aligned and student stages without a partner get no stone.",
         "The ensemble is the mean of the stones' logits before the softmax, as the formula is written; it leaves the"
         " student out.",
         "The weight 1/2^(n-i) of a stone applies to its task, distillation and cross terms alike.",
-        "The paper's lightweight variant is not described where we could read it; 'light' keeps the two deepest stones.",
+        "The paper's lightweight variant is not described in what we could read; 'light' keeps two deepest stones.",
     )
 
     def __init__(

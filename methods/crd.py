@@ -95,10 +95,10 @@ class CRD(Method):
         ),
     }
     deviations = (
-        "Negatives are drawn on the device from the member's own stream, not by the data loader; the distribution is the"
-        " same: without replacement from other classes, independent for every example of a batch.",
-        "K is at most the number of training examples outside the largest class, so that small data sets can be used; the"
-        " constant K/N follows the K that is used.",
+        "Negatives are drawn on the device from the member's own stream, not by the data loader; the distribution is"
+        " the same: without replacement from other classes, independent for every example of a batch.",
+        "K is at most the number of training examples outside the largest class, so that small data sets can be used;"
+        " the constant K/N follows the K that is used.",
         "An embedding of length zero stays zero, where the reference code divides by zero.",
     )
 

@@ -88,10 +88,10 @@ class DKD(Method):
         ),
     }
     deviations = (
-        "The code drops the target class by lowering its scaled logit by 1000; here the class is left out, which is equal"
-        " while scaled logits stay far below 1000.",
-        "The code takes the logarithm of probabilities, which can reach log 0; here every logarithm is a log-sigmoid or a"
-        " log-softmax.",
+        "The code drops the target class by lowering its scaled logit by 1000; here the class is left out, which is"
+        " equal while scaled logits stay far below 1000.",
+        "The code takes the logarithm of probabilities, which can reach log 0; here every logarithm is a log-sigmoid or"
+        " a log-softmax.",
         "The warm-up of 20 of 240 epochs is a share of whatever schedule is run.",
     )
 

@@ -10,7 +10,7 @@ from methods.functional import cross_entropy
 
 
 def fitnet_loss(fs: Tensor, ft: Tensor) -> Tensor:
-    """Mean squared difference of regressed and teacher map. fs, ft: [B, D, H, W] float → [B]. arXiv 1412.6550, eq. 3."""
+    """Mean squared difference of two maps. fs, ft: [B, D, H, W] float → [B]. arXiv 1412.6550, eq. 3."""
     return (fs - ft).square().flatten(1).mean(dim=1)
 
 
@@ -80,12 +80,12 @@ class FitNet(Method):
         ),
     }
     deviations = (
-        "The paper trains in two stages, the hint first and distillation after it; like the reference code, we train hint"
-        " and labels jointly in one stage, without the KL term.",
-        "The regressor ends in a ReLU as in the reference code, also where the teacher's map is not the output of a ReLU"
-        " (wide residual networks, MobileNetV2) and its negative values cannot be reached.",
-        "Where the teacher's map is larger by another factor than 2, the reference code has no regressor; we convolve 3x3"
-        " and pool the teacher's map, as the SimKD repository does.",
+        "The paper trains in two stages, the hint first and distillation after it; like the reference code, we train"
+        " hint and labels jointly in one stage, without the KL term.",
+        "The regressor ends in a ReLU as in the reference code, also where the teacher's map is not the output of a"
+        " ReLU (wide residual networks, MobileNetV2) and its negative values cannot be reached.",
+        "Where the teacher's map is larger by another factor than 2, the reference code has no regressor; we convolve"
+        " 3x3 and pool the teacher's map, as the SimKD repository does.",
         "A batch of one example on a 1x1 map is normalised by running statistics, where the reference code stops.",
     )
 

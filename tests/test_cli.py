@@ -43,11 +43,16 @@ def records(folder: Path) -> list[Record]:
     return scan(folder / "results" / "tiny")
 
 
+def final(record: Record) -> dict[str, float]:
+    assert record.final is not None
+    return record.final["metrics"]  # type: ignore[no-any-return]
+
+
 def test_a_run_leaves_everything(ran: Path) -> None:
     found = records(ran)
     assert len(found) == 4 and all(r.status == "finished" and r.intact() for r in found)
     for record in found:
-        final = record.final["metrics"]
+        final_ = final(record)
         assert {
             "test/top1",
             "test/nll",
@@ -56,13 +61,13 @@ def test_a_run_leaves_everything(ran: Path) -> None:
             "test/kl",
             "validation/top1",
             "test/teacher_top1",
-        } <= final.keys()
+        } <= final_.keys()
         assert {
             "test/top1_best_epoch_on_validation",
             "test/top1_best_epoch_on_test",
             "cost/step_alone_ms",
-        } <= final.keys()
-        assert final["test/top1_best_epoch_on_test"] >= final["test/top1"]
+        } <= final_.keys()
+        assert final_["test/top1_best_epoch_on_test"] >= final_["test/top1"]
         assert [row["epoch"] for row in record.epochs] == [1, 2, 3]
         assert (
             record.header["environment"]["torch"] == torch.__version__.split("+")[0]
@@ -71,7 +76,7 @@ def test_a_run_leaves_everything(ran: Path) -> None:
         assert not (record.folder / "checkpoint.pt").exists()
         packed = np.load(record.folder / "correct.npz")
         right = np.unpackbits(packed["test"])[: packed["n"]]
-        assert right.mean() * 100 == pytest.approx(final["test/top1"], abs=1e-4)
+        assert right.mean() * 100 == pytest.approx(final_["test/top1"], abs=1e-4)
     for name in ("table.csv", "report.md", "figures/difference.png", "figures/difference.pdf"):
         assert (ran / "results/tiny" / name).stat().st_size > 100
     assert (ran / "results/mlflow.db").exists()
@@ -81,31 +86,28 @@ def test_mlflow_holds_every_run(ran: Path) -> None:
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{ran}/results/mlflow.db")
-    experiment = client.get_experiment_by_name("tiny")
+    experiment = client.get_experiment_by_name("kd/tiny")
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id])
     assert sorted(r.info.run_name for r in found) == ["kd/s0", "kd/s1", "vanilla/s0", "vanilla/s1"]
-    finals = {r.fingerprint: r.final["metrics"] for r in records(ran)} if hasattr(Record, "fingerprint") else {}
+    finals = {r.folder.name: final(r) for r in records(ran)}
     for run in found:
         assert run.info.status == "FINISHED"
         assert len(client.get_metric_history(run.info.run_id, "validation/top1")) == 4  # three epochs and the final
-        if finals:
-            assert run.data.metrics["test/top1"] == pytest.approx(finals[run.data.tags["kd.fingerprint"]]["test/top1"])
+        assert run.data.metrics["test/top1"] == pytest.approx(finals[run.data.tags["kd.fingerprint"]]["test/top1"])
 
 
 def test_a_second_run_trains_nothing_and_rerun_repeats_it_bit_for_bit(
     ran: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("run", str(ran / "tiny.yaml"), "--results", str(ran / "results"), "--quiet")
-    before = {
-        r.folder.name: (r.final["metrics"], (r.folder / "student.safetensors").read_bytes()) for r in records(ran)
-    }
+    before = {r.folder.name: (final(r), (r.folder / "student.safetensors").read_bytes()) for r in records(ran)}
     assert call(*words) == 0
     assert "0 runs trained, 4 were finished already" in capsys.readouterr().out
     assert call(*words, "--rerun") == 0
     for record in records(ran):
         metrics, weights = before[record.folder.name]
-        again = record.final["metrics"]
+        again = final(record)
         assert (record.folder / "student.safetensors").read_bytes() == weights
         assert {k: v for k, v in again.items() if "_ms" not in k} == {
             k: v for k, v in metrics.items() if "_ms" not in k

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -61,10 +62,8 @@ def trained(cohort: Cohort, until: int | None = None) -> Cohort:
         if epoch == until:
             raise StopIteration
 
-    try:
+    with contextlib.suppress(StopIteration):
         cohort.train(stop)
-    except StopIteration:
-        pass
     return cohort
 
 
@@ -168,7 +167,7 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
 
     suite = suite_of(tiny)
     cohort = cohort_of(suite, ["vanilla"])
-    data, protocol = cohort.data, suite.protocol
+    data = cohort.data
     network = teacher.build("resnet8w4", data, init=0).train()
     optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=True)
     for epoch in (1, 2, 3):

@@ -1,0 +1,210 @@
+"""What every method promises, asked of each file that lies in methods/."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import methods
+from bench import models
+from bench.models.base import Network
+from bench.seeds import drawing_from
+from methods.base import Dims, Method, Needs, Out, Progress, Refusal, Seen
+
+NAMES = methods.names()
+N, C, SIZE = 40, 5, 8
+
+
+def network(name: str, n_classes: int = C) -> Network:
+    with drawing_from("contract", name):
+        return models.build(name, in_channels=1, size=SIZE, n_classes=n_classes)
+
+
+class Scene:
+    """A pair, a method on it, and a batch."""
+
+    def __init__(self, name: str, *, n_classes: int = C, batch: int = 8, **changes: Any) -> None:
+        self.student, self.teacher = network("resnet8w4", n_classes).train(), network("resnet14w6", n_classes).eval()
+        self.teacher.requires_grad_(False)
+        self.kind = methods.get(name)
+        train_y = torch.arange(N) % n_classes
+        self.dims = Dims(self.student.dims(), self.teacher.dims(), n_classes, batch, train_y)
+        self.kind.check(self.dims)
+        hp = self.kind.resolve("a->b", overrides=changes)
+        with drawing_from("contract", "method"):
+            self.method = self.kind(self.dims, **hp)
+        draw = torch.Generator().manual_seed(1)
+        self.index = torch.randperm(N, generator=draw)[:batch]
+        self.y = train_y[self.index]
+        self.x = torch.randn(batch, 1, SIZE, SIZE, generator=draw)
+
+    def outs(self, x: Tensor, net: Network) -> dict[str, Out]:
+        return {view: net(x) for view in self.kind.needs.views}
+
+    def terms(
+        self, order: Tensor | None = None, dtype: torch.dtype | None = None, scale: float = 1.0
+    ) -> dict[str, Tensor]:
+        order = torch.arange(len(self.y)) if order is None else order
+        needs = self.kind.needs
+        s, t = self.outs(self.x[order], self.student), {}
+        if needs.teacher:
+            with torch.no_grad():
+                t = self.outs(self.x[order], self.teacher)
+        if dtype is not None:
+            s, t = ({v: cast(o, dtype, scale) for v, o in outs.items()} for outs in (s, t))
+        at = Progress(2, 10, torch.Generator().manual_seed(3), self.index[order] if needs.index else None)
+        return self.method.loss(
+            Seen(s, needs.taps, self.student.tail), Seen(t, needs.taps, self.teacher.tail), self.y[order], at
+        )
+
+
+def cast(out: Out, dtype: torch.dtype, scale: float) -> Out:
+    """The same answer in half precision, with logits that reach ±scale."""
+    logits = scale * out.logits / out.logits.abs().max()
+    return Out(
+        logits.to(dtype),
+        tuple(f.to(dtype) for f in out.feats),
+        tuple(p if p is None else p.to(dtype) for p in out.preacts),
+        out.pooled.to(dtype),
+    )
+
+
+def test_there_are_methods() -> None:
+    assert {"vanilla", "kd", "dkd", "fitnet", "crd", "block_kd"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_it_is(name: str) -> None:
+    kind = methods.get(name)
+    assert kind.name() == name and kind.__doc__ != Method.__doc__
+    assert kind.paper.title and kind.paper.authors and (kind.paper.year > 2000 or name == "vanilla")
+    keywords = inspect.signature(kind.__init__).parameters
+    assert [k for k, p in keywords.items() if p.kind is p.KEYWORD_ONLY] == list(kind.space)
+    assert "paper" in kind.recipes
+    for recipe in kind.recipes.values():
+        assert recipe.values.keys() == kind.space.keys() and recipe.source
+        for pair in ["", *recipe.pairs]:
+            assert kind.resolve(pair, next(k for k, v in kind.recipes.items() if v is recipe)) == recipe.for_pair(pair)
+        assert all(10 < top1 < 100 and "->" in where for where, top1 in recipe.reported.items())
+    assert all(text.endswith(".") for text in kind.deviations)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_does_not_know_is_refused(name: str) -> None:
+    kind = methods.get(name)
+    with pytest.raises(Refusal, match="no recipe"):
+        kind.resolve("", "papr")
+    with pytest.raises(Refusal, match="no hyper-parameter"):
+        kind.resolve("", overrides={"no_such": 1})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_reaches_student_and_adapters_and_never_the_teacher(name: str) -> None:
+    scene = Scene(name)
+    before = models.state_hash(scene.teacher)
+    terms = scene.terms()
+    assert all(term.ndim == 0 and term.isfinite() for term in terms.values())
+    sum(terms.values(), torch.zeros(())).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in scene.student.parameters())
+    for key, parameter in scene.method.named_parameters():
+        assert parameter.grad is not None, key
+    moved = [k for k, p in scene.method.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
+    biases = [k for k, _ in scene.method.named_parameters() if k.endswith("conv.bias")]  # before a BN: exactly zero
+    assert set(moved) | set(biases) == set(dict(scene.method.named_parameters()))
+    assert models.state_hash(scene.teacher) == before and all(p.grad is None for p in scene.teacher.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_stay_as_they_were(name: str) -> None:
+    scene = Scene(name)
+    out = scene.student(scene.x)
+    copies = [t.clone() for t in (out.logits, *out.feats, out.pooled)]
+    needs = scene.kind.needs
+    with torch.no_grad():
+        taught = scene.outs(scene.x, scene.teacher) if needs.teacher else {}
+    at = Progress(2, 10, torch.Generator().manual_seed(3), scene.index if needs.index else None)
+    s = Seen(dict.fromkeys(needs.views, out), needs.taps, scene.student.tail)
+    scene.method.loss(s, Seen(taught, needs.taps, scene.teacher.tail), scene.y, at)
+    assert all(torch.equal(a, b) for a, b in zip(copies, (out.logits, *out.feats, out.pooled), strict=True))
+
+
+def test_what_was_not_declared_cannot_be_read() -> None:
+    out = network("resnet8w4")(torch.zeros(2, 1, SIZE, SIZE))
+    seen = Seen({"weak": out}, ("logits",))
+    for tap in ("feats", "pooled", "preacts", "tail"):
+        with pytest.raises(AttributeError, match="not declared"):
+            getattr(seen, tap)
+    with pytest.raises(KeyError, match="not declared"):
+        seen["strong"]
+    with pytest.raises(AttributeError, match="not declared"):
+        _ = Progress(1, 1, torch.Generator()).index
+    with pytest.raises(Refusal, match="did you mean 'logits'"):
+        Needs(taps=("logit",))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_a_batch_means_nothing(name: str) -> None:
+    changes = {"nce_k": 10**6} if name == "crd" else {}  # all other classes' examples: no draw is left to chance
+    order = torch.tensor([3, 1, 7, 0, 6, 2, 5, 4])
+    a, b = Scene(name, **changes).terms(), Scene(name, **changes).terms(order)
+    for key in a:
+        assert a[key].item() == pytest.approx(b[key].item(), rel=2e-4), key
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_with_extreme_logits_stays_finite(name: str, dtype: torch.dtype) -> None:
+    scene = Scene(name)
+    terms = scene.terms(dtype=dtype, scale=60.0)
+    assert all(term.isfinite() and term.dtype == torch.float32 for term in terms.values())
+    sum(terms.values(), torch.zeros(())).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in scene.student.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_classes_work(name: str) -> None:
+    assert all(term.isfinite() for term in Scene(name, n_classes=2).terms().values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_of_one_works(name: str) -> None:
+    scene = Scene(name, batch=1)
+    scene.student.eval()  # the student's own BatchNorm is not the method's affair
+    assert all(term.isfinite() for term in scene.terms().values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_and_restored_it_goes_on_identically(name: str) -> None:
+    first, second = Scene(name), Scene(name)
+    first.terms()
+    second.student.load_state_dict(first.student.state_dict())
+    with torch.no_grad():
+        for parameter in second.method.parameters():
+            parameter.zero_()
+    second.method.load_state_dict(first.method.state_dict())
+    a, b = first.terms(), second.terms()
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_file_holds_one_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    import methods.kd as module
+
+    class Second(module.KD):
+        pass
+
+    Second.__module__ = module.__name__
+    monkeypatch.setattr(module, "Second", Second, raising=False)
+    with pytest.raises(TypeError, match="holds 2 methods"):
+        methods.get("kd")
+
+
+def test_one_class_is_refused() -> None:
+    dims = Scene("kd").dims
+    alone = Dims(dims.student, dims.teacher, 1, 8, torch.zeros(N, dtype=torch.int64))
+    for name in ("dkd", "crd"):
+        with pytest.raises(Refusal, match="class"):
+            methods.get(name).check(alone)
