@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 if TYPE_CHECKING:
     from bench.cohort import Cohort
@@ -48,13 +49,13 @@ class Progress:
             return
         columns = (
             "{task.description}",
-            BarColumn(),
+            BarColumn(bar_width=16),
             MofNCompleteColumn(),
             "{task.fields[rate]}",
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[accuracy]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[accuracy]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        with Bars(*columns, console=self.console, transient=True) as bars:
+        with Bars(*columns, console=self.console, transient=True, expand=True) as bars:
             first = min((m.epoch for m in cohort.members), default=0)
             task = bars.add_task(title, total=cohort.protocol.epochs, completed=first, rate="", accuracy="")
 

@@ -25,7 +25,7 @@ def crd_logits(e: Tensor, memory: Tensor, pick: Tensor, *, tau: float) -> Tensor
 
 
 def crd_loss(v: Tensor, z: Tensor, *, n: int, eps: float = 1e-7) -> Tensor:
-    """-log h(positive) - Σ log(1 - h(negative)) with h(u) = u/(u + K/N), u = exp(v)/Z. arXiv 1910.10699, eq. 10, 19.
+    """-log h(positive) - Σ log(1 - h(negative)) with h(u) = u/(u + K/N), u = exp(v)/Z. arXiv 1910.10699, §3.
 
     v: [B, K + 1] float, the positive first; z: [] float, the constant Z; n: examples N in the memory → [B] nats.
     """

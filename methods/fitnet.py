@@ -10,7 +10,7 @@ from methods.functional import cross_entropy
 
 
 def fitnet_loss(fs: Tensor, ft: Tensor) -> Tensor:
-    """Mean squared difference of two maps. fs, ft: [B, D, H, W] float → [B]. arXiv 1412.6550, eq. 3."""
+    """Mean squared difference of two maps. fs, ft: [B, D, H, W] float → [B]. arXiv 1412.6550, §2."""
     return (fs - ft).square().flatten(1).mean(dim=1)
 
 

@@ -41,6 +41,12 @@ class KD(Method):
                 "cifar100/resnet110->resnet32": 73.08,
                 "cifar100/resnet32x4->resnet8x4": 73.33,
                 "cifar100/vgg13->vgg8": 72.98,
+                "cifar100/vgg13->MobileNetV2": 67.37,
+                "cifar100/ResNet50->MobileNetV2": 67.35,
+                "cifar100/ResNet50->vgg8": 73.81,
+                "cifar100/resnet32x4->ShuffleV1": 74.07,
+                "cifar100/resnet32x4->ShuffleV2": 74.45,
+                "cifar100/wrn_40_2->ShuffleV1": 74.83,
             },
         ),
         "simkd-repo": Recipe(

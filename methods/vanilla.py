@@ -31,6 +31,12 @@ class Vanilla(Method):
                 "cifar100/resnet110->resnet32": 71.14,
                 "cifar100/resnet32x4->resnet8x4": 72.50,
                 "cifar100/vgg13->vgg8": 70.36,
+                "cifar100/vgg13->MobileNetV2": 64.60,
+                "cifar100/ResNet50->MobileNetV2": 64.60,
+                "cifar100/ResNet50->vgg8": 70.36,
+                "cifar100/resnet32x4->ShuffleV1": 70.50,
+                "cifar100/resnet32x4->ShuffleV2": 71.82,
+                "cifar100/wrn_40_2->ShuffleV1": 70.50,
             },
         )
     }
