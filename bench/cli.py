@@ -90,6 +90,34 @@ def run(
 
 
 @app.command()
+def tune(
+    suite: SuiteName = "digits",
+    methods: Methods = None,
+    seeds: Seeds = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials per method, the recipe included.")] = 20,
+    batch: Annotated[int, typer.Option(min=1, help="Trials that train in lockstep.")] = 4,
+    sets: Sets = None,
+    results: Results = None,
+    device: Device = "auto",
+) -> None:
+    """Find each method's hyper-parameters on the validation split, all methods with the same budget."""
+    from bench import environment
+    from bench.progress import Progress
+    from bench.suite import results_folder
+    from bench.tune import tune as study
+
+    chosen = _suite(suite, methods, seeds, sets)
+    folder, on = results_folder(results), environment.device(device)
+    table = Table("pair", "method", "recipe", "best", "trials", "failed", "values", box=None, header_style="bold")
+    for row in study(chosen, folder, trials=trials, batch=batch, device=on, progress=Progress(console)):
+        recipe = "-" if row.recipe_top1 is None else f"{row.recipe_top1:.2f}"
+        values = "  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.values.items())
+        table.add_row(row.pair, row.method, recipe, f"{row.top1:.2f}", str(row.trials), str(row.failed), values)
+    console.print(table)
+    console.print(f"validation top-1 in %; values in {_short(folder / 'tuned' / chosen.name)}", highlight=False)
+
+
+@app.command()
 def report(suite: SuiteName = "digits", results: Results = None) -> None:
     """Table, figures and answer from what has been run. Trains nothing."""
     from bench import report as reports

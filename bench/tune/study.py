@@ -1,0 +1,207 @@
+"""One Optuna study per (suite, pair, method). Trials are asked in batches, trained as one cohort, told together.
+
+A batch of k trials costs one teacher forward and k students, and what Optuna suggests does not depend on which trial
+ends first. The sampler is seeded anew for every batch by what has been told so far, so that a study which was killed
+goes on to the suggestions of one which was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial, TrialState
+
+import bench
+import methods
+from bench import data as datasets
+from bench import environment as env
+from bench import run as runs
+from bench import teacher as teachers
+from bench.cohort import Cohort
+from bench.data import Data
+from bench.errors import UserError
+from bench.progress import Progress
+from bench.protocol import digest
+from bench.seeds import seed
+from bench.suite import MethodSpec, Pair, Run, Suite
+from bench.teacher import Teacher
+from methods.base import Float, Int, Knob, Value
+
+METRIC = "validation/top1"  # of the last epoch, as the headline is
+
+
+@dataclass
+class Tuned:
+    """The best trial of a study beside the recipe, which is its trial 0."""
+
+    pair: str
+    method: str
+    values: dict[str, Value]
+    top1: float
+    recipe_top1: float | None
+    trials: int
+    failed: int
+    file: Path
+
+
+def tune(
+    suite: Suite, results: Path, *, trials: int, batch: int, device: torch.device, progress: Progress
+) -> list[Tuned]:
+    """Run every method's study up to `trials` finished trials; finished ones are kept, the test split stays closed."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    suite = runs.resolved(suite, device)
+    suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
+    data = datasets.load(suite.data, device)
+    data.forbid_test()
+    storage = f"sqlite:///{results / 'optuna.db'}"
+    out = []
+    for pair in suite.pairs:
+        runs.check(suite, pair, data)
+        described, made = runs.describe(data), env.environment(device)
+        teacher = teachers.obtain(
+            pair, data, described, suite.teacher_protocol(), suite.teacher.seed, results, made, progress
+        )
+        for spec in suite.methods:
+            if space := space_of(methods.get(spec.method).space):
+                study = _study(storage, suite, pair, spec, space, described, teacher, batch)
+                _run(study, suite, pair, spec, space, data, teacher, trials, batch, progress)
+                out.append(_write(study, suite, pair, spec, results))
+            else:
+                progress.console.print(f"{spec.title} has nothing to tune", highlight=False)
+    return out
+
+
+def space_of(space: Mapping[str, Knob]) -> dict[str, BaseDistribution]:
+    """The knobs that a study turns, as Optuna's distributions."""
+    return {name: _distribution(knob) for name, knob in space.items() if knob.tune}
+
+
+def _distribution(knob: Knob) -> BaseDistribution:
+    if isinstance(knob, Float):
+        return FloatDistribution(knob.low, knob.high, log=knob.log)
+    if isinstance(knob, Int):
+        return IntDistribution(knob.low, knob.high, log=knob.log)
+    return CategoricalDistribution(knob.options)
+
+
+def _study(
+    storage: str,
+    suite: Suite,
+    pair: Pair,
+    spec: MethodSpec,
+    space: dict[str, BaseDistribution],
+    described: dict[str, Any],
+    teacher: Teacher,
+    batch: int,
+) -> optuna.Study:
+    """The study, new or as it was left. Refuses one that was made for something else."""
+    name = f"{suite.name}/{pair.name}/{spec.title}"
+    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
+    kind = methods.get(spec.method)
+    made_for = {
+        "protocol": digest(suite.protocol.model_dump()),
+        "data": digest(described),
+        "teacher": teacher.fingerprint,
+        "method version": kind.version,
+        "recipe": digest(kind.resolve(pair.name, spec.recipe, spec.set)),
+        "space": digest({key: str(value) for key, value in space.items()}),
+        "batch": batch,
+    }
+    before = study.user_attrs.get("made_for")
+    if before is None:
+        study.set_user_attr("made_for", made_for)
+        recipe = kind.resolve(pair.name, spec.recipe, spec.set)
+        study.enqueue_trial({key: recipe[key] for key in space})
+    elif before != made_for:
+        other = ", ".join(key for key in made_for if before.get(key) != made_for[key])
+        raise UserError(f"study '{name}' was made with another {other}; use another --results, or the settings it has")
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # of a process that was killed
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+    return study
+
+
+def _run(
+    study: optuna.Study,
+    suite: Suite,
+    pair: Pair,
+    spec: MethodSpec,
+    space: dict[str, BaseDistribution],
+    data: Data,
+    teacher: Teacher,
+    trials: int,
+    batch: int,
+    progress: Progress,
+) -> None:
+    while (told := len(_told(study))) < trials:
+        name = f"{suite.name}/{pair.name}/{spec.title}"
+        study.sampler = optuna.samplers.TPESampler(seed=seed("tune", name, told) % 2**32)
+        asked = [study.ask(space) for _ in range(min(batch, trials - told))]
+        cohort = _cohort(suite, pair, spec, asked, data, teacher)
+        with progress.cohort(f"{pair.name} {spec.title} trials {told + 1}-{told + len(asked)}", cohort) as watch:
+            cohort.train(watch.epoch, watch.step)
+        teacher.verify()
+        for trial, member in zip(asked, cohort.members, strict=True):
+            if member.status == "running":
+                row = member.history[-1]["metrics"]
+                trial.set_user_attr("nll", row["validation/nll"])
+                study.tell(trial, row[METRIC])
+            else:
+                trial.set_user_attr("ended", f"{member.status}: {member.reason}")
+                study.tell(trial, state=TrialState.FAIL)
+
+
+def _told(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that have trained to an end: finished, or failed for a reason of their own."""
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state == TrialState.COMPLETE or "ended" in trial.user_attrs
+    ]
+
+
+def _cohort(suite: Suite, pair: Pair, spec: MethodSpec, asked: list[Trial], data: Data, teacher: Teacher) -> Cohort:
+    """The trials as students of seed 0: they differ in their hyper-parameters and in nothing else."""
+    shapes, described = runs.dims(pair, data, suite.protocol.batch_size), runs.describe(data)
+    members = []
+    for trial in asked:
+        settings = spec.model_copy(update={"label": f"trial-{trial.number}", "set": {**spec.set, **trial.params}})
+        run = Run.of(suite, pair, settings, suite.seeds[0], described, teacher.fingerprint)
+        members.append(runs.member_of(run, data, shapes))
+    return Cohort(data, suite.protocol, teacher.network, members, suite.seeds[0])
+
+
+def _write(study: optuna.Study, suite: Suite, pair: Pair, spec: MethodSpec, results: Path) -> Tuned:
+    """The best finished trial (NLL breaks ties) as YAML under results/tuned."""
+    told = _told(study)
+    done = [trial for trial in told if trial.state == TrialState.COMPLETE]
+    if not done:
+        raise UserError(f"no trial of {spec.title} on {pair.name} finished ({told[0].user_attrs['ended']})")
+    best = max(done, key=lambda t: (t.value or 0.0, -t.user_attrs["nll"]))
+    values = methods.get(spec.method).resolve(pair.name, spec.recipe, {**spec.set, **best.params})
+    recipe = next((trial.value for trial in done if trial.number == 0), None)
+    file = results / "tuned" / suite.name / pair.name.replace("->", "__").replace("/", "_") / f"{spec.title}.yaml"
+    content = {
+        "method": spec.method,
+        "values": values,
+        "validation_top1": best.value,
+        "recipe_validation_top1": recipe,
+        "study": study.study_name,
+        "trial": best.number,
+        "rule": "best_trial",
+        "budget": {"trials": len(told), "failed": len(told) - len(done), "epochs": suite.protocol.epochs},
+        "made_for": study.user_attrs["made_for"],
+        "versions": {"optuna": optuna.__version__, "torch": str(torch.__version__), "kdbench": bench.__version__},
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(yaml.safe_dump(content, sort_keys=False))
+    partial.replace(file)
+    return Tuned(pair.name, spec.title, values, best.value or 0.0, recipe, len(told), len(told) - len(done), file)

@@ -1,0 +1,86 @@
+"""Studies: on the validation split alone, the recipe first, the same suggestions after a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from bench.cohort import Cohort
+from bench.data import Data
+from bench.errors import UserError
+from bench.progress import Progress
+from bench.suite import validate
+from bench.tune import Tuned, tune
+
+
+def tuned(raw: dict[str, Any], results: Path, trials: int = 4, batch: int = 2) -> list[Tuned]:
+    results.mkdir(exist_ok=True)
+    quiet = Progress(Console(quiet=True), quiet=True)
+    return tune(validate(raw, "test"), results, trials=trials, batch=batch, device=torch.device("cpu"), progress=quiet)
+
+
+def trials_of(results: Path) -> list[tuple[Any, ...]]:
+    storage = f"sqlite:///{results / 'optuna.db'}"
+    study = optuna.load_study(study_name="tiny/resnet8w8->resnet8w4/kd", storage=storage)
+    complete = [t for t in study.trials if t.state.name == "COMPLETE"]
+    return [(tuple(sorted(t.params.items())), t.value) for t in complete]
+
+
+def test_a_study_begins_with_the_recipe_and_leaves_its_best(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    (got,) = tuned(tiny, tmp_path)  # vanilla has nothing to tune
+    found = trials_of(tmp_path)
+    assert len(found) == 4 and dict(found[0][0]) == {"ce": 0.1, "kd": 0.9, "tau": 4.0}
+    content = yaml.safe_load(got.file.read_text())
+    assert content["validation_top1"] == max(value for _, value in found) >= content["recipe_validation_top1"]
+    assert content["budget"] == {"trials": 4, "failed": 0, "epochs": 3} and content["rule"] == "best_trial"
+    again = tuned(tiny, tmp_path)
+    assert len(trials_of(tmp_path)) == 4 and again[0].values == got.values
+
+
+def test_the_test_split_stays_closed(tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Data] = []
+    forbid = Data.forbid_test
+
+    def remember(self: Data) -> None:
+        closed.append(self)
+        forbid(self)
+
+    monkeypatch.setattr(Data, "forbid_test", remember)
+    tuned(tiny, tmp_path, trials=2)
+    with pytest.raises(UserError, match="test split is closed"):
+        _ = closed[0].test
+
+
+def test_a_study_that_was_stopped_goes_on_to_the_same_suggestions(
+    tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned(tiny, tmp_path / "whole", trials=6)
+    train, count = Cohort.train, 0
+
+    def stop(self: Cohort, *words: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 3:  # the teacher, the first batch, and now the second, which has been asked and not told
+            raise KeyboardInterrupt
+        train(self, *words)
+
+    monkeypatch.setattr(Cohort, "train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tuned(tiny, tmp_path / "stopped", trials=6)
+    monkeypatch.setattr(Cohort, "train", train)
+    tuned(tiny, tmp_path / "stopped", trials=6)
+    assert trials_of(tmp_path / "stopped") == trials_of(tmp_path / "whole")
+
+
+def test_a_study_of_another_protocol_is_refused(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    tuned(tiny, tmp_path, trials=2)
+    with pytest.raises(UserError, match="another batch"):
+        tuned(tiny, tmp_path, trials=4, batch=4)
+    with pytest.raises(UserError, match="another protocol, teacher"):
+        tuned({**tiny, "protocol": {"epochs": 2, "batch_size": 32}}, tmp_path, trials=4)
