@@ -96,6 +96,9 @@ def tune(
     seeds: Seeds = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials per method, the recipe included.")] = 20,
     batch: Annotated[int, typer.Option(min=1, help="Trials that train in lockstep.")] = 4,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the search; the students train with the first of --seeds.")
+    ] = 0,
     sets: Sets = None,
     results: Results = None,
     device: Device = "auto",
@@ -108,11 +111,15 @@ def tune(
 
     chosen = _suite(suite, methods, seeds, sets)
     folder, on = results_folder(results), environment.device(device)
-    table = Table("pair", "method", "recipe", "best", "trials", "failed", "values", box=None, header_style="bold")
-    for row in study(chosen, folder, trials=trials, batch=batch, device=on, progress=Progress(console)):
+    table = Table(
+        "pair", "method", "recipe", "best", "trials", "failed", "time", "values", box=None, header_style="bold"
+    )
+    progress = Progress(console)
+    for row in study(chosen, folder, trials=trials, batch=batch, device=on, progress=progress, search_seed=seed):
         recipe = "-" if row.recipe_top1 is None else f"{row.recipe_top1:.2f}"
         values = "  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.values.items())
-        table.add_row(row.pair, row.method, recipe, f"{row.top1:.2f}", str(row.trials), str(row.failed), values)
+        counts = (str(row.trials), str(row.failed), f"{row.seconds:.0f} s")
+        table.add_row(row.pair, row.method, recipe, f"{row.top1:.2f}", *counts, values)
     console.print(table)
     console.print(f"validation top-1 in %; values in {_short(folder / 'tuned' / chosen.name)}", highlight=False)
 

@@ -1,12 +1,14 @@
 """One Optuna study per (suite, pair, method). Trials are asked in batches, trained as one cohort, told together.
 
 A batch of k trials costs one teacher forward and k students, and what Optuna suggests does not depend on which trial
-ends first. The sampler is seeded anew for every batch by what has been told so far, so that a study which was killed
-goes on to the suggestions of one which was not.
+ends first. The sampler is seeded anew for every batch by what has been told so far, and a batch is noted in the study
+once it has been asked whole, so that a study which was killed at any moment goes on to the suggestions of one which
+was not: a batch that was noted is finished as it stands, one that was not is asked again.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,8 @@ from bench.teacher import Teacher
 from methods.base import Float, Int, Knob, Value
 
 METRIC = "validation/top1"  # of the last epoch, as the headline is
+RECIPE = "recipe"  # marks the trial of the paper's recipe, whatever number it has after a kill
+BATCH = "batch asked"  # of the study: how many were told before its latest whole batch, and that batch's settings
 
 
 @dataclass
@@ -48,11 +52,19 @@ class Tuned:
     recipe_top1: float | None
     trials: int
     failed: int
+    seconds: float  # of this call
     file: Path
 
 
 def tune(
-    suite: Suite, results: Path, *, trials: int, batch: int, device: torch.device, progress: Progress
+    suite: Suite,
+    results: Path,
+    *,
+    trials: int,
+    batch: int,
+    device: torch.device,
+    progress: Progress,
+    search_seed: int = 0,
 ) -> list[Tuned]:
     """Run every method's study up to `trials` finished trials; finished ones are kept, the test split stays closed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -60,7 +72,7 @@ def tune(
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
     data = datasets.load(suite.data, device)
     data.forbid_test()
-    storage = f"sqlite:///{results / 'optuna.db'}"
+    storage = f"sqlite:///{results.absolute() / 'optuna.db'}"
     out = []
     for pair in suite.pairs:
         runs.check(suite, pair, data)
@@ -70,9 +82,10 @@ def tune(
         )
         for spec in suite.methods:
             if space := space_of(methods.get(spec.method).space):
-                study = _study(storage, suite, pair, spec, space, described, teacher, batch)
-                _run(study, suite, pair, spec, space, data, teacher, trials, batch, progress)
-                out.append(_write(study, suite, pair, spec, results))
+                start = time.monotonic()
+                study = _study(storage, suite, pair, spec, space, described, teacher, batch, search_seed)
+                _run(study, suite, pair, spec, space, data, teacher, trials, batch, search_seed, progress)
+                out.append(_write(study, suite, pair, spec, results, made, time.monotonic() - start))
             else:
                 progress.console.print(f"{spec.title} has nothing to tune", highlight=False)
     return out
@@ -100,6 +113,7 @@ def _study(
     described: dict[str, Any],
     teacher: Teacher,
     batch: int,
+    search_seed: int,
 ) -> optuna.Study:
     """The study, new or as it was left. Refuses one that was made for something else."""
     name = f"{suite.name}/{pair.name}/{spec.title}"
@@ -113,19 +127,44 @@ def _study(
         "recipe": digest(kind.resolve(pair.name, spec.recipe, spec.set)),
         "space": digest({key: str(value) for key, value in space.items()}),
         "batch": batch,
+        "seed": search_seed,
+        "training seed": suite.seeds[0],
     }
     before = study.user_attrs.get("made_for")
     if before is None:
         study.set_user_attr("made_for", made_for)
-        recipe = kind.resolve(pair.name, spec.recipe, spec.set)
-        study.enqueue_trial({key: recipe[key] for key in space})
     elif before != made_for:
         other = ", ".join(key for key in made_for if before.get(key) != made_for[key])
-        raise UserError(f"study '{name}' was made with another {other}; use another --results, or the settings it has")
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # of a process that was killed
-        study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+        raise UserError(f"study '{name}' was made with another {other}; use another --results, or delete it")
+    _reap(study)
     return study
+
+
+def _reap(study: optuna.Study) -> None:
+    """Fail what a killed process left running or waiting; what it had asked is in the noted batch."""
+    while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        study.ask()  # the only public way to end a waiting trial is to let it run
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _ask(
+    study: optuna.Study, space: dict[str, BaseDistribution], recipe: Mapping[str, Value], k: int, *seeded: object
+) -> list[Trial]:
+    """The rest of the noted batch where some of it was not told, else a new batch of k, noted."""
+    told = len(_told(study))
+    noted = study.user_attrs.get(BATCH, {"told": 0, "trials": []})
+    if rest := noted["trials"][told - noted["told"] :]:
+        for settings in rest:
+            study.enqueue_trial(settings["params"], user_attrs={RECIPE: settings[RECIPE]})
+        return [study.ask(space) for _ in rest]
+    study.sampler = optuna.samplers.TPESampler(seed=seed("tune", *seeded, told) % 2**32)
+    if not told:
+        study.enqueue_trial({key: recipe[key] for key in space}, user_attrs={RECIPE: True})
+    asked = [study.ask(space) for _ in range(k)]
+    batch = [{"params": t.params, RECIPE: t.user_attrs.get(RECIPE, False)} for t in asked]
+    study.set_user_attr(BATCH, {"told": told, "trials": batch})
+    return asked
 
 
 def _run(
@@ -138,12 +177,12 @@ def _run(
     teacher: Teacher,
     trials: int,
     batch: int,
+    search_seed: int,
     progress: Progress,
 ) -> None:
+    recipe = methods.get(spec.method).resolve(pair.name, spec.recipe, spec.set)
     while (told := len(_told(study))) < trials:
-        name = f"{suite.name}/{pair.name}/{spec.title}"
-        study.sampler = optuna.samplers.TPESampler(seed=seed("tune", name, told) % 2**32)
-        asked = [study.ask(space) for _ in range(min(batch, trials - told))]
+        asked = _ask(study, space, recipe, min(batch, trials - told), study.study_name, search_seed)
         cohort = _cohort(suite, pair, spec, asked, data, teacher)
         with progress.cohort(f"{pair.name} {spec.title} trials {told + 1}-{told + len(asked)}", cohort) as watch:
             cohort.train(watch.epoch, watch.step)
@@ -178,7 +217,15 @@ def _cohort(suite: Suite, pair: Pair, spec: MethodSpec, asked: list[Trial], data
     return Cohort(data, suite.protocol, teacher.network, members, suite.seeds[0])
 
 
-def _write(study: optuna.Study, suite: Suite, pair: Pair, spec: MethodSpec, results: Path) -> Tuned:
+def _write(
+    study: optuna.Study,
+    suite: Suite,
+    pair: Pair,
+    spec: MethodSpec,
+    results: Path,
+    made: Mapping[str, Any],
+    seconds: float,
+) -> Tuned:
     """The best finished trial (NLL breaks ties) as YAML under results/tuned."""
     told = _told(study)
     done = [trial for trial in told if trial.state == TrialState.COMPLETE]
@@ -186,7 +233,7 @@ def _write(study: optuna.Study, suite: Suite, pair: Pair, spec: MethodSpec, resu
         raise UserError(f"no trial of {spec.title} on {pair.name} finished ({told[0].user_attrs['ended']})")
     best = max(done, key=lambda t: (t.value or 0.0, -t.user_attrs["nll"]))
     values = methods.get(spec.method).resolve(pair.name, spec.recipe, {**spec.set, **best.params})
-    recipe = next((trial.value for trial in done if trial.number == 0), None)
+    recipe = next((trial.value for trial in done if trial.user_attrs.get(RECIPE)), None)
     file = results / "tuned" / suite.name / pair.name.replace("->", "__").replace("/", "_") / f"{spec.title}.yaml"
     content = {
         "method": spec.method,
@@ -198,10 +245,17 @@ def _write(study: optuna.Study, suite: Suite, pair: Pair, spec: MethodSpec, resu
         "rule": "best_trial",
         "budget": {"trials": len(told), "failed": len(told) - len(done), "epochs": suite.protocol.epochs},
         "made_for": study.user_attrs["made_for"],
-        "versions": {"optuna": optuna.__version__, "torch": str(torch.__version__), "kdbench": bench.__version__},
+        "versions": {
+            "optuna": optuna.__version__,
+            "torch": str(torch.__version__),
+            "kdbench": bench.__version__,
+            "commit": made["commit"],
+            "dirty": made["dirty"],
+        },
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(yaml.safe_dump(content, sort_keys=False))
     partial.replace(file)
-    return Tuned(pair.name, spec.title, values, best.value or 0.0, recipe, len(told), len(told) - len(done), file)
+    failed = len(told) - len(done)
+    return Tuned(pair.name, spec.title, values, best.value or 0.0, recipe, len(told), failed, seconds, file)

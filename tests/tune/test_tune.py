@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench.errors import UserError
 from bench.progress import Progress
 from bench.suite import validate
 from bench.tune import Tuned, tune
+from tests.test_cli import call
 
 
 def tuned(raw: dict[str, Any], results: Path, trials: int = 4, batch: int = 2) -> list[Tuned]:
@@ -82,5 +84,48 @@ def test_a_study_of_another_protocol_is_refused(tmp_path: Path, tiny: dict[str, 
     tuned(tiny, tmp_path, trials=2)
     with pytest.raises(UserError, match="another batch"):
         tuned(tiny, tmp_path, trials=4, batch=4)
+    with pytest.raises(UserError, match="another training seed"):
+        tuned({**tiny, "seeds": [5]}, tmp_path, trials=4)
     with pytest.raises(UserError, match="another protocol, teacher"):
         tuned({**tiny, "protocol": {"epochs": 2, "batch_size": 32}}, tmp_path, trials=4)
+
+
+def learned_at_once(self: Cohort, *words: Any) -> None:
+    """Stands for training: a value that the hyper-parameters alone decide, so that many searches cost little."""
+    for member in self.members:
+        method: Any = member.method
+        top1 = 50 - abs(method.tau - 6) - method.kd - method.ce
+        member.epoch = self.protocol.epochs
+        member.history.append({"epoch": 1, "time": 0.0, "metrics": {"validation/top1": top1, "validation/nll": 1.0}})
+
+
+@pytest.mark.parametrize(("call_", "at"), [("ask", 3), ("ask", 14), ("tell", 1), ("tell", 2), ("tell", 7)])
+def test_a_kill_at_any_moment_changes_no_suggestion(
+    call_: str, at: int, tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle of asking or of telling a batch; beyond ten trials the suggestions are of the model."""
+    tuned(tiny, tmp_path / "whole", trials=1)  # the teacher, trained in earnest
+    shutil.copytree(tmp_path / "whole" / "teachers", tmp_path / "stopped" / "teachers")
+    monkeypatch.setattr(Cohort, "train", learned_at_once)
+    (tmp_path / "whole" / "optuna.db").unlink()
+    (whole,) = tuned(tiny, tmp_path / "whole", trials=14, batch=4)
+    real, count = getattr(optuna.Study, call_), 0
+
+    def killed(self: optuna.Study, *words: Any, **named: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise KeyboardInterrupt
+        return real(self, *words, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Study, call_, killed)
+        tuned(tiny, tmp_path / "stopped", trials=14, batch=4)
+    (resumed,) = tuned(tiny, tmp_path / "stopped", trials=14, batch=4)
+    assert trials_of(tmp_path / "stopped") == trials_of(tmp_path / "whole")
+    assert resumed.recipe_top1 == whole.recipe_top1 is not None
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path: Path, tiny_file: Path) -> None:
+    assert call("tune", str(tiny_file), "--trials", "0", "--results", str(tmp_path / "r")) == 2
+    assert call("tune", str(tiny_file), "--methods", "kdd", "--results", str(tmp_path / "r")) == 2
