@@ -2,8 +2,8 @@
 
 import os
 
-# Threads that wait for each other sleep instead of spinning. Alone this costs a twelfth; beside another busy process
-# spinning threads made small networks twenty times slower. Must be set before torch is loaded.
+# Threads that wait for each other sleep instead of spinning. Alone this costs about a tenth; beside another busy
+# process it keeps small networks from stalling (docs/decisions.md). Must be set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
