@@ -77,11 +77,12 @@ class Connector(nn.Module):
         hs, self.size = (hw_s[0], hw_s[1]), (hw_t[0], hw_t[1])
         halves = is_double(hs, self.size)
         kernel = 3 if halves or form == "conv3x3" else 1
+        bare = form == "bare"  # the 1x1 convolution alone
         self.small: Size = hs if halves else smaller(hs, self.size)
         self.conv = nn.Conv2d(c_s, c_t, kernel, stride=2 if halves else 1, padding=kernel // 2, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-        self.bn = BatchNorm(c_t)
-        self.relu = relu
+        self.bn = nn.Identity() if bare else BatchNorm(c_t)
+        self.relu = relu and form != "linear" and not bare
 
     def forward(self, fs: Tensor) -> Tensor:
         f = self.bn(self.conv(shrink(fs, self.small)))
@@ -119,7 +120,7 @@ class BlockKD(Method):
         "beta": Float(0.1, 20.0, log=True),
         "gamma": Float(0.1, 20.0, log=True),
         "tau": Float(1.0, 20.0, log=True),
-        "connector": Choice(("conv1x1", "conv3x3"), tune=False),
+        "connector": Choice(("conv1x1", "conv3x3", "linear", "bare"), tune=False),  # linear: no ReLU; bare: nor BN
         "detach": Choice((True, False), tune=False),  # no gradient through the ensemble
         "bn": Choice(("frozen", "batch"), tune=False),  # statistics of the teacher's BN layers inside a stone
         "keep_last": Int(0, 8, tune=False),  # deepest stones that are kept; 0: all
