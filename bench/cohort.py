@@ -135,7 +135,8 @@ class Cohort:
 
     def final(self, member: Member) -> dict[str, float]:
         """The numbers of a member after its last epoch; the headline is that epoch's test accuracy."""
-        last, best = member.weights(), member.best
+        best = member.best
+        last = {name: value.clone() for name, value in member.weights().items()}  # loading writes into the tensors
         member.load_weights(best.state)
         chosen = self.evaluate(member, "test")["test/top1"]
         member.load_weights(last)

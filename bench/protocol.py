@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-NUMBERS = 1
+NUMBERS = 2
 """Raise when a change of the harness can move a result: every fingerprint changes with it (CHANGELOG: [numbers])."""
 
 

@@ -120,6 +120,18 @@ def test_no_method_touches_the_teacher(name: str, tiny: dict[str, Any]) -> None:
     assert all(p.grad is None for p in cohort.teacher.parameters())
 
 
+def test_the_headline_is_the_last_epochs_and_so_are_the_weights(tiny: dict[str, Any]) -> None:
+    cohort = trained(cohort_of(suite_of(tiny), ["vanilla"]))
+    member = cohort.members[0]
+    member.best.state = {k: torch.zeros_like(v) for k, v in member.best.state.items()}  # unlike any trained network
+    before = {k: v.clone() for k, v in member.weights().items()}
+    last = member.history[-1]["metrics"]
+    final = cohort.final(member)
+    assert all(torch.equal(v, before[k]) for k, v in member.weights().items())
+    assert all(final[name] == last[name] for name in ("test/top1", "test/nll", "validation/top1"))
+    assert final["test/top1_best_epoch_on_validation"] != final["test/top1"]
+
+
 @pytest.mark.parametrize("size", [1, 7, 100, 1000])
 def test_every_test_image_is_counted_once(size: int, tiny: dict[str, Any]) -> None:
     tiny["protocol"] = {**tiny["protocol"], "epochs": 1, "milestones": [], "eval_batch_size": size}
