@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from bench import student
 from bench.clock import Clock
 from bench.data import Data
 from bench.data.augment import apply, draw
 from bench.data.batches import batches, n_batches
-from bench.evaluate import correctness, logits_of, metrics
+from bench.evaluate import correctness, logits_of, metrics, plain
 from bench.member import Member
 from bench.models.base import Network
 from bench.protocol import Protocol
@@ -37,6 +38,7 @@ class Cohort:
         self.device = data.train.x.device
         self.clock = Clock(self.device)
         self.teacher_logits: dict[str, Tensor] = {}
+        self.deployed: dict[str, dict[str, Tensor]] = {}  # per finished member: the state of what predicts
         self.correct: dict[str, Tensor] = {}  # [N] bool per finished member: which test images it gets right
 
     def alive(self) -> list[Member]:
@@ -68,7 +70,8 @@ class Cohort:
         with self.clock("teacher"):
             taught = self._teach({v: views[v] for v in _views(members, taught=True)})  # one forward for everybody
         for member in members:
-            if member.status == "running":
+            whole = len(row) == self.protocol.batch_size or not member.needs.full_batches
+            if member.status == "running" and whole:
                 self._learn(member, views, taught, y, index, at)
 
     def view(self, view: str, x: Tensor, draws: torch.Generator) -> Tensor:
@@ -102,8 +105,12 @@ class Cohort:
         for member in members:
             if member.status != "running":
                 continue
-            row = {f"train/{name}": value for name, value in member.end_epoch().items()}
-            row["train/lr"] = member.optimizer.param_groups[0]["lr"]
+            lr, phase = member.optimizer.param_groups[0]["lr"], "before" if member.epoch < 0 else "train"
+            row = {f"{phase}/{name}": value for name, value in member.end_epoch().items()} | {f"{phase}/lr": lr}
+            if phase == "before":
+                row["before/step_ms"] = times.get(member.name, 0.0)
+                member.history.append({"epoch": member.epoch, "time": time.time(), "metrics": row})
+                continue
             row |= _cost(member, times)
             if member.status == "running":
                 row |= self.evaluate(member, "validation")
@@ -144,33 +151,38 @@ class Cohort:
         out["test/top1_best_epoch_on_validation"] = chosen
         out["validation/top1_best"], out["best_epoch_on_validation"] = best.top1, best.epoch
         if self.protocol.test_every_epoch:
-            out["test/top1_best_epoch_on_test"] = max(row["metrics"]["test/top1"] for row in member.history)
+            out["test/top1_best_epoch_on_test"] = max(
+                row["metrics"]["test/top1"] for row in member.history if row["epoch"] > 0
+            )
         if (teacher := self.taught("test")) is not None:
             out["test/teacher_top1"] = metrics(teacher, self.data.test.y)["top1"]
         return out | self._costs(member)
 
     def _costs(self, member: Member) -> dict[str, float]:
-        own, method = member.network.parameters(), member.method.parameters()
-        rows = [row["metrics"] for row in member.history]
-        views = len(member.method.needs.views)
+        rows = [row["metrics"] for row in member.history if row["epoch"] > 0]
         costs = {name: _median([row[name] for row in rows]) for name in rows[0] if name.startswith("cost/")}
+        x = next(plain(self.data.validation, self.data, 2))
+        self.deployed[member.name], size = student.deployed(member, self.teacher, x)
         return costs | {
-            "cost/params": sum(p.numel() for p in own),
-            "cost/extra_params": sum(p.numel() for p in method),
-            "cost/images_seen": views * len(self.data.train.y) * member.epoch,
+            "cost/params": sum(p.numel() for p in member.network.parameters()),
+            "cost/extra_params": sum(p.numel() for p in member.method.parameters()),
+            "cost/inference_params": size,
+            "cost/images_seen": member.spent["images"],
+            "cost/epochs_before": member.before,
+            **{f"cost/{who}_forwards": n for who, n in member.spent.items() if who != "images"},
         }
 
 
 def _views(members: list[Member], *, taught: bool = False) -> list[str]:
     """The views that somebody wants, in a fixed order; with `taught`, of the teacher."""
-    wanting = [m.method.needs for m in members if m.method.needs.teacher or not taught]
+    wanting = [m.needs for m in members if m.needs.teacher or not taught]
     return sorted({view for needs in wanting for view in needs.views})
 
 
 def _cost(member: Member, times: dict[str, float]) -> dict[str, float]:
     """Time of one step in milliseconds: the member's own, and what it would be alone (with the teacher it shares)."""
     own = times.get(member.name, 0.0)
-    shared = times.get("views", 0.0) + (times.get("teacher", 0.0) if member.method.needs.teacher else 0.0)
+    shared = times.get("views", 0.0) + (times.get("teacher", 0.0) if member.needs.teacher else 0.0)
     return {"cost/step_ms": own, "cost/step_alone_ms": own + shared}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,10 @@ def logits_of(predict: Callable[[Tensor], Tensor], split: Split, data: Data, bat
     return torch.cat(parts)
 
 
-def plain(split: Split, data: Data, batch_size: int) -> list[Tensor]:
+def plain(split: Split, data: Data, batch_size: int) -> Iterator[Tensor]:
     """The split's images normalised and in batches, without augmentation."""
-    return [
-        apply(x, draw("plain", len(x), data.size, None, pad=0, flip=False), data.mean, data.std)
-        for x in split.x.split(batch_size)
-    ]
+    for x in split.x.split(batch_size):
+        yield apply(x, draw("plain", len(x), data.size, None, pad=0, flip=False), data.mean, data.std)
 
 
 def correctness(logits: Tensor, y: Tensor) -> Tensor:

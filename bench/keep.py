@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,15 @@ class Follower(Protocol):
     def offer(self, record: Record) -> None: ...
 
     def finish(self, record: Record) -> None: ...
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a finished run leaves beside its numbers."""
+
+    student: dict[str, Tensor]  # the state of the student as deployed
+    about: dict[str, Any]  # what network that is, and how to build it
+    correct: Tensor  # [N] bool: which test images it gets right
 
 
 class Keeper:
@@ -49,25 +59,16 @@ class Keeper:
         if self.follower:
             self.follower.offer(self.record)
 
-    def end(
-        self,
-        status: str,
-        reason: str,
-        metrics: dict[str, float],
-        network: dict[str, Any] | None = None,
-        correct: Tensor | None = None,
-    ) -> None:
+    def end(self, status: str, reason: str, metrics: dict[str, float], left: Left | None = None) -> None:
         """Write what the run leaves, then its last line: a record that says finished is complete."""
         files = []
-        if network is not None:
-            weights = {name: value.contiguous().cpu() for name, value in self.member.weights().items()}
-            save_file(weights, self.record.folder / "student.safetensors", {"network": json.dumps(network)})
-            files.append("student.safetensors")
-        if correct is not None:
+        if left is not None:
+            state = {name: value.contiguous().cpu() for name, value in left.student.items()}
+            save_file(state, self.record.folder / "student.safetensors", {"network": json.dumps(left.about)})
             np.savez_compressed(
-                self.record.folder / "correct.npz", test=np.packbits(correct.cpu().numpy()), n=len(correct)
+                self.record.folder / "correct.npz", test=np.packbits(left.correct.cpu().numpy()), n=len(left.correct)
             )
-            files.append("correct.npz")
+            files = ["student.safetensors", "correct.npz"]
         if status != "interrupted":  # an interrupted run's rows may be ahead of its checkpoint: they come again
             self.record.hold_epochs(self.member.history)
             checkpoint.remove(self.path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from bench.models.base import Network
 from bench.protocol import Protocol
 from bench.seeds import seed
-from methods.base import Method, Out, Progress, Seen
+from methods.base import Method, Needs, Out, Progress, Seen
 
 
 class Stream:
@@ -65,8 +67,10 @@ class Member:
         self.forward = torch.compile(self.network) if protocol.compile else self.network
         self.stream = Stream(device, *stream)
         self.lr = protocol.lr_for(network.arch)
-        self.optimizer = make_optimizer(protocol, [*network.parameters(), *method.parameters()], self.lr)
-        self.epoch = 0  # epochs behind it
+        self.optimizer = self._fresh_optimizer()
+        self.before = math.ceil(method.before * protocol.epochs)  # epochs that come before the first
+        self.epoch = -self.before  # epochs behind it; 0: those before the first are over
+        self.spent: Counter[str] = Counter()  # images through each network on its behalf, while it trains
         self.history: list[dict[str, Any]] = []  # one row per epoch: what the record holds
         self.best = Best()
         self.status, self.reason = "running", ""
@@ -76,6 +80,11 @@ class Member:
     @property
     def alive(self) -> bool:
         return self.status == "running" and self.epoch < self.protocol.epochs
+
+    @property
+    def needs(self) -> Needs:
+        """What it must be shown in the epoch that comes."""
+        return (self.epoch < 0 and self.method.needs_before) or self.method.needs
 
     def step(
         self,
@@ -88,29 +97,53 @@ class Member:
     ) -> None:
         """Learn from one batch. views, taught: inputs and teacher's answers by view; at: epoch, share of it done."""
         epoch, done = at
-        needs = self.method.needs
+        needs, before = self.needs, self.epoch < 0
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * self.protocol.lr_factor(epoch, done)
+            group["lr"] = self.lr * (self.method.lr_before if before else self.protocol.lr_factor(epoch, done))
         self.optimizer.zero_grad(set_to_none=True)
         with self.stream.active():
             with self._autocast():
-                outs = {view: self.forward(views[view]) for view in needs.views}
-            s = Seen(outs, needs.taps, self.network.tail)
-            t = Seen({v: taught[v] for v in needs.views} if needs.teacher else {}, needs.taps, teacher and teacher.tail)
-            progress = Progress(epoch, self.protocol.epochs, self.stream.generator, index if needs.index else None)
-            terms = self.method.loss(s, t, y, progress)
-            total = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
-            total.backward()
+                outs = {view: self.forward(views[view]) for view in needs.views if needs.student}
+            s = Seen(outs, needs.taps, self._tail(self.network, "student"))
+            t = Seen(
+                {v: taught[v] for v in needs.views if needs.teacher},
+                needs.taps,
+                teacher and self._tail(teacher, "teacher"),
+            )
+            progress = self._progress(epoch, index if needs.index else None)
+            terms = (self.method.loss_before if before else self.method.loss)(s, t, y, progress)
+            self.method.backward(terms, self.optimizer)
         self.optimizer.step()
-        self._count(terms, total, len(y))
+        self._count(terms, len(y))
 
-    def _count(self, terms: Mapping[str, Tensor], total: Tensor, n: int) -> None:
+    def _progress(self, epoch: int, index: Tensor | None) -> Progress:
+        if self.epoch < 0:
+            return Progress(epoch + self.before, self.before, self.stream.generator, index)
+        return Progress(epoch, self.protocol.epochs, self.stream.generator, index)
+
+    def _tail(self, network: Network, whose: str) -> Callable[..., Tensor]:
+        """The network's tail, with its uses counted."""
+
+        def tail(i: int, f: Tensor, **how: Any) -> Tensor:
+            self.spent[f"{whose}_tail"] += len(f)
+            return network.tail(i, f, **how)
+
+        return tail
+
+    def _fresh_optimizer(self) -> torch.optim.Optimizer:
+        parameters = [*self.network.parameters(), *self.method.parameters()]
+        return self.method.optimizer(make_optimizer(self.protocol, parameters, self.lr))
+
+    def _count(self, terms: Mapping[str, Tensor], n: int) -> None:
         """Sum losses on the device: nothing is read from it before the epoch ends."""
-        parts = torch.stack([total, *terms.values()]).detach() * n
+        each = torch.stack(list(terms.values())).detach()
+        parts = torch.cat([each.sum()[None], each]) * n
         names = ("loss", *(f"loss_{name}" for name in terms))
         for name, part in zip(names, parts.unbind(), strict=True):
             self._sums[name] = self._sums[name] + part if name in self._sums else part
         self._seen += n
+        shown = n * len(self.needs.views)
+        self.spent += Counter(images=shown, student=shown * self.needs.student, teacher=shown * self.needs.teacher)
 
     def end_epoch(self) -> dict[str, float]:
         """Mean of every loss term over the epoch's examples; a non-finite one makes the member `diverged`."""
@@ -118,6 +151,8 @@ class Member:
         losses = dict(zip(self._sums, values, strict=True))
         self._sums, self._seen = {}, 0
         self.epoch += 1
+        if self.epoch == 0 and self.before:
+            self.optimizer = self._fresh_optimizer()
         if broken := [name for name, value in losses.items() if not _finite(value)]:
             self.fail("diverged", f"{broken[-1]} is {losses[broken[-1]]} in epoch {self.epoch}")
         return losses
@@ -125,9 +160,8 @@ class Member:
     def fail(self, status: str, reason: str) -> None:
         self.status, self.reason = status, reason
 
-    @torch.no_grad()
     def predict(self, x: Tensor, teacher: Network | None) -> Tensor:
-        """[B, C] logits of the student as deployed."""
+        """[B, C] logits of the student as deployed. Call it without gradients, unless you want them."""
         with self._autocast():
             out = self.network(x)
         taps = self.method.needs.taps
@@ -159,6 +193,7 @@ class Member:
             "weights": self.weights(),
             "optimizer": self.optimizer.state_dict(),
             "stream": self.stream.state_dict(),
+            "spent": dict(self.spent),
             "history": self.history,
             "best": vars(self.best),
             "status": self.status,
@@ -169,7 +204,7 @@ class Member:
         self.load_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream.load_state_dict(state["stream"])
-        self.epoch, self.history = state["epoch"], list(state["history"])
+        self.epoch, self.history, self.spent = state["epoch"], list(state["history"]), Counter(state["spent"])
         self.best = Best(**state["best"])
         self.status, self.reason = state["status"], state["reason"]
 

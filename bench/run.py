@@ -8,26 +8,30 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import methods
 from bench import data as datasets
 from bench import environment as env
-from bench import keep, models
+from bench import keep, layers, models
 from bench import teacher as teachers
 from bench.cohort import Cohort
 from bench.data import Data
+from bench.data.augment import VIEWS
 from bench.errors import UserError
-from bench.keep import Follower, Keeper
-from bench.member import Member
+from bench.keep import Follower, Keeper, Left
+from bench.member import Member, make_optimizer
+from bench.models.base import Network
 from bench.progress import Progress
 from bench.seeds import drawing_from
 from bench.suite import Pair, Run, Suite
 from bench.teacher import Teacher
-from methods.base import Dims, Refusal
+from methods.base import Dims, Method, Refusal, unknown
 from tracking.record import Record
 
 
@@ -78,9 +82,15 @@ def describe(data: Data) -> dict[str, Any]:
     return {**data.describe(), "mean": list(data.mean), "std": list(data.std), "pad": data.pad, "flip": data.flip}
 
 
-def dims(pair: Pair, data: Data, batch_size: int) -> Dims:
-    student, teacher = (teachers.build(name, data, init="dims").dims() for name in (pair.student, pair.teacher))
-    return Dims(student, teacher, data.n_classes, batch_size, data.train.y)
+def dims(pair: Pair, data: Data, batch_size: int, teacher: Network | None = None) -> Dims:
+    """What methods may size themselves by; with the trained teacher, also what they may read of it."""
+    student = teachers.build(pair.student, data, init="dims").dims()
+    if teacher is None:
+        shapes = teachers.build(pair.teacher, data, init="dims").dims()
+        return Dims(student, shapes, data.n_classes, batch_size, data.train.y)
+    return Dims(
+        student, teacher.dims(), data.n_classes, batch_size, data.train.y, cache(lambda: layers.quality(teacher, data))
+    )
 
 
 def check(suite: Suite, pair: Pair, data: Data) -> None:
@@ -90,12 +100,26 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
         try:
             kind = methods.get(spec.method)
             kind.check(shapes)
+            _views_exist(kind)
             with drawing_from("check"):
-                kind(shapes, **kind.resolve(pair.name, spec.recipe, spec.set))
+                method = kind(shapes, **kind.resolve(pair.name, spec.recipe, spec.set))
+            method.optimizer(make_optimizer(suite.protocol, [nn.Parameter(torch.zeros(1))], suite.protocol.lr))
+            if method.needs.full_batches and len(shapes.train_y) < shapes.batch_size:
+                raise Refusal(
+                    f"it takes full batches, and {len(shapes.train_y)} training images make none of"
+                    f" {shapes.batch_size}; set protocol.batch_size lower"
+                )
         except Refusal as error:
             raise UserError(f"{spec.title} on {pair.name}: {error}") from None
     if pair.teacher_file:
         models.load_state(teachers.build(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser())
+
+
+def _views_exist(kind: type[Method]) -> None:
+    """Refuse a view that no augmentation draws."""
+    for view in (view for needs in (kind.needs, kind.needs_before) if needs for view in needs.views):
+        if view not in VIEWS:
+            raise unknown("view of the images", view, VIEWS)
 
 
 def _cohorts(runs: list[Run], where: Path, rerun: bool, outcome: Outcome) -> Iterator[list[Run]]:
@@ -124,12 +148,13 @@ def _train(
 ) -> None:
     """One cohort: restore, train, evaluate, keep."""
     pair, seed, protocol = runs[0].pair, runs[0].seed, runs[0].protocol
-    shapes = dims(pair, data, protocol.batch_size)
+    shapes = dims(pair, data, protocol.batch_size, teacher.network)
     keepers = []
     for run in runs:
-        record = Record(where / "runs" / run.fingerprint)
-        record.begin(run.fingerprint, {**run.spec(), "teacher_hash": teacher.state}, made)
-        keeper = Keeper(member_of(run, data, shapes), record, follower)
+        record, member = Record(where / "runs" / run.fingerprint), member_of(run, data, shapes)
+        facts = {"teacher_hash": teacher.state, "facts": member.method.facts}
+        record.begin(run.fingerprint, {**run.spec(), **facts}, made)
+        keeper = Keeper(member, record, follower)
         keeper.resume()
         keepers.append(keeper)
     cohort = Cohort(data, protocol, teacher.network, [keeper.member for keeper in keepers], seed)
@@ -168,11 +193,12 @@ def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data, outcome: Outco
         "std": list(data.std),
         "method": run.method,
         "hp": run.hp,
+        "teacher": run.pair.teacher,
+        "batch_size": run.protocol.batch_size,
     }
     done = member.status == "finished"
-    keeper.end(
-        member.status, member.reason, final, whole if done else None, cohort.correct.get(member.name) if done else None
-    )
+    left = Left(cohort.deployed[member.name], whole, cohort.correct[member.name]) if done else None
+    keeper.end(member.status, member.reason, final, left)
     outcome.trained += 1
     if not done:
         outcome.troubles.append(f"{run.label} on {run.pair.name}, seed {run.seed}: {member.status} ({member.reason})")

@@ -9,30 +9,100 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
+import methods
 from bench import models
 from bench.errors import UserError
+from bench.member import Member
 from bench.models.base import Network
+from bench.seeds import drawing_from
+from methods.base import Dims, Method, Seen
 
 
-def load(path: str | Path) -> Network:
-    """The student in a run's `student.safetensors` or in an exported file, in eval mode."""
+class Student(nn.Module):
+    """What predicts: a network, and where the method's prediction needs them, adapters and the teacher's tail."""
+
+    def __init__(self, network: Network, method: Method | None, teacher: Network | None) -> None:
+        super().__init__()
+        self.network, self.method, self.teacher = network, method, teacher
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C] logits of [B, channels, size, size] normalised images."""
+        out = self.network(x)
+        if self.method is None:
+            return out.logits
+        taps = self.method.needs.taps
+        s = Seen({"weak": out}, {*taps, "logits"}, self.network.tail)
+        return self.method.predict(s, Seen({}, taps, self.teacher and self.teacher.tail))
+
+
+def deployed(member: Member, teacher: Network | None, x: Tensor) -> tuple[dict[str, Tensor], int]:
+    """What the student as deployed consists of, and the number of parameters its logits depend on. x: a small batch.
+
+    The state holds the whole network, and of method and teacher the modules that the prediction uses (for most
+    methods none), by names that begin with `network.`, `method.` and `teacher.`.
+    """
+    parts: dict[str, nn.Module] = {"network": member.network, "method": member.method}
+    parts |= {"teacher": teacher} if teacher is not None else {}
+    named = {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+    frozen = [p for p in named.values() if not p.requires_grad]
+    member.train(False)
+    try:
+        for p in frozen:
+            p.requires_grad_(True)
+        gradients = torch.autograd.grad(
+            member.predict(x, teacher).float().sum(), list(named.values()), allow_unused=True
+        )
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
+        member.train(True)
+    used = {name: p for (name, p), g in zip(named.items(), gradients, strict=True) if g is not None}
+    homes = {name.rpartition(".")[0] for name in used}
+    state = {
+        f"{part}.{name}": value
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+        if part == "network" or f"{part}.{name}".rpartition(".")[0] in homes
+    }
+    return state, sum(p.numel() for p in used.values())
+
+
+def load(path: str | Path) -> Student:
+    """The student in a run's `student.safetensors` or in an exported file, in eval mode: images to logits."""
     state, about = _read(Path(path))
-    network = models.build(
-        about["arch"], in_channels=about["in_channels"], size=about["size"], n_classes=about["n_classes"]
-    )
-    network.load_state_dict(state)
-    return network.eval()
+    network = _network(about, about["arch"])
+    network.load_state_dict(_part(state, "network."))
+    if state.keys() == {f"network.{name}" for name in network.state_dict()}:
+        return Student(network, None, None).eval()
+    teacher = _network(about, about["teacher"])
+    teacher.load_state_dict(_part(state, "teacher."), strict=False)
+    dims = Dims(network.dims(), teacher.dims(), about["n_classes"], about["batch_size"], torch.arange(0))
+    with drawing_from("load"):
+        method = methods.get(about["method"])(dims, **about["hp"])
+    method.load_state_dict(_part(state, "method."), strict=False)
+    return Student(network, method, teacher).eval()
+
+
+def _network(about: dict[str, Any], arch: str) -> Network:
+    return models.build(arch, in_channels=about["in_channels"], size=about["size"], n_classes=about["n_classes"])
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def export(results: Path, fingerprint: str, to: Path) -> str:
-    """Write a finished run's student under the network's own names; returns the architecture."""
+    """Write a finished run's student: the network's own names, unless its prediction needs more than the network."""
     found = [p for p in sorted(results.glob("*/runs/*/student.safetensors")) if p.parent.name.startswith(fingerprint)]
     if len(found) != 1:
         raise UserError(
             f"{len(found)} finished runs in {results} begin with '{fingerprint}'; the report lists the fingerprints"
         )
     state, about = _read(found[0])
+    if all(name.startswith("network.") for name in state):
+        state = _part(state, "network.")
     if to.suffix == ".safetensors":
         save_file(state, to, {"network": json.dumps(about)})
     elif to.suffix in (".pth", ".pt"):
@@ -42,8 +112,8 @@ def export(results: Path, fingerprint: str, to: Path) -> str:
     return str(about["arch"])
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Weights under the network's own names, and what the network is."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State by `network.`, `method.` and `teacher.` names, and what the student is."""
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("network", "null"))
@@ -52,5 +122,6 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise UserError(f"{path}: not a readable student ({error})") from None
     if not about:
         raise UserError(f"{path}: does not say which network it holds; only students written by kdbench do")
-    own = {name.removeprefix("network."): value for name, value in state.items() if not name.startswith("method.")}
-    return own, about
+    if not any(name.startswith("network.") for name in state):  # an exported network, under its own names
+        state = {f"network.{name}": value for name, value in state.items()}
+    return state, about

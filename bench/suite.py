@@ -16,6 +16,7 @@ from bench.errors import UserError, unknown
 from bench.explain import explain
 from bench.protocol import NUMBERS, Protocol, Strict, digest
 from bench.seeds import drawing_from
+from methods.combine import parse
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -51,7 +52,8 @@ def _pair(value: object) -> object:
 class MethodSpec(Strict):
     """One row of the comparison: a method, a recipe of it, and hyper-parameters that differ from that recipe.
 
-    In YAML: `dkd`, or `{dkd: {beta: 2.0}}`, or `{method: dkd, label: dkd-b2, recipe: paper, set: {beta: 2.0}}`.
+    In YAML: `dkd`, or `{dkd: {beta: 2.0}}`, or `{method: dkd, label: dkd-b2, recipe: paper, set: {beta: 2.0}}`. A sum
+    of methods: `crd + 0.5*kd`, or `{crd + kd: {crd: {tau: 0.1}, kd: {weight: 0.5}}}`.
     """
 
     method: str
@@ -76,12 +78,25 @@ class MethodSpec(Strict):
 
 
 def _method(value: object) -> object:
+    """Any of the three ways to write a row, as the last of them; a sum's weights go where its settings are."""
     if isinstance(value, str):
-        return {"method": value}
-    if isinstance(value, dict) and len(value) == 1 and "method" not in value:
+        value = {"method": value}
+    elif isinstance(value, dict) and len(value) == 1 and "method" not in value:
         name, settings = next(iter(value.items()))
-        return {"method": name, "set": settings}
+        value = {"method": name, "set": settings}
+    if isinstance(value, dict) and isinstance(name := value.get("method"), str) and set(name) & {"+", "*"}:
+        name, weights = parse(name)
+        settings = value.get("set") or {}
+        value = {**value, "method": name, "set": weights | _flat(settings) if isinstance(settings, dict) else settings}
     return value
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """{kd: {tau: 2}} as {kd.tau: 2}."""
+    out = {}
+    for key, value in settings.items():
+        out |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    return out
 
 
 def _seeds(value: object) -> object:

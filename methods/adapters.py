@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.base import Dims, Refusal
+
 Size = tuple[int, int]
 """Height, width."""
 
@@ -33,3 +35,21 @@ def smaller(a: Size, b: Size) -> Size:
 def shrink(x: Tensor, size: Size) -> Tensor:
     """Adaptive average pooling of x: [B, D, H, W] to `size`; x itself where it has that size."""
     return x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size)
+
+
+def match(fs: Tensor, ft: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps at the smaller of their sizes. fs: [B, D, H, W]; ft: [B, D', H', W']."""
+    size = smaller((fs.shape[2], fs.shape[3]), (ft.shape[2], ft.shape[3]))
+    return shrink(fs, size), shrink(ft, size)
+
+
+def stage_pairs(dims: Dims) -> list[tuple[int, int]]:
+    """Stages (student's, teacher's) that belong together, shallow to deep, aligned at the deepest."""
+    n = min(dims.student.n_stages, dims.teacher.n_stages)
+    return [(dims.student.n_stages - k, dims.teacher.n_stages - k) for k in reversed(range(n))]
+
+
+def has_stages(name: str, dims: Dims) -> None:
+    """Refuse a pair with a network that has no stages."""
+    if min(dims.student.n_stages, dims.teacher.n_stages) < 1:
+        raise Refusal(f"{name} compares the maps of stages; one of these networks has none")

@@ -6,147 +6,38 @@ CONTRIBUTING.md. This module needs torch alone, and knows nothing of the harness
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-Shape = tuple[int, int, int]
-"""Channels, height, width of a feature map."""
+from methods.knobs import Choice, Float, Int, Knob, Refusal, Text, Value, unknown
+from methods.seen import Dims, NetDims, Out, Progress, Seen, Shape
+
+__all__ = [
+    "Choice",
+    "Dims",
+    "Float",
+    "Int",
+    "Knob",
+    "Method",
+    "Needs",
+    "NetDims",
+    "Out",
+    "Paper",
+    "Progress",
+    "Recipe",
+    "Refusal",
+    "Seen",
+    "Shape",
+    "Text",
+    "Value",
+    "unknown",
+]
 
 TAPS = ("logits", "feats", "preacts", "pooled", "tail")
-
-
-class Refusal(ValueError):
-    """A method cannot be used as asked. The message is one line: what was got, what is possible."""
-
-
-def unknown(kind: str, name: object, known: Iterable[str]) -> Refusal:
-    """The refusal of a misspelt name, with the nearest right one first."""
-    options = sorted(known)
-    close = difflib.get_close_matches(str(name), options, n=1, cutoff=0.4)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return Refusal(f"no {kind} '{name}'; {hint}there are {', '.join(options) or 'none'}")
-
-
-# ---------------------------------------------------------------------------------------- what networks show
-
-
-@dataclass(frozen=True)
-class Out:
-    """What one forward pass of a network shows.
-
-    logits [B, C]; feats: stem, stage 1..n, each [B, D, H, W]; preacts: the same maps before their last ReLU, None
-    where the network has none; pooled [B, D]: the vector entering the last linear layer.
-    """
-
-    logits: Tensor
-    feats: tuple[Tensor, ...]
-    preacts: tuple[Tensor | None, ...]
-    pooled: Tensor
-
-
-class Seen:
-    """What a method may read of one network: the declared taps, of the declared views.
-
-    `s.logits` is the tap of the first declared view, `s["strong"].logits` that of a named one. `s.tail(i, f)` runs
-    stages i+1..n and the head on a feature map f. Reading what `needs` does not declare raises AttributeError.
-    Tensors are float32 whatever the network computed in (float64 stays).
-    """
-
-    def __init__(
-        self,
-        outs: Mapping[str, Out],
-        taps: Iterable[str],
-        tail: Callable[..., Tensor] | None = None,
-    ) -> None:
-        self._taps = tuple(taps)
-        self._outs = outs
-        self._tail = tail
-        first = next(iter(outs.values()), None)
-        if first is not None:
-            for tap in self._taps:
-                if tap != "tail":
-                    setattr(self, tap, _full(getattr(first, tap)))
-        if "tail" in self._taps and tail is not None:
-            self.tail = tail
-
-    logits: Tensor
-    feats: tuple[Tensor, ...]
-    preacts: tuple[Tensor | None, ...]
-    pooled: Tensor
-    tail: Callable[..., Tensor]
-
-    def __getattr__(self, name: str) -> Tensor:
-        raise AttributeError(f"'{name}' was not declared; needs.taps holds {self._taps}")
-
-    def __getitem__(self, view: str) -> Seen:
-        if view not in self._outs:
-            raise KeyError(f"view '{view}' was not declared; needs.views holds {tuple(self._outs)}")
-        return Seen({view: self._outs[view]}, self._taps, self._tail)
-
-
-def _full(value: Tensor | tuple[Tensor | None, ...] | None) -> object:
-    """Half precision widened to float32; float32 and float64 as they are."""
-    if isinstance(value, tuple):
-        return tuple(_full(v) for v in value)
-    return value.float() if value is not None and value.dtype in (torch.float16, torch.bfloat16) else value
-
-
-@dataclass(frozen=True)
-class NetDims:
-    """Shapes of a network's taps, as found by probing it: no network is described by hand."""
-
-    feats: tuple[Shape, ...]  # stem, stage 1..n
-    preacts: tuple[Shape | None, ...]
-    relu: tuple[bool, ...]  # is feats[i] the output of a ReLU (and so never negative)?
-    pooled: int
-
-    @property
-    def n_stages(self) -> int:
-        return len(self.feats) - 1
-
-
-@dataclass(frozen=True)
-class Dims:
-    """All that a method may size its adapters and memories by."""
-
-    student: NetDims
-    teacher: NetDims
-    n_classes: int
-    batch_size: int
-    train_y: Tensor  # [N] int64, label of every training example
-
-    @property
-    def n_train(self) -> int:
-        return len(self.train_y)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where in training a step stands. `epoch` counts from 1, as the papers do."""
-
-    epoch: int
-    epochs: int
-    generator: torch.Generator  # the member's own stream, on the device; draw from nothing else
-    _index: Tensor | None = None
-
-    @property
-    def index(self) -> Tensor:
-        """[B] int64: positions of the batch in the training split. Only where `needs.index` declares it."""
-        if self._index is None:
-            raise AttributeError("the sample index was not declared; set Needs(index=True)")
-        return self._index
-
-    def ramp(self, share: float) -> float:
-        """min(1, epoch / (share of all epochs)): the papers' linear warm-up of a loss, scaled to this schedule."""
-        return min(1.0, self.epoch / (share * self.epochs)) if share > 0 else 1.0
-
-
-# ------------------------------------------------------------------------------------------ what a method declares
 
 
 @dataclass(frozen=True)
@@ -168,59 +59,12 @@ class Needs:
     views: tuple[str, ...] = ("weak",)
     teacher: bool = True  # False: the method never looks at the teacher
     index: bool = False
+    student: bool = True  # False: the method never looks at the student (a phase before training that only readies it)
+    full_batches: bool = False  # a partial last batch is left out, for this member alone
 
     def __post_init__(self) -> None:
         if wrong := [tap for tap in self.taps if tap not in TAPS]:
             raise unknown("tap", wrong[0], TAPS)
-
-
-@dataclass(frozen=True)
-class Float:
-    """A real hyper-parameter: range (inclusive), scale, and whether a study tunes it."""
-
-    low: float
-    high: float
-    log: bool = False
-    tune: bool = True
-
-    def check(self, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
-            raise ValueError(f"a number from {self.low:g} to {self.high:g}")
-        return float(value)
-
-
-@dataclass(frozen=True)
-class Int:
-    """A whole-number hyper-parameter: range (inclusive), scale, and whether a study tunes it."""
-
-    low: int
-    high: int
-    log: bool = False
-    tune: bool = True
-
-    def check(self, value: object) -> int:
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
-        if not whole or not self.low <= value <= self.high:  # type: ignore[operator]
-            raise ValueError(f"a whole number from {self.low} to {self.high}")
-        return int(value)  # type: ignore[call-overload]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few values."""
-
-    options: tuple[str | bool | int | float, ...]
-    tune: bool = True
-
-    def check(self, value: object) -> str | bool | int | float:
-        for option in self.options:
-            if value == option and isinstance(value, bool) == isinstance(option, bool):
-                return option
-        raise ValueError(f"one of {', '.join(map(str, self.options))}")
-
-
-Value = str | bool | int | float
-Knob = Float | Int | Choice
 
 
 @dataclass(frozen=True)
@@ -253,17 +97,36 @@ class Method(nn.Module):
     space: ClassVar[Mapping[str, Knob]] = {}
     recipes: ClassVar[Mapping[str, Recipe]]  # "paper" is the default
     deviations: ClassVar[tuple[str, ...]] = ()  # one sentence each: where paper, reference code and ours differ
-    version: ClassVar[int] = 1  # raise it when the method's numbers change: finished runs are then run anew
+    version: ClassVar[int | str] = 1  # raise it when the method's numbers change: finished runs are then run anew
+
+    registered: ClassVar[str] = ""  # the entry point's name, where the method comes from another package
+
+    before: float = 0.0  # epochs that come before the first and train on `loss_before`, as a share of all epochs
+    lr_before: float = 1.0  # their constant learning rate, over the protocol's
+    needs_before: Needs | None = None  # what `loss_before` must see; None: what `loss` does
 
     def __init__(self, dims: Dims) -> None:
         super().__init__()
+        self.facts: dict[str, str] = {}  # what was decided from the dims, for the record
 
     def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
         """Every term that is trained on, already weighted, each a scalar in nats per example; y: [B] int64."""
         raise NotImplementedError
 
+    def loss_before(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+        """As `loss`, in the epochs before the first; `at` counts them from 1. What gets no gradient stays as it is."""
+        raise NotImplementedError
+
+    def optimizer(self, default: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """The optimiser of student and method: the protocol's, unless the method is one. May raise `Refusal`."""
+        return default
+
+    def backward(self, terms: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+        """Gradients of all terms, before the optimiser's step; they are None when it begins."""
+        torch.stack(list(terms.values())).sum().backward()
+
     def predict(self, s: Seen, t: Seen) -> Tensor:
-        """[B, C] logits of the deployed student. `t` offers the teacher's tail alone. SimKD needs more than this."""
+        """[B, C] logits of the deployed student. `t` offers the teacher's tail alone."""
         return s.logits
 
     @classmethod
@@ -289,5 +152,5 @@ class Method(nn.Module):
 
     @classmethod
     def name(cls) -> str:
-        """The name of the file that holds the class."""
-        return cls.__module__.rpartition(".")[2]
+        """The name of the file that holds the class, or of its entry point."""
+        return cls.__dict__.get("registered") or cls.__module__.rpartition(".")[2]

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapters import BatchNorm, Size, is_double, shrink, smaller
-from methods.base import Choice, Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Refusal, Seen, Shape
+from methods.adapters import BatchNorm, Size, has_stages, is_double, shrink, smaller, stage_pairs
+from methods.base import Choice, Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Seen, Shape
 from methods.functional import cross_entropy, kl
 
 
@@ -56,12 +56,6 @@ def block_kd_loss(
     """α·L_task + β·L_distill + γ·L_cross. Arguments as `block_kd_terms` → [B] nats."""
     task, distill, cross = block_kd_terms(zs, stones, zt, y, tau=tau, detach_ensemble=detach_ensemble)
     return alpha * task + beta * distill + gamma * cross
-
-
-def stones_of(n_student: int, n_teacher: int, keep_last: int) -> list[tuple[int, int]]:
-    """Stages (student's, teacher's) that a stone joins, shallow to deep, aligned at the deepest."""
-    pairs = [(i, i + n_teacher - n_student) for i in range(1, n_student + 1) if i + n_teacher - n_student >= 1]
-    return pairs[-keep_last:] if keep_last else pairs
 
 
 class Connector(nn.Module):
@@ -161,7 +155,7 @@ class BlockKD(Method):
         self.alpha, self.beta, self.gamma, self.tau = alpha, beta, gamma, tau
         self.detach, self.batch_stats, self.warmup = detach, bn == "batch", warmup
         s, t = dims.student, dims.teacher
-        self.joints = stones_of(s.n_stages, t.n_stages, keep_last)
+        self.joints = stage_pairs(dims)[-keep_last:]  # the stages that stones join
         self.connectors = nn.ModuleList(
             Connector(s.feats[i], t.feats[j], form=connector, relu=t.relu[j]) for i, j in self.joints
         )
@@ -188,5 +182,4 @@ class BlockKD(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        if min(dims.student.n_stages, dims.teacher.n_stages) < 1:
-            raise Refusal("block_kd joins stages of both networks; one of these networks has none")
+        has_stages("block_kd", dims)

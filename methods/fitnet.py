@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from methods.adapters import BatchNorm, Size, is_double, shrink, smaller
+from methods.adapters import BatchNorm, Size, has_stages, is_double, shrink, smaller
 from methods.base import Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Refusal, Seen, Shape
 from methods.functional import cross_entropy
 
@@ -15,13 +15,13 @@ def fitnet_loss(fs: Tensor, ft: Tensor) -> Tensor:
 
 
 class Regressor(nn.Module):
-    """conv → BN → ReLU from the student's shape to the teacher's.
+    """conv → BN (→ ReLU) from the student's shape to the teacher's.
 
     Halves or doubles by a strided or transposed convolution; shrinks by a valid convolution with a kernel of
     1 + H_s - H_t (1x1 for equal sizes). Where the teacher's map is larger by another factor, its map is pooled.
     """
 
-    def __init__(self, student: Shape, teacher: Shape) -> None:
+    def __init__(self, student: Shape, teacher: Shape, *, relu: bool = True) -> None:
         super().__init__()
         (c_s, *hw_s), (c_t, *hw_t) = student, teacher
         hs, ht = (hw_s[0], hw_s[1]), (hw_t[0], hw_t[1])
@@ -35,10 +35,11 @@ class Regressor(nn.Module):
             self.conv = nn.Conv2d(c_s, c_t, (1 + hs[0] - ht[0], 1 + hs[1] - ht[1]))
         else:
             self.conv = nn.Conv2d(c_s, c_t, 3, padding=1)
-        self.bn = BatchNorm(c_t)
+        self.bn, self.relu = BatchNorm(c_t), relu
 
     def forward(self, fs: Tensor) -> Tensor:
-        return shrink(self.bn(self.conv(fs)).relu(), self.size)
+        f = self.bn(self.conv(fs))
+        return shrink(f.relu() if self.relu else f, self.size)
 
 
 class FitNet(Method):
@@ -106,5 +107,4 @@ class FitNet(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        if min(dims.student.n_stages, dims.teacher.n_stages) < 1:
-            raise Refusal("fitnet regresses the map of a stage; one of these networks has none")
+        has_stages("fitnet", dims)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,3 +22,26 @@ def kl(zs: Tensor, zt: Tensor, tau: float | Tensor) -> Tensor:
     # exp(log_t)·log_t is 0·(large) = 0 where the teacher's probability underflows: log_softmax is never -inf for
     # finite logits, so no 0·inf can arise.
     return tau**2 * (log_t.exp() * (log_t - log_s)).sum(dim=1)
+
+
+def standardise(z: Tensor) -> Tensor:
+    """(z - mean) / (std + 1e-7) over the classes, the unbiased std. z: [B, C ≥ 2] float → [B, C].
+
+    Logit standardisation, arXiv 2403.01427.
+
+    A constant row gives zeros, and no gradient of 1e7: its std of 0 is not differentiated.
+    """
+    centred = z - z.mean(dim=1, keepdim=True)
+    variance = centred.square().sum(dim=1, keepdim=True) / (z.shape[1] - 1)
+    flat = variance == 0
+    std = torch.where(flat, torch.ones_like(variance), variance).sqrt()
+    return torch.where(flat, centred.detach(), centred / (std + 1e-7))
+
+
+def swap(z: Tensor, y: Tensor) -> Tensor:
+    """z with the values at y and at the largest entry exchanged. z: [B, C] float; y: [B] int64 → [B, C].
+
+    Swapped logit distillation, arXiv 2504.20108: the label becomes the answer, and no value is lost.
+    """
+    top, place = z.argmax(dim=1, keepdim=True), torch.arange(z.shape[1], device=z.device).repeat(len(z), 1)
+    return z.gather(1, place.scatter(1, y[:, None], top).scatter(1, top, y[:, None]))

@@ -38,7 +38,7 @@ class Raising(KD):
 
 
 def suite_of(tiny: dict[str, Any], **changes: Any) -> Suite:
-    raw = {**tiny, **changes}
+    raw = {**tiny, "pairs": ["resnet14w4 -> resnet8w4"], **changes}  # equal channels: a pair for every method
     return run.resolved(validate(raw, "test"), torch.device("cpu"))
 
 
@@ -46,10 +46,11 @@ def cohort_of(suite: Suite, names: list[str], **swaps: type[KD]) -> Cohort:
     data = datasets.load(suite.data, torch.device("cpu"))
     pair = suite.pairs[0]
     network = teacher.build(pair.teacher, data, init="teacher").requires_grad_(False).eval()
-    shapes = run.dims(pair, data, suite.protocol.batch_size)
+    shapes = run.dims(pair, data, suite.protocol.batch_size, network)
     members = []
+    specs = {spec.method: spec for spec in suite.methods}
     for name in names:
-        entry = Run.of(suite, pair, MethodSpec(method=name), 0, run.describe(data), "")
+        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, run.describe(data), "")
         member = run.member_of(entry, data, shapes)
         if name in swaps:
             member.method = swaps[name](shapes, **entry.hp)
@@ -73,6 +74,10 @@ def same(a: Member, b: Member) -> bool:
     return all(torch.equal(mine[name], other[name]) for name in mine)
 
 
+def accuracies(member: Member) -> list[float]:
+    return [row["metrics"]["validation/top1"] for row in member.history if row["epoch"] > 0]
+
+
 def test_company_changes_nothing(tiny: dict[str, Any]) -> None:
     suite = suite_of(tiny)
     every = list(methods.names())
@@ -81,9 +86,21 @@ def test_company_changes_nothing(tiny: dict[str, Any]) -> None:
         assert together.members[i].status == "running", together.members[i].reason
         alone = trained(cohort_of(suite, [name]))
         assert same(together.members[i], alone.members[0]), name
-        assert [r["metrics"]["validation/top1"] for r in together.members[i].history] == [
-            r["metrics"]["validation/top1"] for r in alone.members[0].history
-        ]
+        assert accuracies(together.members[i]) == accuracies(alone.members[0])
+
+
+@pytest.mark.parametrize("until", [-1, 0])
+@pytest.mark.parametrize("name", ["fsp", "ft"])
+def test_the_epochs_before_the_first_resume_as_well(name: str, until: int, tiny: dict[str, Any]) -> None:
+    suite = suite_of(tiny, methods=[{name: {"before": 0.8}}])  # 3 epochs before 3
+    whole = trained(cohort_of(suite, [name])).members[0]
+    assert [row["epoch"] for row in whole.history] == [-2, -1, 0, 1, 2, 3]
+    first = trained(cohort_of(suite, [name]), until=until).members[0]
+    assert first.epoch == until
+    resumed = cohort_of(suite, [name])
+    resumed.members[0].load_state_dict(first.state_dict())
+    trained(resumed)
+    assert same(whole, resumed.members[0])
 
 
 @pytest.mark.parametrize("name", methods.names())
@@ -95,7 +112,8 @@ def test_stopping_and_going_on_changes_nothing(name: str, tiny: dict[str, Any]) 
     resumed.members[0].load_state_dict(first.state_dict())
     trained(resumed)
     assert same(whole, resumed.members[0])
-    assert [r["epoch"] for r in resumed.members[0].history] == [1, 2, 3]
+    assert [r["epoch"] for r in resumed.members[0].history if r["epoch"] > 0] == [1, 2, 3]
+    assert accuracies(whole) == accuracies(resumed.members[0]) and whole.spent == resumed.members[0].spent
 
 
 def test_members_that_resume_from_different_epochs_meet_again(tiny: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ RANK = {  # arrows run from a higher rank to a lower or the same one
     "bench.catalogue": 5,
     "bench.teacher": 4,
     "bench.cohort": 4,
+    "bench.layers": 4,
     "bench.keep": 4,
     "bench.progress": 4,
     "bench.member": 3,

@@ -42,6 +42,10 @@ class Network(nn.Module):
         """Logits [B, C] and the pooled vector [B, D] of the last stage's map."""
         raise NotImplementedError
 
+    def norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        """The BatchNorm in front of the last ReLU of stem and stages, where the network knows it."""
+        return (None,) * (self.n_stages + 1)
+
     def forward(self, x: Tensor) -> Out:
         taps = [self.stem(x)]
         for i in range(1, self.n_stages + 1):
@@ -72,6 +76,7 @@ class Network(nn.Module):
             preacts=tuple(None if p is None else _shape(p) for p in out.preacts),
             relu=self.relu,
             pooled=out.pooled.shape[1],
+            norms=tuple(norm and (norm.weight.detach().clone(), norm.bias.detach().clone()) for norm in self.norms()),
         )
 
     @torch.no_grad()

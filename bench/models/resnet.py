@@ -92,6 +92,10 @@ class ResNet(Network):
             f = F.relu(preact, inplace=j < last)  # the last sum is a tap, and stays
         return f, preact
 
+    def norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        blocks = [getattr(self, f"layer{i}")[-1] for i in range(1, self.n_stages + 1)]
+        return (self.bn1, *(block.bn3 if block.bottleneck else block.bn2 for block in blocks))
+
     def head(self, f: Tensor) -> tuple[Tensor, Tensor]:
         pooled = f.mean((2, 3))
         return getattr(self, self.linear_name)(pooled), pooled

@@ -49,6 +49,9 @@ class VGG(Network):
         preact = getattr(self, f"block{i}")(f)
         return F.relu(preact), preact
 
+    def norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        return tuple(self.get_submodule(f"block{i}")[-1] for i in range(5))  # type: ignore[index]
+
     def head(self, f: Tensor) -> tuple[Tensor, Tensor]:
         pooled = f.mean((2, 3))
         return self.classifier(pooled), pooled

@@ -70,6 +70,9 @@ class WideResNet(Network):
         pooled = F.relu(self.bn1(f), inplace=True).mean((2, 3))
         return self.fc(pooled), pooled
 
+    def norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        return (None, self._norm(2), self._norm(3), self.bn1)
+
     def _norm(self, i: int) -> nn.BatchNorm2d:
         """The BatchNorm that opens stage i."""
         return getattr(self, f"block{i}").layer[0].bn1

@@ -28,28 +28,44 @@ class Scene:
     """A pair, a method on it, and a batch."""
 
     def __init__(self, name: str, *, n_classes: int = C, batch: int = 8, **changes: Any) -> None:
-        self.student, self.teacher = network("resnet8w4", n_classes).train(), network("resnet14w6", n_classes).eval()
-        self.teacher.requires_grad_(False)
         self.kind = methods.get(name)
-        train_y = torch.arange(N) % n_classes
-        self.dims = Dims(self.student.dims(), self.teacher.dims(), n_classes, batch, train_y)
-        self.kind.check(self.dims)
-        hp = self.kind.resolve("a->b", overrides=changes)
-        with drawing_from("contract", "method"):
-            self.method = self.kind(self.dims, **hp)
+        self.hp = self.kind.resolve("a->b", overrides=changes)
+        try:
+            self.pair("resnet14w6", n_classes, batch)
+        except Refusal:  # it compares networks of equal channels alone
+            self.pair("resnet14w4", n_classes, batch)
+        train_y = self.dims.train_y
         draw = torch.Generator().manual_seed(1)
         self.index = torch.randperm(N, generator=draw)[:batch]
         self.y = train_y[self.index]
         self.x = torch.randn(batch, 1, SIZE, SIZE, generator=draw)
 
+    def pair(self, teacher: str, n_classes: int, batch: int) -> None:
+        self.student, self.teacher = network("resnet8w4", n_classes).train(), network(teacher, n_classes).eval()
+        self.teacher.requires_grad_(False)
+        train_y = torch.arange(N) % n_classes
+        shapes = self.student.dims(), self.teacher.dims()
+        self.dims = Dims(*shapes, n_classes, batch, train_y, lambda: (0.1, 0.4, 0.3, 0.2))
+        self.kind.check(self.dims)
+        with drawing_from("contract", "method"):
+            self.method = self.kind(self.dims, **self.hp)
+
+    def predicts_otherwise(self) -> bool:
+        """Does the student answer through more than its own classifier?"""
+        return self.kind.predict is not Method.predict
+
     def outs(self, x: Tensor, net: Network) -> dict[str, Out]:
         return {view: net(x) for view in self.kind.needs.views}
 
     def terms(
-        self, order: Tensor | None = None, dtype: torch.dtype | None = None, scale: float = 1.0
+        self,
+        order: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        scale: float = 1.0,
+        before: bool = False,
     ) -> dict[str, Tensor]:
         order = torch.arange(len(self.y)) if order is None else order
-        needs = self.kind.needs
+        needs = (before and self.method.needs_before) or self.kind.needs
         s, t = self.outs(self.x[order], self.student), {}
         if needs.teacher:
             with torch.no_grad():
@@ -57,7 +73,7 @@ class Scene:
         if dtype is not None:
             s, t = ({v: cast(o, dtype, scale) for v, o in outs.items()} for outs in (s, t))
         at = Progress(2, 10, torch.Generator().manual_seed(3), self.index[order] if needs.index else None)
-        return self.method.loss(
+        return (self.method.loss_before if before else self.method.loss)(
             Seen(s, needs.taps, self.student.tail), Seen(t, needs.taps, self.teacher.tail), self.y[order], at
         )
 
@@ -74,7 +90,7 @@ def cast(out: Out, dtype: torch.dtype, scale: float) -> Out:
 
 
 def test_there_are_methods() -> None:
-    assert {"vanilla", "kd", "dkd", "fitnet", "crd", "block_kd"} <= set(NAMES)
+    assert {"vanilla", "kd", "block_kd", "sld", "logit_free"} <= set(NAMES) and len(NAMES) >= 35
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,17 +120,21 @@ def test_what_it_does_not_know_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_reaches_student_and_adapters_and_never_the_teacher(name: str) -> None:
-    scene = Scene(name)
+    scene = Scene(name, batch=32)
     before = models.state_hash(scene.teacher)
-    terms = scene.terms()
-    assert all(term.ndim == 0 and term.isfinite() for term in terms.values())
-    sum(terms.values(), torch.zeros(())).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in scene.student.parameters())
+    for phase in (True, False) if scene.method.before else (False,):
+        terms = scene.terms(before=phase)
+        assert all(term.ndim == 0 and term.isfinite() for term in terms.values())
+        torch.stack(list(terms.values())).sum().backward()
+    student = dict(scene.student.named_parameters())
+    answers = [key for key, p in student.items() if p.grad is None]
+    assert all(p.grad.isfinite().all() for p in student.values() if p.grad is not None)
+    assert not answers or (scene.predicts_otherwise() and answers == ["fc.weight", "fc.bias"])
     for key, parameter in scene.method.named_parameters():
         assert parameter.grad is not None, key
     moved = [k for k, p in scene.method.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
-    biases = [k for k, _ in scene.method.named_parameters() if k.endswith("conv.bias")]  # before a BN: exactly zero
-    assert set(moved) | set(biases) == set(dict(scene.method.named_parameters()))
+    still = {k for k, _ in scene.method.named_parameters()} - set(moved)
+    assert all(k.rpartition(".")[2] == "bias" and "conv" in k for k in still), still  # before a BN: exactly zero
     assert models.state_hash(scene.teacher) == before and all(p.grad is None for p in scene.teacher.parameters())
 
 
@@ -146,7 +166,7 @@ def test_what_was_not_declared_cannot_be_read() -> None:
         Needs(taps=("logit",))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "semckd"])  # its layers read a batch by place
 def test_the_order_of_a_batch_means_nothing(name: str) -> None:
     changes = {"nce_k": 10**6} if name == "crd" else {}  # all other classes' examples: no draw is left to chance
     order = torch.tensor([3, 1, 7, 0, 6, 2, 5, 4])
@@ -172,7 +192,11 @@ def test_two_classes_work(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_of_one_works(name: str) -> None:
-    scene = Scene(name, batch=1)
+    try:
+        scene = Scene(name, batch=1)
+    except Refusal as refusal:
+        assert name in str(refusal) and "batch" in str(refusal)
+        return
     scene.student.eval()  # the student's own BatchNorm is not the method's affair
     assert all(term.isfinite() for term in scene.terms().values())
 
@@ -198,13 +222,13 @@ def test_a_file_holds_one_method(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Second.__module__ = module.__name__
     monkeypatch.setattr(module, "Second", Second, raising=False)
-    with pytest.raises(TypeError, match="holds 2 methods"):
+    with pytest.raises(Refusal, match="holds 2 methods"):
         methods.get("kd")
 
 
 def test_one_class_is_refused() -> None:
     dims = Scene("kd").dims
     alone = Dims(dims.student, dims.teacher, 1, 8, torch.zeros(N, dtype=torch.int64))
-    for name in ("dkd", "crd"):
+    for name in ("dkd", "crd", "nkd", "dist", "lskd", "lskd_sld"):
         with pytest.raises(Refusal, match="class"):
             methods.get(name).check(alone)

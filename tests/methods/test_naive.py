@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from methods.block_kd import block_kd_loss, stones_of
+from methods.adapters import stage_pairs
+from methods.base import Dims, NetDims
+from methods.block_kd import block_kd_loss
 from methods.crd import crd_logits, crd_loss, crd_partition, draw_negatives
 from methods.dkd import dkd_loss
 
@@ -57,11 +59,14 @@ def test_block_kd() -> None:
         assert got[b].item() == pytest.approx(total, rel=1e-9)
 
 
-def test_stones_are_aligned_at_the_deepest() -> None:
-    assert stones_of(3, 3, 0) == [(1, 1), (2, 2), (3, 3)]
-    assert stones_of(3, 4, 0) == [(1, 2), (2, 3), (3, 4)]
-    assert stones_of(4, 3, 0) == [(2, 1), (3, 2), (4, 3)]
-    assert stones_of(3, 3, 2) == [(2, 2), (3, 3)]
+def test_stages_are_aligned_at_the_deepest() -> None:
+    def pairs(*stages: int) -> list[tuple[int, int]]:
+        s, t = (NetDims(((1, 1, 1),) * (n + 1), (None,) * (n + 1), (True,) * (n + 1), 1) for n in stages)
+        return stage_pairs(Dims(s, t, 2, 4, torch.arange(4) % 2))
+
+    assert pairs(3, 3) == [(1, 1), (2, 2), (3, 3)]
+    assert pairs(3, 4) == [(1, 2), (2, 3), (3, 4)]
+    assert pairs(4, 3) == [(2, 1), (3, 2), (4, 3)]
 
 
 @pytest.mark.parametrize("n", [12, 400])  # scored against the whole memory, and by gathering rows

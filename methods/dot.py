@@ -1,0 +1,118 @@
+"""DOT: the distillation gradient keeps more momentum than the labels'."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Dims, Float, Method, Paper, Progress, Recipe, Refusal, Seen
+from methods.functional import cross_entropy
+from methods.kd import kd_loss
+
+
+class TwoMomenta(torch.optim.Optimizer):
+    """SGD with a momentum of m - Δ for the labels' gradient and m + Δ for the distillation's. arXiv 2307.08436.
+
+    A parameter that only one of both reaches has the momentum m. Weight decay goes with the labels' gradient, or,
+    without one, with the distillation's from the second step on, as in the reference code.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float, delta: float
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "delta": delta})
+        self._held: dict[nn.Parameter, Tensor] = {}
+
+    def hold(self) -> None:
+        """Take the gradients that stand now as the distillation's, and make room for the labels'."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        self._held = {p: p.grad for p in params if p.grad is not None}
+        for p in params:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                self._move(p, self._held.get(p), p.grad, group)
+        self._held = {}
+
+    def _move(self, p: nn.Parameter, kd: Tensor | None, task: Tensor | None, group: Mapping[str, float]) -> None:
+        delta = group["delta"] if kd is not None and task is not None else 0.0
+        state, decay = self.state[p], group["weight_decay"]
+        if task is not None:
+            p_task = task.add(p, alpha=decay)
+            state["task"] = _momentum(state.get("task"), p_task, group["momentum"] - delta)
+        if kd is not None:
+            decays = task is None and "kd" in state
+            p_kd = kd.add(p, alpha=decay) if decays else kd
+            state["kd"] = _momentum(state.get("kd"), p_kd, group["momentum"] + delta)
+        for grad, name in ((task, "task"), (kd, "kd")):
+            if grad is not None:
+                p.add_(state[name], alpha=-group["lr"])
+
+
+def _momentum(buffer: Tensor | None, gradient: Tensor, momentum: float) -> Tensor:
+    return gradient.clone() if buffer is None else buffer.mul_(momentum).add_(gradient)
+
+
+class DOT(Method):
+    paper = Paper(
+        title="DOT: A Distillation-Oriented Trainer",
+        authors="Zhao, Cui, Song, Liang",
+        venue="ICCV",
+        year=2023,
+        url="https://arxiv.org/abs/2307.08436",
+        code="github.com/megvii-research/mdistiller @ a08d46f mdistiller/engine/dot.py",
+        licence="MIT",
+    )
+    space = {
+        "ce": Float(0.0, 1.0, tune=False),
+        "kd": Float(0.01, 20.0, log=True),
+        "tau": Float(1.0, 20.0, log=True),
+        "delta": Float(0.0, 0.1, tune=True),
+    }
+    recipes = {
+        "paper": Recipe(
+            values={"ce": 0.1, "kd": 0.9, "tau": 4.0, "delta": 0.075},
+            source="mdistiller @ a08d46f configs/cifar100/dot/*.yaml",
+            selection="best-epoch-on-test",
+            reported={
+                "cifar100/resnet32x4->resnet8x4": 75.12,
+                "cifar100/vgg13->vgg8": 73.77,
+                "cifar100/resnet32x4->ShuffleV2": 75.55,
+            },
+        ),
+    }
+    deviations = ("Distillation is by KD, as in the three published configurations.",)
+
+    def __init__(self, dims: Dims, *, ce: float, kd: float, tau: float, delta: float) -> None:
+        super().__init__(dims)
+        self.ce, self.kd, self.tau, self.delta = ce, kd, tau, delta
+
+    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+        return {
+            "ce": self.ce * cross_entropy(s.logits, y).mean(),
+            "kd": self.kd * kd_loss(s.logits, t.logits, tau=self.tau).mean(),
+        }
+
+    def optimizer(self, default: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        group = default.param_groups[0]
+        if type(default) is not torch.optim.SGD or group["nesterov"]:
+            raise Refusal("dot is SGD with two momenta; set protocol.optimizer: sgd and protocol.nesterov: false")
+        if not self.delta <= group["momentum"] < 1 - self.delta:
+            raise Refusal(
+                f"dot.delta is {self.delta:g}, and both {group['momentum']:g} - delta and {group['momentum']:g} + delta"
+                " (protocol.momentum) must lie within 0 and 1"
+            )
+        own = {key: group[key] for key in ("lr", "momentum", "weight_decay")}
+        return TwoMomenta(group["params"], **own, delta=self.delta)
+
+    def backward(self, terms: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+        assert isinstance(optimizer, TwoMomenta)
+        terms["kd"].backward(retain_graph=True)
+        optimizer.hold()
+        terms["ce"].backward()

@@ -1,0 +1,131 @@
+"""Logit-free feature distillation: the backbone learns from maps alone, the head from labels alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from methods.adapters import has_stages, match, stage_pairs
+from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Refusal, Seen, Text
+from methods.fitnet import fitnet_loss
+from methods.functional import cross_entropy
+
+
+def knowledge_quality(f: Tensor, y: Tensor, *, n: int) -> dict[str, Tensor]:
+    """Separation S, information I, efficiency E and Q = S + √(I·E) of a layer's features. arXiv 2511.14981.
+
+    f: [M, D] float, features of M samples; y: [M] int64, each class twice or more; n: training examples → [] each.
+    S: mean |cos| within a class (a sample with itself included) minus that between classes. I: (1 - mean smallest
+    |cos| within a class) · mean entropy of a class's normalised squared singular values, in logarithms to base 5.
+    E: twice the mean distance to the nearest other class over the mean norm, times (n/π)^(1/min(M, D)).
+    """
+    classes = y.unique().tolist()
+    if len(classes) < 2 or min(int((y == c).sum()) for c in classes) < 2:
+        raise Refusal("Q compares classes: it takes two or more, each with at least two samples")
+    cosine = torch.nn.functional.normalize(f)
+    cosine = (cosine @ cosine.T).abs()
+    distance = torch.cdist(f, f, compute_mode="donot_use_mm_for_euclid_dist")
+    within, smallest, entropies, nearest, norms, between = [], [], [], [], [], []
+    for c in classes:
+        own = y == c
+        block = cosine[own][:, own]
+        within.append(block.mean())
+        smallest.append(block.min())
+        between += [cosine[own][:, y == other].mean() for other in classes if other != c]
+        nearest.append(distance[own][:, ~own].min())
+        norms.append(f[own].norm(dim=1).mean())
+        entropies.append(_entropy(f[own] - f[own].mean(dim=0)))
+    separation = _mean(within) - _mean(between)
+    information = (1 - _mean(smallest)) * _mean(entropies) / math.log(5)
+    efficiency = 2 * _mean(nearest) / _mean(norms) * (n / math.pi) ** (1 / min(f.shape))
+    quality = separation + (information * efficiency).sqrt()
+    return {"separation": separation, "information": information, "efficiency": efficiency, "quality": quality}
+
+
+def _entropy(centred: Tensor) -> Tensor:
+    p = torch.linalg.svdvals(centred).square()
+    return torch.special.entr(p / p.sum()).sum() if p.sum() > 0 else p.sum()
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).mean()
+
+
+class LogitFree(Method):
+    paper = Paper(
+        title="Logit-Based Losses Limit the Effectiveness of Feature Knowledge Distillation",
+        authors="Cooper, Chen, Dwivedy, Gurari",
+        venue="arXiv",
+        year=2025,
+        url="https://arxiv.org/abs/2511.14981",
+        code="github.com/Thegolfingocto/KD_wo_CE @ 3abceed Scripts/FKD.py, TrainerUtils.py",
+        licence="-",
+    )
+    needs = Needs(taps=("feats", "tail"))
+    space = {
+        "ce": Float(0.0, 1.0, tune=False),  # of the head
+        "mse": Float(0.01, 100.0, log=True),
+        "layers": Text(r"deepest|auto|\d+(,\d+)*", "deepest, auto, or stages of the teacher such as '0,1,3'"),
+    }
+    recipes = {
+        "paper": Recipe(
+            values={"ce": 1.0, "mse": 1.0, "layers": "auto"},
+            source="KD_wo_CE @ 3abceed Scripts/FKD.py, configurations (weights 1 and 1)",
+            selection="unknown",
+        ),
+        "deepest": Recipe(
+            values={"ce": 1.0, "mse": 1.0, "layers": "deepest"},
+            source="the same, with the stages of both networks aligned at the deepest",
+            selection="unknown",
+        ),
+    }
+    deviations = (
+        "Layers are the networks' stages (the stem is 0), not every block and ReLU as in the reference code.",
+        "The paper trains by AdamW, to which the scale of the feature loss means nothing; by SGD it matters:"
+        " 'mse' is worth tuning.",
+        "BatchNorm layers behind the last distilled stage see every batch twice, whole and detached, and average both.",
+        "A partial last batch is used, which the reference code drops.",
+        "In Q, a sample's likeness with itself counts and entropies are to base 5, as in the reference code.",
+    )
+
+    def __init__(self, dims: Dims, *, ce: float, mse: float, layers: str) -> None:
+        super().__init__(dims)
+        self.ce, self.mse = ce, mse
+        self.pairs = _pairs(dims, layers)
+        s, t = dims.student.feats, dims.teacher.feats
+        self.projectors = nn.ModuleList(nn.Conv2d(s[i][0], t[j][0], 1, bias=False) for i, j in self.pairs)
+        self.facts["teacher stages"] = ",".join(str(j) for _, j in self.pairs)
+
+    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+        total = torch.zeros((), device=y.device)
+        for (i, j), projector in zip(self.pairs, self.projectors, strict=True):
+            fs, ft = match(s.feats[i], t.feats[j])
+            total = total + fitnet_loss(projector(fs), ft).mean()
+        last = self.pairs[-1][0]
+        head = s.tail(last, s.feats[last].detach())
+        return {"ce": self.ce * cross_entropy(head, y).mean(), "mse": self.mse * total / len(self.pairs)}
+
+    @classmethod
+    def check(cls, dims: Dims) -> None:
+        has_stages("logit_free", dims)
+        if int(dims.train_y.bincount(minlength=dims.n_classes).min()) < 2:
+            raise Refusal("logit_free chooses layers by Q, which takes two training samples or more of every class")
+
+
+def _pairs(dims: Dims, layers: str) -> list[tuple[int, int]]:
+    """Stages (student's, teacher's): the student's deepest, and as many of the teacher's, in order of depth."""
+    n_s, n_t = dims.student.n_stages, dims.teacher.n_stages
+    if layers == "deepest" or (layers == "auto" and dims.quality is None):  # no teacher yet: any will do to check
+        return stage_pairs(dims)
+    if layers == "auto" and dims.quality is not None:
+        q = dims.quality()
+        chosen = sorted(sorted(range(n_t + 1), key=lambda j: -q[j])[:n_s])
+    else:
+        chosen = [int(part) for part in layers.split(",")]
+    if chosen != sorted(set(chosen)) or chosen[-1] > n_t or len(chosen) > n_s:
+        raise Refusal(
+            f"logit_free.layers is {layers}; it takes at most {n_s} stages of the teacher, of 0 to {n_t}, each deeper"
+        )
+    return list(zip(range(n_s - len(chosen) + 1, n_s + 1), chosen, strict=True))

@@ -1,0 +1,38 @@
+"""Swapped logit distillation with one view of an image and one temperature."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from methods.base import Choice, Dims, Float, Method, Progress, Recipe, Seen
+from methods.functional import cross_entropy
+from methods.sld import SLD, sld_student, sld_teacher
+
+
+class SLDSingle(Method):
+    paper = SLD.paper
+    space = {
+        "ce": Float(0.0, 1.0, tune=False),
+        "kd": Float(0.01, 20.0, log=True),
+        "tau": Float(1.0, 20.0, log=True),
+        "switch": Float(0.0, 1.0, tune=False),  # share of all epochs after which the student teaches, too
+        "detach": Choice((False, True), tune=False),  # no gradient through the student's swapped logits
+    }
+    recipes = {
+        "paper": Recipe(
+            values={"ce": 0.1, "kd": 4.0, "tau": 4.0, "switch": 150 / 240, "detach": False},
+            source="Swapped-Logit-Distillation @ f035ede distillers/KD.py (its weight 4 is written into the code)",
+            selection="best-epoch-on-test",
+        ),
+    }
+    deviations = SLD.deviations[:2]
+
+    def __init__(self, dims: Dims, *, ce: float, kd: float, tau: float, switch: float, detach: bool) -> None:
+        super().__init__(dims)
+        self.ce, self.kd, self.tau, self.switch, self.detach = ce, kd, tau, switch, detach
+
+    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+        soft = sld_teacher(s.logits, t.logits, y, tau=self.tau)
+        if at.epoch > self.switch * at.epochs:
+            soft = soft + sld_student(s.logits, y, tau=self.tau, detach=self.detach)
+        return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "kd": self.kd * soft.mean()}
