@@ -93,7 +93,7 @@ def _method(value: object) -> object:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """{kd: {tau: 2}} as {kd.tau: 2}."""
-    out = {}
+    out: dict[str, Any] = {}
     for key, value in settings.items():
         out |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
     return out

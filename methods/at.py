@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -71,7 +72,7 @@ class AT(Method):
 
     def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
         stages = [at_loss(s.feats[i], t.feats[j], p=self.p).mean() for i, j in self.pairs]
-        return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "at": self.at * sum(stages)}
+        return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "at": self.at * torch.stack(stages).sum()}
 
     @classmethod
     def check(cls, dims: Dims) -> None:

@@ -37,7 +37,7 @@ class LSKDCTKD(CTKD):
             },
         ),
     }
-    deviations = LSKD.deviations + CTKD.deviations
+    deviations = LSKD.deviations + CTKD.deviations  # type: ignore[assignment]
 
     def soft(self, z: Tensor) -> Tensor:
         return standardise(z)

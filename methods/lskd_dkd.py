@@ -45,7 +45,7 @@ class LSKDDKD(DKD):
             },
         ),
     }
-    deviations = LSKD.deviations + DKD.deviations
+    deviations = LSKD.deviations + DKD.deviations  # type: ignore[assignment]
 
     def soft(self, z: Tensor) -> Tensor:
         return standardise(z)

@@ -37,7 +37,7 @@ class LSKDMLKD(MLKD):
             },
         ),
     }
-    deviations = LSKD.deviations + MLKD.deviations
+    deviations = LSKD.deviations + MLKD.deviations  # type: ignore[assignment]
 
     def soft(self, z: Tensor) -> Tensor:
         return standardise(z)

@@ -21,7 +21,7 @@ class LSKDSLD(SLD):
             selection="unknown",
         ),
     }
-    deviations = LSKD.deviations + SLD.deviations
+    deviations = LSKD.deviations + SLD.deviations  # type: ignore[assignment]
 
     def soft(self, z: Tensor) -> Tensor:
         return standardise(z)

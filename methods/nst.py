@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -67,7 +68,7 @@ class NST(Method):
 
     def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
         stages = [nst_loss(s.feats[i], t.feats[j]).mean() for i, j in self.pairs]
-        return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "nst": self.nst * sum(stages)}
+        return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "nst": self.nst * torch.stack(stages).sum()}
 
     @classmethod
     def check(cls, dims: Dims) -> None:

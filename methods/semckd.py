@@ -26,11 +26,11 @@ class Embedding(nn.Module):
 
 
 class Regressor(nn.Module):
-    """1x1 → 3x3 → 1x1 convolutions without bias, the first two with BN and ReLU, 2·C_s wide."""
+    """1x1 → 3x3 → 1x1 convolutions without bias, the first two with BN and ReLU, 2·C_t wide."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
-        mid = 2 * n_in
+        mid = 2 * n_out
         self.conv1, self.bn1 = nn.Conv2d(n_in, mid, 1, bias=False), BatchNorm(mid)
         self.conv2, self.bn2 = nn.Conv2d(mid, mid, 3, padding=1, bias=False), BatchNorm(mid)
         self.conv3 = nn.Conv2d(mid, n_out, 1, bias=False)

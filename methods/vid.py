@@ -88,6 +88,7 @@ class VID(Method):
     def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
         total = torch.zeros((), device=y.device)
         for (i, j), gaussian in zip(self.pairs, self.gaussians, strict=True):
+            assert isinstance(gaussian, Gaussian)
             fs, ft = match(s.feats[i], t.feats[j])
             total = total + vid_loss(gaussian(fs), ft, gaussian.rho).mean()
         return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "vid": self.vid * total}

@@ -76,7 +76,10 @@ class Network(nn.Module):
             preacts=tuple(None if p is None else _shape(p) for p in out.preacts),
             relu=self.relu,
             pooled=out.pooled.shape[1],
-            norms=tuple(norm and (norm.weight.detach().clone(), norm.bias.detach().clone()) for norm in self.norms()),
+            norms=tuple(
+                None if norm is None else (norm.weight.detach().clone(), norm.bias.detach().clone())
+                for norm in self.norms()
+            ),
         )
 
     @torch.no_grad()

@@ -34,7 +34,7 @@ from bench.protocol import digest
 from bench.seeds import seed
 from bench.suite import MethodSpec, Pair, Run, Suite
 from bench.teacher import Teacher
-from methods.base import Float, Int, Knob, Value
+from methods.base import Choice, Float, Int, Knob, Value
 
 METRIC = "validation/top1"  # of the last epoch, as the headline is
 RECIPE = "recipe"  # marks the trial of the paper's recipe, whatever number it has after a kill
@@ -101,6 +101,7 @@ def _distribution(knob: Knob) -> BaseDistribution:
         return FloatDistribution(knob.low, knob.high, log=knob.log)
     if isinstance(knob, Int):
         return IntDistribution(knob.low, knob.high, log=knob.log)
+    assert isinstance(knob, Choice)  # a Text is never tuned
     return CategoricalDistribution(knob.options)
 
 
