@@ -99,6 +99,16 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+def _rows(value: object) -> object:
+    """The list of rows, where `all` stands for every method that no other row names as it is."""
+    rows = [value] if isinstance(value, str) else value
+    if not isinstance(rows, list) or "all" not in rows:
+        return rows
+    named = {row.get("method") for row in map(_method, rows) if isinstance(row, dict)}
+    others = [name for name in methods.names() if name not in named]
+    return [row for entry in rows for row in (others if entry == "all" else [entry])]
+
+
 def _seeds(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 1:
@@ -116,7 +126,9 @@ class Suite(Strict):
     protocol: Protocol
     teacher: TeacherSpec = TeacherSpec()
     pairs: Annotated[list[Annotated[Pair, BeforeValidator(_pair)]], Field(min_length=1)]
-    methods: Annotated[list[Annotated[MethodSpec, BeforeValidator(_method)]], Field(min_length=1)]
+    methods: Annotated[
+        list[Annotated[MethodSpec, BeforeValidator(_method)]], BeforeValidator(_rows), Field(min_length=1)
+    ]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_seeds), Field(min_length=1)]
 
     @field_validator("seeds", "methods", "pairs")
