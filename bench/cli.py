@@ -25,6 +25,17 @@ app = typer.Typer(
 console = Console()
 ClickException = typer.BadParameter.__mro__[2]  # of the click that this typer uses, its own or the package
 
+
+def _plug(files: list[str] | None) -> list[str] | None:
+    """Methods from elsewhere join the registry before the suite that names them is read."""
+    if files:
+        import methods
+
+        for file in files:
+            methods.plug(file)
+    return files
+
+
 SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite's name (`kdbench list suites`) or the path of a YAML file.")
 ]
@@ -33,6 +44,9 @@ Seeds = Annotated[str | None, typer.Option(help="How many seeds ('5'), or which 
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the suite: --set protocol.epochs=10")]
 Results = Annotated[str | None, typer.Option(help="Folder of the results. [default: $KDBENCH_RESULTS or results]")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", help="A Python file that holds a method, for this call.", callback=_plug)
+]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
@@ -45,6 +59,7 @@ def _(context: typer.Context) -> None:
 @app.command()
 def run(
     suite: SuiteName = "digits",
+    plugin: Plugins = None,
     methods: Methods = None,
     seeds: Seeds = None,
     sets: Sets = None,
@@ -92,6 +107,7 @@ def run(
 @app.command()
 def tune(
     suite: SuiteName = "digits",
+    plugin: Plugins = None,
     methods: Methods = None,
     seeds: Seeds = None,
     trials: Annotated[int, typer.Option(min=1, help="Trials per method, the recipe included.")] = 20,
@@ -158,6 +174,7 @@ def train_teacher(
 @app.command()
 def check(
     suite: SuiteName = "digits",
+    plugin: Plugins = None,
     methods: Methods = None,
     seeds: Seeds = None,
     sets: Sets = None,
@@ -191,7 +208,9 @@ def check(
 
 @app.command("list")
 def list_(
-    what: Annotated[str, typer.Argument(metavar="methods|networks|datasets|suites")], as_json: Json = False
+    what: Annotated[str, typer.Argument(metavar="methods|networks|datasets|suites")],
+    plugin: Plugins = None,
+    as_json: Json = False,
 ) -> None:
     """What there is to choose from."""
     from bench import catalogue
@@ -218,6 +237,7 @@ def list_(
 def time(
     suite: SuiteName = "cifar100-mini",
     methods: Annotated[str, typer.Option(help="Students of the cohort, comma-separated.")] = "kd,kd,kd,kd",
+    plugin: Plugins = None,
     rounds: Annotated[int, typer.Option(min=3, help="Rounds; medians are printed.")] = 7,
     sets: Sets = None,
     device: Device = "auto",

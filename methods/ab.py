@@ -32,7 +32,8 @@ class AB(Method):
         code="github.com/HobbitLong/RepDistiller @ b84f547 distiller_zoo/AB.py",
         licence="BSD-2-Clause",
     )
-    needs = Needs(taps=("logits", "preacts"))
+    needs = Needs(teacher=False)
+    needs_before = Needs(taps=("preacts",))
     space = {
         "ce": Float(0.0, 1.0, tune=False),
         "ab": Float(0.01, 100.0, log=True),

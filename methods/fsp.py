@@ -38,7 +38,8 @@ class FSP(Method):
         code="github.com/HobbitLong/RepDistiller @ b84f547 distiller_zoo/FSP.py",
         licence="BSD-2-Clause",
     )
-    needs = Needs(taps=("logits", "feats"))
+    needs = Needs(teacher=False)
+    needs_before = Needs(taps=("feats",))
     space = {
         "ce": Float(0.0, 1.0, tune=False),
         "fsp": Float(0.01, 100.0, log=True),
