@@ -172,6 +172,50 @@ def train_teacher(
 
 
 @app.command()
+def layers(
+    suite: SuiteName = "digits",
+    sets: Sets = None,
+    results: Results = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """What each stage of the suite's teachers offers, and which stages `layers: auto` takes. Trains teachers alone."""
+    from bench import data as datasets
+    from bench import environment, layers, teacher
+    from bench.progress import Progress
+    from bench.report import layers as shown
+    from bench.run import check as fits
+    from bench.run import describe, resolved
+    from bench.suite import MethodSpec, results_folder
+    from methods.logit_free import best_stages
+
+    folder, on = results_folder(results), environment.device(device)
+    chosen = resolved(_suite(suite, None, None, sets), on)
+    chosen = chosen.model_copy(update={"methods": [MethodSpec(method="logit_free")]})  # the one that asks for Q
+    data = datasets.load(chosen.data, on)
+    for pair in chosen.pairs:
+        fits(chosen, pair, data)
+    made, progress = environment.environment(on), Progress(console, quiet=as_json)
+    known: dict[str, Any] = {}  # several pairs may share a teacher
+    for_machines = []
+    for pair in chosen.pairs:
+        protocol, seed = chosen.teacher_protocol(), chosen.teacher.seed
+        got = teacher.obtain(pair, data, describe(data), protocol, seed, folder, made, progress)
+        if got.fingerprint not in known:
+            known[got.fingerprint] = layers.rows(got.network, data)
+        rows, n = known[got.fingerprint], teacher.build(pair.student, data, init="dims").n_stages
+        stages = shown.stage_data(pair.name, rows, best_stages([row["quality"] for row in rows], n))
+        figure = shown.write(folder / chosen.name, stages, made)
+        for_machines.append({"pair": pair.name, "teacher": got.fingerprint, "figure": str(figure)})
+        for_machines[-1]["stages"] = stages.drop(columns="pair").to_dict("records")
+        if not as_json:
+            console.print(shown.rich(stages))
+            console.print(f"figure {_short(figure)}\n", highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(for_machines, indent=1))
+
+
+@app.command()
 def check(
     suite: SuiteName = "digits",
     plugin: Plugins = None,
@@ -236,17 +280,25 @@ def list_(
 @app.command()
 def time(
     suite: SuiteName = "cifar100-mini",
-    methods: Annotated[str, typer.Option(help="Students of the cohort, comma-separated.")] = "kd,kd,kd,kd",
+    methods: Annotated[
+        str, typer.Option(help="Students of the cohort, comma-separated; 'all' times every loss.")
+    ] = "kd,kd,kd,kd",
     plugin: Plugins = None,
     rounds: Annotated[int, typer.Option(min=3, help="Rounds; medians are printed.")] = 7,
     sets: Sets = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure the harness against a bare loop, a cohort against its parts, and what tracking costs."""
+    """Measure the harness against a bare loop, a cohort against its parts, and what tracking costs.
+
+    With `--methods all`: what every method's loss costs without the networks, over the student's own step.
+    """
     from bench import environment, timing
 
     on = environment.device(device)
+    if methods == "all":
+        _show_losses(_suite(suite, None, None, sets), rounds, on, as_json)
+        return
     figures = timing.measure(_suite(suite, None, None, sets), methods.split(","), rounds, on, console)
     if as_json:
         print(json.dumps(figures, indent=1))
@@ -254,6 +306,21 @@ def time(
     table = Table("figure", "value", box=None, header_style="bold")
     for name, value in figures.items():
         table.add_row(name, f"{value:.3f}" if isinstance(value, float) else str(value))
+    console.print(table)
+
+
+def _show_losses(suite: Suite, rounds: int, on: Any, as_json: bool) -> None:
+    import methods
+    from bench.timing_losses import measure_losses
+
+    rows = measure_losses(suite, methods.names(), rounds, on, console)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table("method", "views", "loss (ms)", "over the student's step", "", box=None, header_style="bold")
+    for row in sorted(rows, key=lambda row: row.get("over_student_step", 0.0)):
+        known = (f"{row['loss_ms']:.2f}", f"{row['over_student_step']:.2f}") if "loss_ms" in row else ("-", "-")
+        table.add_row(row["method"], str(row["views"]), *known, row["note"])
     console.print(table)
 
 

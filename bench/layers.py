@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.data import Data
+from bench.data import Data, Split
 from bench.evaluate import plain
 from bench.models.base import Network
 from bench.seeds import generator
-from methods.logit_free import knowledge_quality
+from methods.logit_free import add_products, quality_of_products
 
 SAMPLES = 5000  # of the training split, at most
 LARGEST = 262_144  # numbers of a map; larger ones are max-pooled
+ROOM = 200_000_000  # numbers of maps held at a time (0.8 GB); what does not fit takes another pass over the images
+BATCH = 100
+
+Slice = tuple[int, int, int]
+"""A stage, and the first and last (exclusive) of its flattened map's columns."""
 
 
 def rows(teacher: Network, data: Data) -> list[dict[str, float]]:
-    """Separation, information, efficiency and Q of the stem (stage 0) and every stage, on the training split."""
+    """Separation, information, efficiency and Q of the stem (stage 0) and every stage, on so many training images."""
     chosen = _sample(data.train.y)
-    features = _features(teacher, data, chosen)
-    y = data.train.y[chosen]
-    out = []
-    for stage, f in enumerate(features):
-        values = knowledge_quality(f, y, n=len(data.train))
-        out.append({"stage": float(stage), **{name: value.item() for name, value in values.items()}})
+    split = Split(data.train.x[chosen], data.train.y[chosen])
+    widths = [f.shape[1] for f in next(_maps(teacher, Split(split.x[:1], split.y[:1]), data))]
+    products, out = torch.empty(0), []
+    for slices in _passes(widths, max(1, ROOM // len(chosen))):
+        held = _features(teacher, split, data, slices)
+        for stage, first, last in slices:
+            if first == 0:
+                products = torch.zeros(len(chosen), len(chosen), dtype=torch.float64, device=split.y.device)
+            add_products(products, held.pop(0))
+            if last == widths[stage]:
+                values = quality_of_products(products, split.y, n=len(data.train), width=last)
+                row = {"stage": float(stage), "images": float(len(chosen))}
+                out.append(row | {name: value.item() for name, value in values.items()})
     return out
 
 
@@ -41,11 +55,39 @@ def _sample(y: Tensor) -> Tensor:
     return torch.cat(taken).sort().values
 
 
+def _passes(widths: list[int], room: int) -> list[list[Slice]]:
+    """All columns of all stages in order, cut into passes of at most `room` columns."""
+    out: list[list[Slice]] = [[]]
+    left = room
+    for stage, width in enumerate(widths):
+        first = 0
+        while first < width:
+            if left == 0:
+                out.append([])
+                left = room
+            last = min(width, first + left)
+            out[-1].append((stage, first, last))
+            left -= last - first
+            first = last
+    return out
+
+
+def _features(teacher: Network, split: Split, data: Data, slices: list[Slice]) -> list[Tensor]:
+    """[M, last - first] float32 of every slice."""
+    out = [torch.empty(len(split), last - first, device=split.y.device) for _, first, last in slices]
+    done = 0
+    for maps in _maps(teacher, split, data):
+        for to, (stage, first, last) in zip(out, slices, strict=True):
+            to[done : done + len(maps[stage])] = maps[stage][:, first:last]
+        done += len(maps[0])
+    return out
+
+
 @torch.no_grad()
-def _features(teacher: Network, data: Data, chosen: Tensor) -> list[Tensor]:
-    split = type(data.train)(data.train.x[chosen], data.train.y[chosen])
-    parts = [[_flat(f) for f in teacher(x).feats] for x in plain(split, data, 500)]
-    return [torch.cat(stage) for stage in zip(*parts, strict=True)]
+def _maps(teacher: Network, split: Split, data: Data) -> Iterator[list[Tensor]]:
+    """The flattened maps of stem and stages, batch by batch."""
+    for x in plain(split, data, BATCH):
+        yield [_flat(f) for f in teacher(x).feats]
 
 
 def _flat(f: Tensor) -> Tensor:

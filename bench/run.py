@@ -100,7 +100,7 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
         try:
             kind = methods.get(spec.method)
             kind.check(shapes)
-            _views_exist(kind)
+            _views_exist(kind, data)
             with drawing_from("check"):
                 method = kind(shapes, **kind.resolve(pair.name, spec.recipe, spec.set))
             method.optimizer(make_optimizer(suite.protocol, [nn.Parameter(torch.zeros(1))], suite.protocol.lr))
@@ -115,11 +115,13 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
         models.load_state(teachers.build(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser())
 
 
-def _views_exist(kind: type[Method]) -> None:
-    """Refuse a view that no augmentation draws."""
+def _views_exist(kind: type[Method], data: Data) -> None:
+    """Refuse a view that nothing draws, or that means nothing on this data."""
     for view in (view for needs in (kind.needs, kind.needs_before) if needs for view in needs.views):
-        if view not in VIEWS:
-            raise unknown("view of the images", view, VIEWS)
+        if view in VIEWS and view not in data.views:
+            raise Refusal(f"it needs the {view} view of an image, and data.{view} is false for {data.name}")
+        if view not in data.views:
+            raise unknown("view of the images", view, data.views)
 
 
 def _cohorts(runs: list[Run], where: Path, rerun: bool, outcome: Outcome) -> Iterator[list[Run]]:

@@ -43,19 +43,19 @@ def measure(suite: Suite, names: list[str], rounds: int, device: torch.device, c
     """The figures of `kdbench time`, by name. Times in milliseconds, memory in MB."""
     suite = resolved(suite, device)
     data = datasets.load(suite.data, device)
-    one, many = _cohort(suite, names[:1], data), _cohort(suite, names, data)
+    one, many = cohort_of(suite, names[:1], data), cohort_of(suite, names, data)
     laps = {
-        "bare": _bare(suite, data, names[0]),
+        "bare": bare(suite, data, names[0]),
         "harness": _harness(one),
         "cohort": _harness(many),
-        "student": _bare(suite, data, names[0], taught=False),
+        "student": bare(suite, data, names[0], taught=False),
         "teacher": _teacher(many),
     }
     times: dict[str, list[float]] = {name: [] for name in laps}
     for turn in range(rounds + 1):  # the first round warms up
         console.print(f"round {turn} of {rounds}", end="\r") if console.is_terminal else None
         for name, lap in laps.items():
-            took = _timed(lap, device) / STEPS
+            took = timed(lap, device) / STEPS
             if turn:
                 times[name].append(took)
     k = len(names)
@@ -76,12 +76,12 @@ def measure(suite: Suite, names: list[str], rounds: int, device: torch.device, c
     }
 
 
-def _cohort(suite: Suite, names: list[str], data: Data) -> Cohort:
+def cohort_of(suite: Suite, names: list[str], data: Data, recipe: str = "paper") -> Cohort:
     pair = suite.pairs[0]
     teacher = teachers.build(pair.teacher, data, init="timing").to(data.train.x.device).requires_grad_(False).eval()
     shapes = dims(pair, data, suite.protocol.batch_size)
     runs = [
-        Run.of(suite, pair, MethodSpec(method=name, label=f"{name}-{i}"), 0, describe(data), "")
+        Run.of(suite, pair, MethodSpec(method=name, recipe=recipe, label=f"{name}-{i}"), 0, describe(data), "")
         for i, name in enumerate(names)
     ]
     return Cohort(data, suite.protocol, teacher, [member_of(run, data, shapes) for run in runs], 0)
@@ -104,14 +104,14 @@ def _harness(cohort: Cohort) -> Lap:
     return lap
 
 
-def _bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
+def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
     """The least that learning needs: what a script of ten lines would do with the same networks and method."""
-    cohort = _cohort(suite, [name], data)
-    member, teacher = cohort.members[0], cohort.teacher
+    alone = cohort_of(suite, [name], data)
+    member, teacher = alone.members[0], alone.teacher
     assert teacher is not None
     network, method = member.network.train(), member.method.train()
     optimizer = make_optimizer(suite.protocol, [*network.parameters(), *method.parameters()], 1e-3)
-    x, y = _batch(cohort)
+    x, y = batch(alone)
     index = torch.arange(len(y), device=x.device)
     at = Progress(1, suite.protocol.epochs, member.stream.generator, index)
     taps, once = method.needs.taps, _forward(teacher, x)
@@ -130,7 +130,7 @@ def _bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
 
 
 def _teacher(cohort: Cohort) -> Lap:
-    x, teacher = _batch(cohort)[0], cohort.teacher
+    x, teacher = batch(cohort)[0], cohort.teacher
     assert teacher is not None
 
     def lap() -> None:
@@ -145,12 +145,12 @@ def _forward(network: Network, x: torch.Tensor) -> Any:
     return network(x)
 
 
-def _batch(cohort: Cohort) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(cohort: Cohort) -> tuple[torch.Tensor, torch.Tensor]:
     size = cohort.protocol.batch_size
     return cohort.view("weak", cohort.data.train.x[:size], generator("timing")), cohort.data.train.y[:size]
 
 
-def _timed(lap: Lap, device: torch.device) -> float:
+def timed(lap: Lap, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -207,14 +207,14 @@ def _peak_per_member(suite: Suite, names: list[str], data: Data, device: torch.d
         for n in counts:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            _harness(_cohort(suite, names[:n], data))()
+            _harness(cohort_of(suite, names[:n], data))()
             peaks.append(torch.cuda.max_memory_allocated() / 2**20)
     return (peaks[1] - peaks[0]) / max(1, counts[1] - counts[0])
 
 
 def _peak_of(suite: Suite, names: list[str]) -> float:
     """Peak resident memory of the steps alone: the peak of loading the data, which is higher, is forgotten first."""
-    lap = _harness(_cohort(suite, names, datasets.load(suite.data, torch.device("cpu"))))
+    lap = _harness(cohort_of(suite, names, datasets.load(suite.data, torch.device("cpu"))))
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:  # not Linux, or not allowed: the process's own peak

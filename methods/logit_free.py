@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from methods.adapters import has_stages, match, stage_pairs
 from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Refusal, Seen, Text
 from methods.fitnet import fitnet_loss
 from methods.functional import cross_entropy
+
+COLUMNS, ROWS = 4096, 1024  # of a product in double precision at a time
 
 
 def knowledge_quality(f: Tensor, y: Tensor, *, n: int) -> dict[str, Tensor]:
@@ -21,36 +24,68 @@ def knowledge_quality(f: Tensor, y: Tensor, *, n: int) -> dict[str, Tensor]:
     |cos| within a class) · mean entropy of a class's normalised squared singular values, in logarithms to base 5.
     E: twice the mean distance to the nearest other class over the mean norm, times (n/π)^(1/min(M, D)).
     """
-    classes = y.unique().tolist()
+    products = torch.zeros(len(f), len(f), dtype=torch.float64, device=f.device)
+    add_products(products, f)
+    return quality_of_products(products, y, n=n, width=f.shape[1])
+
+
+def add_products(products: Tensor, f: Tensor) -> None:
+    """Add f·fᵀ to products: [M, M] float64. f: [M, D] float, or some of its columns where D is too wide for memory."""
+    for part in f.split(COLUMNS, dim=1):
+        part = part.double()
+        for i in range(0, len(f), ROWS):  # the upper blocks; the lower ones are their mirror images
+            block = part[i : i + ROWS] @ part[i:].T
+            products[i : i + ROWS, i:] += block
+            products[i + ROWS :, i : i + ROWS] += block[:, ROWS:].T
+
+
+def quality_of_products(products: Tensor, y: Tensor, *, n: int, width: int) -> dict[str, Tensor]:
+    """`knowledge_quality` of features of which only f·fᵀ: [M, M] float64 and the width D are known: it takes no more.
+
+    Distances come from products, so double precision matters: with it, they are exact to 1e-7 of a sample's norm.
+    """
+    classes = y.unique()
     if len(classes) < 2 or min(int((y == c).sum()) for c in classes) < 2:
         raise Refusal("Q compares classes: it takes two or more, each with at least two samples")
-    cosine = torch.nn.functional.normalize(f)
-    cosine = (cosine @ cosine.T).abs()
-    distance = torch.cdist(f, f, compute_mode="donot_use_mm_for_euclid_dist")
-    within, smallest, entropies, nearest, norms, between = [], [], [], [], [], []
-    for c in classes:
+    if not products.isfinite().all():
+        raise Refusal("Q cannot be told of this teacher: not all numbers in its maps are finite")
+    squares = products.diagonal()
+    norms = squares.sqrt().clamp(min=1e-12)
+    share = (y[:, None] == classes).double()
+    share /= share.sum(dim=0)
+    within, smallest, entropies, nearest, between = [], [], [], [], []
+    for i, c in enumerate(classes):
         own = y == c
-        block = cosine[own][:, own]
-        within.append(block.mean())
-        smallest.append(block.min())
-        between += [cosine[own][:, y == other].mean() for other in classes if other != c]
-        nearest.append(distance[own][:, ~own].min())
-        norms.append(f[own].norm(dim=1).mean())
-        entropies.append(_entropy(f[own] - f[own].mean(dim=0)))
+        rows = products[own]
+        cosine = rows.abs() / (norms[own, None] * norms)
+        likeness = cosine.mean(dim=0) @ share  # to every class
+        within.append(likeness[i])
+        between.append((likeness.sum() - likeness[i]) / (len(classes) - 1))
+        smallest.append(cosine[:, own].min())
+        entropies.append(_entropy(rows[:, own]))
+        nearest.append((squares[own, None] + squares - 2 * rows)[:, ~own].min().clamp(min=0).sqrt())
     separation = _mean(within) - _mean(between)
     information = (1 - _mean(smallest)) * _mean(entropies) / math.log(5)
-    efficiency = 2 * _mean(nearest) / _mean(norms) * (n / math.pi) ** (1 / min(f.shape))
-    quality = separation + (information * efficiency).sqrt()
+    efficiency = 2 * _mean(nearest) / (norms @ share).mean() * (n / math.pi) ** (1 / min(len(y), width))
+    quality = separation + (information * efficiency).clamp(min=0).sqrt()
     return {"separation": separation, "information": information, "efficiency": efficiency, "quality": quality}
 
 
-def _entropy(centred: Tensor) -> Tensor:
-    p = torch.linalg.svdvals(centred).square()
+def _entropy(products: Tensor) -> Tensor:
+    """Entropy of the normalised squared singular values of centred samples, from the products of uncentred ones."""
+    centred = products - products.mean(dim=0) - products.mean(dim=1, keepdim=True) + products.mean()
+    p = torch.linalg.eigvalsh(centred)
+    p = p.where(p > 1e-12 * products.trace(), 0)  # what is left of a zero after rounding
     return torch.special.entr(p / p.sum()).sum() if p.sum() > 0 else p.sum()
 
 
 def _mean(values: list[Tensor]) -> Tensor:
     return torch.stack(values).mean()
+
+
+def best_stages(q: Sequence[float], n: int) -> list[int]:
+    """The n stages of highest Q, or all where there are fewer, in order of depth; q: of the stem and every stage."""
+    return sorted(sorted(range(len(q)), key=lambda j: -q[j])[:n])
 
 
 class LogitFree(Method):
@@ -120,8 +155,7 @@ def _pairs(dims: Dims, layers: str) -> list[tuple[int, int]]:
     if layers == "deepest" or (layers == "auto" and dims.quality is None):  # no teacher yet: any will do to check
         return stage_pairs(dims)
     if layers == "auto" and dims.quality is not None:
-        q = dims.quality()
-        chosen = sorted(sorted(range(n_t + 1), key=lambda j: -q[j])[:n_s])
+        chosen = best_stages(dims.quality(), n_s)
     else:
         chosen = [int(part) for part in layers.split(",")]
     if chosen != sorted(set(chosen)) or chosen[-1] > n_t or len(chosen) > n_s:

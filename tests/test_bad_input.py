@@ -117,6 +117,22 @@ def folder_of(*names: str) -> Change:
     return change
 
 
+def also(*changes: Change) -> Change:
+    def change(raw: dict[str, Any], folder: Path) -> None:
+        for one in changes:
+            one(raw, folder)
+
+    return change
+
+
+def plugin(source: str) -> Change:
+    def change(raw: dict[str, Any], folder: Path) -> list[str]:
+        (folder / "mine.py").write_text(source)
+        return ["--plugin", "mine.py"]
+
+    return change
+
+
 CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "misspelt key": (setting("protocol.epoch", 3), ("protocol.epoch", "did you mean 'epochs'")),
     "misspelt top key": (setting("sedes", 3), ("sedes", "did you mean 'seeds'")),
@@ -172,6 +188,42 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "image folder without images": (folder_of("train/a", "train/b", "test/a", "test/b"), ("image",)),
     "device not there": (typed("--device", "cuda:99"), ("cuda:99", "--device cpu")),
     "device misspelt": (typed("--device", "gpu"), ("gpu", "cuda")),
+    "fsp on unequal channels": (setting("methods", ["fsp"]), ("fsp", "same channels")),
+    "a network without the taps of reviewkd": (
+        also(setting("methods", ["reviewkd"]), setting("pairs", ["MobileNetV2 -> resnet8w4"])),
+        ("reviewkd", "before their ReLU"),
+    ),
+    "a network without the taps of ab": (
+        also(setting("methods", ["ab"]), setting("pairs", ["resnet8w8 -> MobileNetV2"])),
+        ("ab", "student shows none"),
+    ),
+    "semckd without a full batch": (
+        also(setting("methods", ["semckd"]), setting("protocol.batch_size", 100)),
+        ("semckd", "full batches", "90", "100"),
+    ),
+    "no strong view": (also(setting("methods", ["mlkd"]), setting("data.strong", False)), ("mlkd", "strong view")),
+    "no strong view for sld": (
+        also(setting("methods", ["sld"]), setting("data.strong", False)),
+        ("sld", "strong view"),
+    ),
+    "dot without sgd": (also(setting("methods", ["dot"]), setting("protocol.optimizer", "adamw")), ("dot", "sgd")),
+    "dot with a momentum too small": (also(setting("methods", ["dot"]), setting("protocol.momentum", 0.0)), ("dot",)),
+    "unknown layers": (setting("methods", [{"logit_free": {"layers": "best"}}]), ("logit_free.layers", "auto")),
+    "too many layers": (
+        setting("methods", [{"logit_free": {"layers": "0,1,2,3"}}]),
+        ("logit_free.layers", "at most 3"),
+    ),
+    "a sum of one method": (setting("methods", ["kd + kd"]), ("kd + kd", "twice")),
+    "a sum with a misspelt method": (setting("methods", ["crd + kdd"]), ("no method 'kdd'", "did you mean 'kd'")),
+    "a sum with an optimiser": (setting("methods", ["dot + crd"]), ("dot", "cannot be part of a sum")),
+    "a weight that is none": (setting("methods", ["crd + x*kd"]), ("x*kd", "0.5*kd")),
+    "no plug-in": (typed("--plugin", "mine.py"), ("mine.py", "no such Python file")),
+    "a plug-in without a method": (plugin("x = 1\n"), ("holds 0 methods",)),
+    "a plug-in with two methods": (
+        plugin("from methods.kd import KD\nclass A(KD): pass\nclass B(KD): pass\n"),
+        ("holds 2 methods",),
+    ),
+    "a plug-in that is no Python": (plugin("x ="), ("SyntaxError",)),
     "results not writable": (typed("--results", "/proc/results"), ("/proc/results", "--results")),
 }
 

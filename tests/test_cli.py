@@ -167,10 +167,12 @@ def test_a_student_is_taken_home(ran: Path, tmp_path: Path) -> None:
     record = records(ran)[0]
     for name in ("s.safetensors", "s.pth"):
         assert call("export", record.folder.name[:10], str(tmp_path / name), "--results", str(ran / "results")) == 0
-    network = student.load(tmp_path / "s.safetensors")
-    assert not network.training and network.arch == "resnet8w4"
+    taken = student.load(tmp_path / "s.safetensors")
+    network = taken.network
+    assert not taken.training and network.arch == "resnet8w4"
     x = torch.zeros(2, 1, 8, 8)
-    assert torch.equal(network(x).logits, student.load(record.folder / "student.safetensors")(x).logits)
+    assert torch.equal(taken(x), student.load(record.folder / "student.safetensors")(x))
+    assert torch.equal(taken(x), network(x).logits)
     state = torch.load(tmp_path / "s.pth", weights_only=True)["state_dict"]
     assert state.keys() == network.state_dict().keys()
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.data import parquet, sources, splits
+from bench.data.augment import VIEWS
 from bench.data.raw import Arrays, Raw
 from bench.data.spec import DataSpec, DigitsSpec, ImageFolderSpec, ParquetSpec, TorchvisionSpec
 from bench.errors import UserError
@@ -73,6 +74,11 @@ class Data:
     @property
     def flip(self) -> bool:
         return self.spec.flip
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views of its images that mean something."""
+        return VIEWS if self.spec.strong else tuple(view for view in VIEWS if view != "strong")
 
     @property
     def test(self) -> Split:

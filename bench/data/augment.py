@@ -25,11 +25,6 @@ FILL = (125, 123, 114)
 GREY = 121  # their mean
 
 
-def views(spec: object = None) -> tuple[str, ...]:
-    """The views that a data set offers; every image set offers all."""
-    return VIEWS
-
-
 @dataclass(frozen=True)
 class Params:
     """The numbers of one view of a batch, on the CPU. Fields that the view does not use are None.

@@ -32,6 +32,7 @@ class Common(BaseModel):
     split_seed: int = 0
     flip: bool = True  # may the views mirror an image?
     pad: int = Field(4, ge=0)  # zeros around an image before it is cropped at random, in pixels
+    strong: bool = True  # do the strong view's operations (colour, geometry, a grey square) leave the class as it is?
     size: int | None = Field(None, ge=1)  # images are scaled and centre-cropped to size × size; None: as they are
     mean: tuple[float, ...] | None = None  # per channel, of pixels in 0..1; None: known, or computed from train
     std: tuple[float, ...] | None = None

@@ -1,0 +1,132 @@
+"""What each stage of a teacher offers, as a table and a figure: `stage_data` is what both show."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from bench.report import build, page, style
+from bench.report import text as t
+from bench.report.figures import AXIS, GAP, LINE, _inches, _styled, _wrapped, rendered
+
+QUANTITIES = {"separation": "separation S", "information": "information I", "efficiency": "efficiency E"}
+HEADINGS = {**QUANTITIES, "quality": "Q = S + √(I·E)"}
+ROW = 0.22  # inches
+TAKEN, LEFT = style.HUES[1], style.GREY
+
+
+def stage_data(pair: str, rows: Sequence[Mapping[str, float]], chosen: Collection[int]) -> pd.DataFrame:
+    """One row per stage of the pair's teacher, stem first: pair, stage, name, images, the four quantities, chosen."""
+    data = pd.DataFrame(list(rows))[["stage", "images", *HEADINGS]].astype({"stage": int, "images": int})
+    data.insert(0, "pair", pair)
+    data.insert(2, "name", ["stem" if stage == 0 else str(stage) for stage in data["stage"]])
+    return data.assign(chosen=data["stage"].isin(list(chosen)))
+
+
+def rich(data: pd.DataFrame) -> Table:
+    """The pair's table for the terminal, the chosen stages bold and marked."""
+    title = Text(str(data["pair"].iloc[0]))
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made.add_column("stage")
+    for heading in (*QUANTITIES, "Q"):
+        made.add_column(heading, justify="right")
+    made.add_column("layers: auto", justify="center")
+    for row in data.to_dict("records"):
+        cells = [row["name"], *(t.number(row[key], 3) for key in HEADINGS), "●" if row["chosen"] else ""]
+        made.add_row(*cells, style="bold" if row["chosen"] else "")
+    return made
+
+
+def write(where: Path, data: pd.DataFrame, environment: Mapping[str, Any]) -> Path:
+    """The pair's figure as PNG and PDF in the suite's folder `where`; the path of the PNG."""
+    commit = f"Commit {page.commits(pd.DataFrame([environment]))}."
+    name = "layers-" + str(data["pair"].iloc[0]).replace("->", "__").replace("/", "-")  # torchvision/resnet18
+    files = {f"figures/{name}.{suffix}": content for suffix, content in rendered(stage_figure(data, commit)).items()}
+    build._place(where, files, stale=[])
+    return where / "figures" / f"{name}.png"
+
+
+def stage_figure(data: pd.DataFrame, commit: str = "") -> Figure:
+    """Four panels with a row per stage, the stem on top, drawn at final size; chosen stages filled, bold and shaded.
+
+    Texts are measured before anything is placed, as in `figures.dot_figure`.
+    """
+    width = style.PAGE
+    texts = _texts(data)
+    left = 3 * GAP + max(_inches(f"{name}m") for name in ("stage", *data["name"]))  # an m more: some are bold
+    rooms = {key: max(map(_inches, texts[key])) + 3 * GAP for key in HEADINGS}
+    axis = (width - left - sum(rooms.values())) / len(HEADINGS)
+    lines = _wrapped(_caption(data, commit), width - 2 * GAP)
+    foot = GAP + LINE * len(lines) + AXIS - LINE
+    body, head = ROW * len(data), LINE + 1.5 * GAP
+    height = foot + body + head
+    with _styled():
+        figure = Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        figure.text((left - GAP) / width, (height - GAP) / height, "stage", va="top", ha="right")
+        _shade(figure.add_axes((0, foot / height, 1, body / height)), data)
+        for key, heading in HEADINGS.items():
+            ax = figure.add_axes((left / width, foot / height, axis / width, body / height))
+            _panel(ax, data, key, texts[key])
+            figure.text(left / width, (height - GAP) / height, heading, va="top")
+            left += axis + rooms[key]
+        figure.axes[1].set_yticks(range(len(data)), data["name"])
+        for label, bold in zip(figure.axes[1].get_yticklabels(), data["chosen"], strict=True):
+            label.set_weight("bold" if bold else "normal")
+        small: dict[str, Any] = {"size": style.SIZE - 1, "color": style.GREY, "linespacing": 1.3}
+        figure.text(GAP / width, (GAP + LINE * len(lines)) / height, "\n".join(lines), va="top", **small)
+    return figure
+
+
+def _panel(ax: Axes, data: pd.DataFrame, key: str, texts: list[str]) -> None:
+    """A dot per stage, joined in order of depth, and its number on the right."""
+    values, places = data[key].tolist(), range(len(data))
+    ax.set_facecolor("none")
+    ax.set_ylim(len(data) - 0.5, -0.5)
+    ax.set_yticks([])
+    ax.tick_params(axis="y", pad=72 * GAP)
+    ax.margins(x=0.12)
+    ax.grid(axis="x")
+    ax.plot(values, places, color=LEFT, linewidth=0.8)
+    for y, value, text, chosen in zip(places, values, texts, data["chosen"], strict=True):
+        colour, face = (TAKEN, TAKEN) if chosen else (LEFT, "white")
+        ax.plot([value], [y], "o", markersize=4.5, color=colour, markerfacecolor=face, markeredgewidth=1)
+        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        weight = {"weight": "bold", "color": TAKEN} if chosen and key == "quality" else {}
+        ax.annotate(text, (1, y), (72 * GAP, 0), va="center_baseline", **at, **weight)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ax.spines["left"].set_visible(False)
+
+
+def _shade(ax: Axes, data: pd.DataFrame) -> None:
+    """A band behind every chosen stage, from edge to edge."""
+    ax.set_axis_off()
+    ax.set_ylim(len(data) - 0.5, -0.5)
+    for y, chosen in enumerate(data["chosen"]):
+        if chosen:
+            ax.axhspan(y - 0.46, y + 0.46, color=style.LIGHT, alpha=0.5, linewidth=0)
+
+
+def _texts(data: pd.DataFrame) -> dict[str, list[str]]:
+    """The numbers to two decimals, or to three where two stages' Q would read the same."""
+    places = 2 if data["quality"].round(2).is_unique else 3
+    return {key: [t.number(value, places) for value in data[key]] for key in HEADINGS}
+
+
+def _caption(data: pd.DataFrame, commit: str) -> str:
+    teacher, _, student = str(data["pair"].iloc[0]).partition("->")
+    images, n = t.counted(data["images"].iloc[0]), int(data["chosen"].sum())
+    return (
+        f"Stages of the teacher {teacher} by the geometry of their features of {images} training images. Filled, bold: "
+        f"{t.plural(n, 'stage')} of highest Q, which 'layers: auto' of logit_free takes for {student}. {commit}"
+    ).strip()
