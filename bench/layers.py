@@ -16,7 +16,7 @@ from methods.logit_free import add_products, quality_of_products
 
 SAMPLES = 5000  # of the training split, at most
 LARGEST = 262_144  # numbers of a map; larger ones are max-pooled
-ROOM = 200_000_000  # numbers of maps held at a time (0.8 GB); what does not fit takes another pass over the images
+ROOM = 250_000_000  # numbers of maps held at a time (1 GB); what does not fit takes another pass over the images
 BATCH = 100
 
 Slice = tuple[int, int, int]

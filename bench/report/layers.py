@@ -82,7 +82,7 @@ def stage_figure(data: pd.DataFrame, commit: str = "") -> Figure:
             left += axis + rooms[key]
         figure.axes[1].set_yticks(range(len(data)), data["name"])
         for label, bold in zip(figure.axes[1].get_yticklabels(), data["chosen"], strict=True):
-            label.set_weight("bold" if bold else "normal")
+            label.set_fontweight("bold" if bold else "normal")
         small: dict[str, Any] = {"size": style.SIZE - 1, "color": style.GREY, "linespacing": 1.3}
         figure.text(GAP / width, (GAP + LINE * len(lines)) / height, "\n".join(lines), va="top", **small)
     return figure
@@ -102,15 +102,26 @@ def _panel(ax: Axes, data: pd.DataFrame, key: str, texts: list[str]) -> None:
         colour, face = (TAKEN, TAKEN) if chosen else (LEFT, "white")
         ax.plot([value], [y], "o", markersize=4.5, color=colour, markerfacecolor=face, markeredgewidth=1)
         at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        weight = {"weight": "bold", "color": TAKEN} if chosen and key == "quality" else {}
+        weight: dict[str, Any] = {"weight": "bold", "color": TAKEN} if chosen and key == "quality" else {}
         ax.annotate(text, (1, y), (72 * GAP, 0), va="center_baseline", **at, **weight)
-    ax.xaxis.set_major_locator(MaxNLocator(3))
+    ticks, labels = _ticks(*ax.get_xlim())
+    ax.set_xticks(ticks, labels)
     ax.spines["left"].set_visible(False)
+
+
+def _ticks(low: float, high: float) -> tuple[list[float], list[str]]:
+    """The first and the last round number of an axis, and their texts: a panel this narrow has room for two."""
+    inside = [v for v in map(float, MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)) if low <= v <= high]
+    ticks = [inside[0], inside[-1]]
+    places = max(len(f"{v:.6g}".partition(".")[2]) for v in ticks)
+    return ticks, [t.number(v, places) for v in ticks]
 
 
 def _shade(ax: Axes, data: pd.DataFrame) -> None:
     """A band behind every chosen stage, from edge to edge."""
     ax.set_axis_off()
+    ax.set_xticks([])
+    ax.set_yticks([])
     ax.set_ylim(len(data) - 0.5, -0.5)
     for y, chosen in enumerate(data["chosen"]):
         if chosen:
@@ -127,6 +138,6 @@ def _caption(data: pd.DataFrame, commit: str) -> str:
     teacher, _, student = str(data["pair"].iloc[0]).partition("->")
     images, n = t.counted(data["images"].iloc[0]), int(data["chosen"].sum())
     return (
-        f"Stages of the teacher {teacher} by the geometry of their features of {images} training images. Filled, bold: "
-        f"{t.plural(n, 'stage')} of highest Q, which 'layers: auto' of logit_free takes for {student}. {commit}"
+        f"Geometry of the features of {images} training images in the stages of the teacher {teacher}. Filled, bold: "
+        f"the {t.plural(n, 'stage')} of highest Q, which 'layers: auto' of logit_free takes for {student}. {commit}"
     ).strip()
