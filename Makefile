@@ -7,7 +7,7 @@ RUN_FLAGS := $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench tune report ui time test test-all check format clean
+.PHONY: help setup bench tune report ui time test test-all check format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ check: setup ## ruff and mypy
 format: setup ## let ruff format the code
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+docs: setup ## write docs/methods.md from the code
+	$(BIN)/python -m bench.document
 
 clean: ## remove .venv and caches; results stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

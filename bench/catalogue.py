@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+import pkgutil
+import sys
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
+import torch
 import yaml
 
 import methods as registry
 from bench import models
 from bench import suite as suites
+from bench.models import Network
+from bench.seeds import drawing_from, generator
+from methods.base import Choice, Dims, Int, Knob, Method, Needs, Recipe, Refusal, Text, Value
+
+ARXIV = "https://arxiv.org/abs/"
 
 DATASETS = (
     (
@@ -26,24 +37,140 @@ DATASETS = (
 )
 
 
-def methods() -> list[dict[str, Any]]:
+STANDARD = ("resnet32x4", "resnet8x4")
+"""Teacher and student that costs are counted on: the pair of CIFAR-100 that most papers report."""
+
+
+def methods(names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """All that the methods declare, and what they cost on the standard pair. names: by default every method."""
+    return [_method(name, registry.get(name)) for name in (registry.names() if names is None else names)]
+
+
+def methods_brief() -> list[dict[str, Any]]:
+    """The columns that fit a terminal; builds no network."""
     rows = []
     for name in registry.names():
         m = registry.get(name)
+        sees, first = _sees(m.needs), _sees(m.needs_before) if m.needs_before else []
         rows.append(
             {
                 "method": name,
                 "year": m.paper.year or "",
                 "venue": m.paper.venue,
-                "sees": [*m.needs.taps, *(f"view {v}" for v in m.needs.views if v != "weak")]
-                if m.needs.teacher
-                else [],
+                "sees": sees + [f"{what} (before)" for what in first if what not in sees],
                 "tuned": [key for key, knob in m.space.items() if knob.tune],
                 "recipes": list(m.recipes),
-                "paper": m.paper.url,
+                "arXiv": m.paper.url.removeprefix(ARXIV) if m.paper.url.startswith(ARXIV) else "",
             }
         )
     return rows
+
+
+def built_in() -> tuple[str, ...]:
+    """Names of the methods that lie in this project's folder: no plug-ins."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(registry.__path__) if m.name not in registry.SHARED))
+
+
+def _method(name: str, m: type[Method]) -> dict[str, Any]:
+    about = inspect.getdoc(sys.modules.get(m.__module__)) or ""
+    paper, default = m.paper, m.recipes["paper"]
+    before = float(default.values.get("before", 0.0))
+    return {
+        "method": name,
+        "about": about.partition("\n")[0],
+        "title": paper.title,
+        "authors": paper.authors,
+        "year": paper.year or None,
+        "venue": paper.venue,
+        "paper": paper.url,
+        "code": paper.code,
+        "licence": paper.licence,
+        "teacher": m.needs.teacher,
+        "sees": _sees(m.needs),
+        "before": before,
+        "sees_before": _sees(m.needs_before or m.needs) if before else [],
+        **_cost(m),  # type: ignore[arg-type]  # a class is hashable
+        "defaults": dict(default.values),
+        "space": {key: {"range": _range(knob), "tuned": knob.tune} for key, knob in m.space.items()},
+        "recipes": [_recipe(key, recipe) for key, recipe in m.recipes.items()],
+        "deviations": list(m.deviations),
+    }
+
+
+def _sees(needs: Needs) -> list[str]:
+    """What a method must see, besides the labels and the student's logits on the weak view."""
+    views = [f"view {view}" for view in needs.views if view != "weak"]
+    others = ["index"] * needs.index + ["full batches"] * needs.full_batches
+    return [*(needs.taps if needs.teacher else ()), *views, *others]
+
+
+def _recipe(name: str, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "name": name,
+        "source": recipe.source,
+        "selection": recipe.selection,
+        "values": dict(recipe.values),
+        "pairs": {pair: dict(changes) for pair, changes in recipe.pairs.items()},
+        "results": len(recipe.reported),
+        "standard": recipe.reported.get(f"cifar100/{'->'.join(STANDARD)}"),
+        "reported": dict(recipe.reported),
+    }
+
+
+def plain(value: Value) -> str:
+    """A value as it is typed in a suite, numbers to four digits: 0.08333, 30000, true."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.4g}"
+    return str(value if isinstance(value, str) else int(value))
+
+
+def _range(knob: Knob) -> str:
+    if isinstance(knob, Text):
+        return knob.takes
+    if isinstance(knob, Choice):
+        return ", ".join(map(plain, knob.options))
+    kind = [word for word, holds in (("whole", isinstance(knob, Int)), ("log", knob.log)) if holds]
+    return " ".join([f"{plain(knob.low)}…{plain(knob.high)}", *kind])
+
+
+@cache
+def _networks() -> tuple[Network, Network, Dims]:
+    """Teacher and student of the standard pair, and what a method is sized by on CIFAR-100."""
+    with drawing_from("catalogue"):
+        teacher, student = (models.build(name, in_channels=3, size=32, n_classes=100) for name in STANDARD)
+    return teacher, student, Dims(student.dims(), teacher.dims(), 100, 64, torch.arange(50_000) % 100)
+
+
+@cache
+def _cost(m: type[Method]) -> dict[str, Any]:
+    """Parameters besides the student's, in training and at inference, or why the method refuses the standard pair."""
+    teacher, student, dims = _networks()
+    try:
+        m.check(dims)
+        with drawing_from("catalogue", m.name()):
+            method = m(dims, **m.resolve("->".join(STANDARD)))
+    except Refusal as refusal:
+        note = str(refusal).partition(";")[0]
+        return {"extra_parameters": None, "inference_parameters": None, "note": f"refuses the standard pair: {note}"}
+    return {
+        "extra_parameters": sum(p.numel() for p in method.parameters()),
+        "inference_parameters": _at_inference(method, student, teacher),
+        "note": "; ".join(f"{key} {value}" for key, value in method.facts.items()),
+    }
+
+
+def _at_inference(method: Method, student: Network, teacher: Network) -> int:
+    """Parameters of method and teacher that the deployed student's logits depend on."""
+    if type(method).predict is Method.predict:
+        return 0
+    from bench.student import Student
+
+    others = [*method.parameters(), *teacher.parameters()]
+    x = torch.rand(2, 3, 32, 32, generator=generator("catalogue", "images"))
+    used = torch.autograd.grad(Student(student, method, teacher).eval()(x).sum(), others, allow_unused=True)
+    return sum(p.numel() for p, gradient in zip(others, used, strict=True) if gradient is not None)
 
 
 def networks() -> list[dict[str, Any]]:

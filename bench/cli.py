@@ -260,7 +260,7 @@ def list_(
     from bench import catalogue
 
     kinds = {
-        "methods": catalogue.methods,
+        "methods": catalogue.methods if as_json else catalogue.methods_brief,
         "networks": catalogue.networks,
         "datasets": catalogue.datasets,
         "suites": catalogue.suites_,

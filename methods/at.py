@@ -28,7 +28,7 @@ class AT(Method):
         authors="Zagoruyko, Komodakis",
         venue="ICLR",
         year=2017,
-        url="https://arxiv.org/abs/arXiv 1612.03928",
+        url="https://arxiv.org/abs/1612.03928",
         code="github.com/HobbitLong/RepDistiller @ b84f547 distiller_zoo/AT.py",
         licence="BSD-2-Clause",
     )

@@ -23,6 +23,7 @@ RANK = {  # arrows run from a higher rank to a lower or the same one
     "bench.tune": 5,
     "bench.report": 5,
     "bench.catalogue": 5,
+    "bench.document": 5,
     "bench.teacher": 4,
     "bench.cohort": 4,
     "bench.layers": 4,

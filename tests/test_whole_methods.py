@@ -102,9 +102,11 @@ def test_the_lines_of_the_guide_run(tmp_path: Path, tiny: dict[str, Any], monkey
 
 
 def test_a_sum_is_the_sum_of_its_parts() -> None:
-    both = Scene("crd+kd", **{"kd.weight": 0.5, "crd.nce_k": 10**6})
+    changes: dict[str, Any] = {"kd.weight": 0.5, "crd.nce_k": 10**6}
+    both = Scene("crd+kd", **changes)
     crd, kd = Scene("crd", nce_k=10**6), Scene("kd")
-    for part in (both.method.parts["crd"], crd.method):  # type: ignore[index]
+    parts: list[Any] = [both.method.get_submodule("parts.crd"), crd.method]
+    for part in parts:
         with torch.no_grad():
             for tensor in [*part.parameters(), part.memory_s, part.memory_t]:
                 tensor.fill_(0.1)

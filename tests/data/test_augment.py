@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as tv
 
-from bench.data.augment import FILL, VIEWS, Params, apply, cut_out, draw, normalise, pixels, views
+from bench.data.augment import FILL, VIEWS, Params, apply, cut_out, draw, normalise, pixels
 from bench.errors import UserError
 from bench.seeds import generator
 
@@ -119,4 +119,3 @@ def test_what_is_refused() -> None:
         apply(images().float(), params("weak"), MEAN, STD)
     with pytest.raises(ValueError, match="needs a generator"):
         draw("weak", 4, 8, None, pad=1, flip=False)
-    assert set(views()) == set(VIEWS)

@@ -86,7 +86,7 @@ def dims_of(fs: list[Tensor], ft: list[Tensor], pooled: tuple[int, int] = (1, 1)
     for maps, width in ((fs, pooled[0]), (ft, pooled[1])):
         shapes = tuple((f.shape[1], f.shape[2], f.shape[3]) for f in [maps[0], *maps])
         nets.append(NetDims(shapes, shapes, (True,) * len(shapes), width))
-    return Dims(*nets, 10, len(fs[0]), torch.arange(20) % 10)
+    return Dims(nets[0], nets[1], 10, len(fs[0]), torch.arange(20) % 10)
 
 
 def seen(kind: type[Method], **taps: Tensor | tuple[Tensor, ...]) -> Seen:

@@ -231,7 +231,8 @@ def test_semckd() -> None:
     method = SemCKD(dims_of(fs, ft), **SemCKD.resolve(""))  # type: ignore[arg-type]
     parts: dict[str, nn.Module] = {f"query_{i}": m for i, m in enumerate(method.queries)}
     parts |= {f"key_{i}": m for i, m in enumerate(method.keys)}
-    parts |= {f"regressor{i}{j}": m for i, row in enumerate(method.regressors) for j, m in enumerate(row)}  # type: ignore[arg-type]
+    for i, row in enumerate(method.regressors):
+        parts |= {f"regressor{i}{j}": m for j, m in enumerate(row.children())}
     for name, module in parts.items():
         g.load(module, f"{name}.")
     loss = method.distance(tuple(fs), tuple(ft)).mean()
