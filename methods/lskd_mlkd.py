@@ -39,8 +39,8 @@ class LSKDMLKD(MLKD):
     }
     deviations: ClassVar[tuple[str, ...]] = (  # type: ignore[assignment]
         *LSKD.deviations,
-        "MLKD's reference code is followed (its form 'code'): masks scale whole terms, and at τ = 2 and 6 the strong term"
-        " takes the weak view's logits.",
+        "MLKD's reference code is followed (its form 'code'): masks scale whole terms, and at τ = 2 and 6 the strong"
+        " term takes the weak view's logits.",
     )
 
     def soft(self, z: Tensor) -> Tensor:
