@@ -64,8 +64,9 @@ def run_suite(
         ]
         outcome.fingerprints += [run.fingerprint for run in runs]
         _manifest(where, suite, outcome.fingerprints, teacher)
+        shapes = dims(pair, data, suite.protocol.batch_size, teacher.network)  # once: it holds what Q costs minutes for
         for todo in _cohorts(runs, where, rerun, outcome):
-            _train(todo, data, teacher, where, made, progress, follower, outcome)
+            _train(todo, data, shapes, teacher, where, made, progress, follower, outcome)
     return outcome
 
 
@@ -117,11 +118,10 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
 
 def _views_exist(kind: type[Method], data: Data) -> None:
     """Refuse a view that nothing draws, or that means nothing on this data."""
-    for view in (view for needs in (kind.needs, kind.needs_before) if needs for view in needs.views):
-        if view in VIEWS and view not in data.views:
+    for view in {*kind.needs.views, *(kind.needs_before.views if kind.needs_before else ())} - set(data.views):
+        if view in VIEWS:
             raise Refusal(f"it needs the {view} view of an image, and data.{view} is false for {data.name}")
-        if view not in data.views:
-            raise unknown("view of the images", view, data.views)
+        raise unknown("view of the images", view, data.views)
 
 
 def _cohorts(runs: list[Run], where: Path, rerun: bool, outcome: Outcome) -> Iterator[list[Run]]:
@@ -141,6 +141,7 @@ def _cohorts(runs: list[Run], where: Path, rerun: bool, outcome: Outcome) -> Ite
 def _train(
     runs: list[Run],
     data: Data,
+    shapes: Dims,
     teacher: Teacher,
     where: Path,
     made: dict[str, Any],
@@ -150,7 +151,6 @@ def _train(
 ) -> None:
     """One cohort: restore, train, evaluate, keep."""
     pair, seed, protocol = runs[0].pair, runs[0].seed, runs[0].protocol
-    shapes = dims(pair, data, protocol.batch_size, teacher.network)
     keepers = []
     for run in runs:
         record, member = Record(where / "runs" / run.fingerprint), member_of(run, data, shapes)

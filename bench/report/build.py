@@ -62,7 +62,7 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None)
     files["table.csv"] = table.csv(rows).encode()
     data, missing = specs[0].get("data") or manifest["suite"].get("data") or {}, len(wanted) - len(records)
     files["report.md"] = page.page(runs, rows, sentence, name, manifest["suite"], data, missing).encode()
-    _place(where, files, stale=[f"figures/{'top1' if name == 'difference' else 'difference'}.{s}" for s in SUFFIXES])
+    put(where, files, stale=[f"figures/{'top1' if name == 'difference' else 'difference'}.{s}" for s in SUFFIXES])
     png, pdf = (where / "figures" / f"{name}.{suffix}" for suffix in SUFFIXES)
     return Report(sentence, table.rich(rows), where / "report.md", where / "table.csv", png, pdf, runs, rows)
 
@@ -129,7 +129,7 @@ def _something_finished(runs: pd.DataFrame, suite: str) -> None:
     raise UserError(f"no finished run of '{suite}' to report ({counts}{first}); run `kdbench run {suite}`")
 
 
-def _place(where: Path, files: dict[str, bytes], stale: list[str]) -> None:
+def put(where: Path, files: dict[str, bytes], stale: list[str]) -> None:
     """Write all files under other names first, then rename them: a reader sees each old or new, never in between."""
     partials = {name: where / f"{name}.{os.getpid()}.partial" for name in files}
     try:

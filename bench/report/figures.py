@@ -82,13 +82,13 @@ def dot_figure(data: pd.DataFrame, axis: str, caption: str, width: float, zero: 
     panels = [part for _, part in data.groupby("pair", sort=False)]
     counts = [part["label"].nunique() for part in panels]
     texts = [_numbers(part, zero) if width > style.COLUMN else {} for part in panels]
-    left = 2 * GAP + max(_inches(line) for label in data["label"].unique() for line in _name(label).split("\n"))
-    right = 2 * GAP + max([_inches(text) for part in texts for text in part.values()] or [_inches(zero or "") / 2])
-    lines = _wrapped(caption.strip(), width - 2 * GAP)
+    left = 2 * GAP + max(inches(line) for label in data["label"].unique() for line in _name(label).split("\n"))
+    right = 2 * GAP + max([inches(text) for part in texts for text in part.values()] or [inches(zero or "") / 2])
+    lines = wrapped(caption.strip(), width - 2 * GAP)
     foot = 2 * GAP + LINE * len(lines) + AXIS
     above = (LINE + GAP / 2) * ((zero is not None) + (len(panels) > 1)) + GAP
     height = foot + sum(above + ROW * count for count in counts) + 2 * GAP * (len(panels) - 1)
-    with _styled():
+    with styled():
         figure, top = Figure(figsize=(width, height)), height
         FigureCanvasAgg(figure)
         for part, count, text in zip(panels, counts, texts, strict=True):
@@ -102,7 +102,7 @@ def dot_figure(data: pd.DataFrame, axis: str, caption: str, width: float, zero: 
                 figure.text(GAP / width, (top - GAP) / height, title, weight="bold", va="top")
             top = bottom - 2 * GAP
         middle = left + (width - left - right) / 2
-        reach = _inches(axis) / 2 + GAP
+        reach = inches(axis) / 2 + GAP
         middle = min(max(middle, reach), width - reach)
         figure.text(middle / width, (foot - AXIS) / height, axis, ha="center", va="bottom")
         small: dict[str, Any] = {"size": style.SIZE - 1, "color": style.GREY}
@@ -161,18 +161,18 @@ def _name(label: str) -> str:
     return f"{first}\n{textwrap.shorten(bracket + rest.replace(',', ', '), 26, placeholder='…)')}"
 
 
-def _inches(text: str, size: float = style.SIZE) -> float:
+def inches(text: str, size: float = style.SIZE) -> float:
     """How wide a text is on paper."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
     return float(width) / 72
 
 
-def _wrapped(text: str, width: float) -> list[str]:
+def wrapped(text: str, width: float) -> list[str]:
     """The text in lines of at most `width` inches."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _inches(longer, style.SIZE - 1) > width:
+        if lines[-1] and inches(longer, style.SIZE - 1) > width:
             lines.append(word)
         else:
             lines[-1] = longer
@@ -180,7 +180,7 @@ def _wrapped(text: str, width: float) -> list[str]:
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def styled() -> Iterator[None]:
     with matplotlib.rc_context(style.RC):
         yield
 
@@ -188,7 +188,7 @@ def _styled() -> Iterator[None]:
 def rendered(figure: Figure) -> dict[str, bytes]:
     """The figure as files, by suffix: PNG at 300 dpi, PDF with embedded fonts; the same figure gives the same bytes."""
     out = {}
-    with _styled():
+    with styled():
         for suffix, unsaid in (("png", ("Software",)), ("pdf", ("CreationDate", "Producer", "Creator"))):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix, metadata=dict.fromkeys(unsaid))

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from bench.report import build, page, style
 from bench.report import text as t
-from bench.report.figures import AXIS, GAP, LINE, _inches, _styled, _wrapped, rendered
+from bench.report.figures import AXIS, GAP, LINE, inches, rendered, styled, wrapped
 
 QUANTITIES = {"separation": "separation S", "information": "information I", "efficiency": "efficiency E"}
 HEADINGS = {**QUANTITIES, "quality": "Q = S + √(I·E)"}
@@ -52,7 +52,7 @@ def write(where: Path, data: pd.DataFrame, environment: Mapping[str, Any]) -> Pa
     commit = f"Commit {page.commits(pd.DataFrame([environment]))}."
     name = "layers-" + str(data["pair"].iloc[0]).replace("->", "__").replace("/", "-")  # torchvision/resnet18
     files = {f"figures/{name}.{suffix}": content for suffix, content in rendered(stage_figure(data, commit)).items()}
-    build._place(where, files, stale=[])
+    build.put(where, files, stale=[])
     return where / "figures" / f"{name}.png"
 
 
@@ -63,14 +63,14 @@ def stage_figure(data: pd.DataFrame, commit: str = "") -> Figure:
     """
     width = style.PAGE
     texts = _texts(data)
-    left = 3 * GAP + max(_inches(f"{name}m") for name in ("stage", *data["name"]))  # an m more: some are bold
-    rooms = {key: max(map(_inches, texts[key])) + 3 * GAP for key in HEADINGS}
+    left = 3 * GAP + max(inches(f"{name}m") for name in ("stage", *data["name"]))  # an m more: some are bold
+    rooms = {key: max(map(inches, texts[key])) + 3 * GAP for key in HEADINGS}
     axis = (width - left - sum(rooms.values())) / len(HEADINGS)
-    lines = _wrapped(_caption(data, commit), width - 2 * GAP)
+    lines = wrapped(_caption(data, commit), width - 2 * GAP)
     foot = GAP + LINE * len(lines) + AXIS - LINE
     body, head = ROW * len(data), LINE + 1.5 * GAP
     height = foot + body + head
-    with _styled():
+    with styled():
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         figure.text((left - GAP) / width, (height - GAP) / height, "stage", va="top", ha="right")

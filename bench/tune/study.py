@@ -34,7 +34,7 @@ from bench.protocol import digest
 from bench.seeds import seed
 from bench.suite import MethodSpec, Pair, Run, Suite
 from bench.teacher import Teacher
-from methods.base import Choice, Float, Int, Knob, Value
+from methods.base import Choice, Dims, Float, Int, Knob, Value
 
 METRIC = "validation/top1"  # of the last epoch, as the headline is
 RECIPE = "recipe"  # marks the trial of the paper's recipe, whatever number it has after a kill
@@ -80,11 +80,12 @@ def tune(
         teacher = teachers.obtain(
             pair, data, described, suite.teacher_protocol(), suite.teacher.seed, results, made, progress
         )
+        shapes = runs.dims(pair, data, suite.protocol.batch_size, teacher.network)
         for spec in suite.methods:
             if space := space_of(methods.get(spec.method).space):
                 start = time.monotonic()
                 study = _study(storage, suite, pair, spec, space, described, teacher, batch, search_seed)
-                _run(study, suite, pair, spec, space, data, teacher, trials, batch, search_seed, progress)
+                _run(study, suite, pair, spec, space, data, shapes, teacher, trials, batch, search_seed, progress)
                 out.append(_write(study, suite, pair, spec, results, made, time.monotonic() - start))
             else:
                 progress.console.print(f"{spec.title} has nothing to tune", highlight=False)
@@ -175,6 +176,7 @@ def _run(
     spec: MethodSpec,
     space: dict[str, BaseDistribution],
     data: Data,
+    shapes: Dims,
     teacher: Teacher,
     trials: int,
     batch: int,
@@ -184,7 +186,7 @@ def _run(
     recipe = methods.get(spec.method).resolve(pair.name, spec.recipe, spec.set)
     while (told := len(_told(study))) < trials:
         asked = _ask(study, space, recipe, min(batch, trials - told), study.study_name, search_seed)
-        cohort = _cohort(suite, pair, spec, asked, data, teacher)
+        cohort = _cohort(suite, pair, spec, asked, data, shapes, teacher)
         with progress.cohort(f"{pair.name} {spec.title} trials {told + 1}-{told + len(asked)}", cohort) as watch:
             cohort.train(watch.epoch, watch.step)
         teacher.verify()
@@ -207,9 +209,11 @@ def _told(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     ]
 
 
-def _cohort(suite: Suite, pair: Pair, spec: MethodSpec, asked: list[Trial], data: Data, teacher: Teacher) -> Cohort:
+def _cohort(
+    suite: Suite, pair: Pair, spec: MethodSpec, asked: list[Trial], data: Data, shapes: Dims, teacher: Teacher
+) -> Cohort:
     """The trials as students of seed 0: they differ in their hyper-parameters and in nothing else."""
-    shapes, described = runs.dims(pair, data, suite.protocol.batch_size), runs.describe(data)
+    described = runs.describe(data)
     members = []
     for trial in asked:
         settings = spec.model_copy(update={"label": f"trial-{trial.number}", "set": {**spec.set, **trial.params}})

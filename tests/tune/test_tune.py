@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
+from safetensors.torch import load_file
 
 from bench.cohort import Cohort
 from bench.data import Data
@@ -18,6 +19,7 @@ from bench.errors import UserError
 from bench.progress import Progress
 from bench.suite import validate
 from bench.tune import Tuned, tune
+from methods import ofd
 from tests.test_cli import call
 
 
@@ -43,6 +45,25 @@ def test_a_study_begins_with_the_recipe_and_leaves_its_best(tmp_path: Path, tiny
     assert content["budget"] == {"trials": 4, "failed": 0, "epochs": 3} and content["rule"] == "best_trial"
     again = tuned(tiny, tmp_path)
     assert len(trials_of(tmp_path)) == 4 and again[0].values == got.values
+
+
+def test_methods_read_the_trained_teacher(
+    tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a method takes from the teacher at its construction (ofd: BatchNorm) is the trained teacher's."""
+    built: list[tuple[torch.Tensor, torch.Tensor]] = []
+    real = ofd.margin
+
+    def margin(weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        built.append((weight, bias))
+        return real(weight, bias)
+
+    monkeypatch.setattr(ofd, "margin", margin)
+    tuned({**tiny, "methods": ["ofd"]}, tmp_path, trials=1, batch=1)
+    state = load_file(next(tmp_path.glob("teachers/*/teacher.safetensors")))
+    weight, bias = built[-1]
+    norms = [name.removesuffix(".weight") for name in state if name.startswith("layer") and name.endswith("bn2.weight")]
+    assert any(torch.equal(state[f"{n}.weight"], weight) and torch.equal(state[f"{n}.bias"], bias) for n in norms)
 
 
 def test_the_test_split_stays_closed(tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
