@@ -161,7 +161,8 @@ def rich(table: pd.DataFrame) -> list[Table]:
         made = Table(title=Text(str(pair)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for key in chosen:
             heading, name = Text(cells[key][0].replace(" [95 % CI]", "")), key == "label"
-            made.add_column(heading, justify="left" if name else "right", no_wrap=not name)
+            wide = key in ("difference", "to_kd")  # in a narrow terminal these take two lines, and names stay whole
+            made.add_column(heading, justify="left" if name else "right", no_wrap=not wide)
         for i, near in enumerate(rows["with_best"]):
             made.add_row(*(Text(cells[key][1][i]) for key in chosen), style="bold" if near else "")
         bold = "; bold: not told from the best" if rows["with_best"].any() else ""
