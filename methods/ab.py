@@ -18,8 +18,8 @@ def ab_loss(fs: Tensor, ft: Tensor, *, margin: float) -> Tensor:
 
     fs, ft: [B, D, H, W] float, before the ReLU → [B].
     """
-    off, on = (fs + margin).clamp(min=0), (fs - margin).clamp(max=0)
-    return torch.where(ft > 0, on, off).square().flatten(1).sum(dim=1)
+    away = torch.where(ft > 0, -fs, fs)  # how far on the wrong side
+    return (away + margin).relu().square().flatten(1).sum(dim=1)
 
 
 class AB(Method):

@@ -18,17 +18,18 @@ def hcl(fs: Tensor, ft: Tensor) -> Tensor:
 
     fs, ft: [B, D, H, W] float → [B]. A level below H weighs half of the one before it; the weights sum to 1.
     """
-    total, weights, weight = _mse(fs, ft), 1.0, 1.0
+    difference = fs - ft  # pooled once for both: pooling is linear
+    total, weights, weight = _mean_square(difference), 1.0, 1.0
     for level in (4, 2, 1):
         if level < fs.shape[2]:
             weight /= 2
-            total = total + weight * _mse(F.adaptive_avg_pool2d(fs, level), F.adaptive_avg_pool2d(ft, level))
+            total = total + weight * _mean_square(F.adaptive_avg_pool2d(difference, level))
             weights += weight
     return total / weights
 
 
-def _mse(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).square().flatten(1).mean(dim=1)
+def _mean_square(difference: Tensor) -> Tensor:
+    return difference.square().flatten(1).mean(dim=1)
 
 
 class Fusion(nn.Module):

@@ -18,8 +18,9 @@ def vid_loss(mu: Tensor, ft: Tensor, rho: Tensor, *, eps: float = 1e-5) -> Tenso
 
     mu, ft: [B, D, H, W] float; rho: [D], with σ² = log(1 + exp ρ) + eps the variance of a channel → [B] nats.
     """
-    variance = (F.softplus(rho) + eps)[:, None, None]
-    return 0.5 * ((mu - ft).square() / variance + variance.log()).flatten(1).mean(dim=1)
+    variance = F.softplus(rho) + eps
+    distance = (mu - ft).square().mean(dim=(2, 3))  # before the variance, which is the same all over a channel
+    return 0.5 * (distance / variance + variance.log()).mean(dim=1)
 
 
 class Gaussian(nn.Module):
