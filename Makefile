@@ -1,17 +1,20 @@
 # kdbench. Every target sets up what it needs in .venv; `make bench` and `make test` are all a newcomer types.
 PYTHON ?= python3
 SUITE ?= digits
+PORT ?= 8080
 BIN := .venv/bin
 RUN_FLAGS := $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS)) \
-	$(if $(DEVICE),--device $(DEVICE)) $(if $(RERUN),--rerun)
+	$(if $(DEVICE),--device $(DEVICE))
+BENCH_FLAGS := $(if $(RERUN),--rerun) $(if $(TUNED),--tuned $(if $(filter both,$(TUNED)),both,only))
+TUNE_FLAGS := $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--name $(NAME))
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench tune report ui time test test-all check format docs clean
+.PHONY: help setup bench tune report ui dashboard time test test-all check format docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu RERUN=1 TRIALS=20"
+	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu RERUN=1 TRIALS=24 TUNED=1"
 
 setup: .venv/.ready ## make .venv and install everything into it
 
@@ -22,16 +25,20 @@ setup: .venv/.ready ## make .venv and install everything into it
 	@touch $@
 
 bench: setup ## run a suite: train, log to MLflow, report
-	$(BIN)/python -m bench run $(SUITE) $(RUN_FLAGS)
+	$(BIN)/python -m bench run $(SUITE) $(RUN_FLAGS) $(BENCH_FLAGS)
 
 tune: setup ## find loss weights on the validation split
-	$(BIN)/python -m bench tune $(SUITE) $(RUN_FLAGS) $(if $(TRIALS),--trials $(TRIALS))
+	$(BIN)/python -m bench tune $(SUITE) $(RUN_FLAGS) $(TUNE_FLAGS)
 
 report: setup ## table, figures and answer from what has been run
 	$(BIN)/python -m bench report $(SUITE) $(if $(RESULTS),--results $(RESULTS))
 
 ui: setup ## MLflow's side-by-side comparison on 127.0.0.1
 	$(BIN)/python -m bench ui $(if $(RESULTS),--results $(RESULTS))
+
+dashboard: setup ## optuna-dashboard on the studies, on 127.0.0.1
+	@$(BIN)/python -c 'import optuna_dashboard' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[dashboard]'
+	$(BIN)/optuna-dashboard --host 127.0.0.1 --port $(PORT) sqlite:///$(abspath $(or $(RESULTS),results))/optuna.db
 
 time: setup ## what the harness costs against a bare loop
 	$(BIN)/python -m bench time $(SUITE)

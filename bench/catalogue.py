@@ -17,7 +17,7 @@ from bench import models
 from bench import suite as suites
 from bench.models import Network
 from bench.seeds import drawing_from, generator
-from methods.base import Choice, Dims, Int, Knob, Method, Needs, Recipe, Refusal, Text, Value
+from methods.base import Dims, Method, Needs, Recipe, Refusal
 
 ARXIV = "https://arxiv.org/abs/"
 
@@ -91,7 +91,7 @@ def _method(name: str, m: type[Method]) -> dict[str, Any]:
         "sees_before": _sees(m.needs_before or m.needs) if before else [],
         **_cost(m),  # type: ignore[arg-type]  # a class is hashable
         "defaults": dict(default.values),
-        "space": {key: {"range": _range(knob), "tuned": knob.tune} for key, knob in m.space.items()},
+        "space": {key: {"range": str(knob), "tuned": knob.tune} for key, knob in m.space.items()},
         "recipes": [_recipe(key, recipe) for key, recipe in m.recipes.items()],
         "deviations": list(m.deviations),
     }
@@ -115,24 +115,6 @@ def _recipe(name: str, recipe: Recipe) -> dict[str, Any]:
         "standard": recipe.reported.get(f"cifar100/{'->'.join(STANDARD)}"),
         "reported": dict(recipe.reported),
     }
-
-
-def plain(value: Value) -> str:
-    """A value as it is typed in a suite, numbers to four digits: 0.08333, 30000, true."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.4g}"
-    return str(value if isinstance(value, str) else int(value))
-
-
-def _range(knob: Knob) -> str:
-    if isinstance(knob, Text):
-        return knob.takes
-    if isinstance(knob, Choice):
-        return ", ".join(map(plain, knob.options))
-    kind = [word for word, holds in (("whole", isinstance(knob, Int)), ("log", knob.log)) if holds]
-    return " ".join([f"{plain(knob.low)}…{plain(knob.high)}", *kind])
 
 
 @cache

@@ -16,6 +16,7 @@ from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from bench.suite import Suite
+    from tracking.mirror import Mirror
 
 app = typer.Typer(
     help="A fair, paired, tracked benchmark of knowledge-distillation methods.",
@@ -65,26 +66,25 @@ def run(
     sets: Sets = None,
     results: Results = None,
     device: Device = "auto",
+    tuned: Annotated[
+        str | None, typer.Option(help="'only': with the values that kdbench tune found; 'both': beside the recipes.")
+    ] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Train finished runs anew.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
 ) -> None:
     """Train what the suite still lacks, log it, and report the comparison."""
     from bench import environment, report
+    from bench import tuned as values
     from bench.progress import Progress
     from bench.run import run_suite
     from bench.suite import results_folder
-    from tracking import location
-    from tracking.mirror import Mirror
-    from tracking.store import Store
 
     chosen = _suite(suite, methods, seeds, sets)
+    if tuned:
+        chosen = values.rows(chosen, tuned)
     folder, on = results_folder(results), environment.device(device)
-    uri = location.check(location.default_uri(folder))
-    mirror = Mirror(lambda: Store(uri, folder), location.experiment_name(chosen.name))
-    try:
+    with _mirror(folder) as mirror:
         outcome = run_suite(chosen, folder, device=on, rerun=rerun, progress=Progress(console, quiet), follower=mirror)
-    finally:
-        mirror.close()
     for trouble in outcome.troubles:
         console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
     done = report.write(folder, chosen.name)
@@ -93,13 +93,7 @@ def run(
         console.print(
             f"{outcome.trained} runs trained, {outcome.skipped} were finished already (--rerun trains them anew)"
         )
-    if pending := mirror.pending():
-        console.print(
-            f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver: kdbench sync",
-            highlight=False,
-        )
-    else:
-        console.print("MLflow holds every run; see them side by side with: make ui   (kdbench ui)", highlight=False)
+    _undelivered(mirror)
     if outcome.troubles:
         raise SystemExit(1)
 
@@ -110,11 +104,19 @@ def tune(
     plugin: Plugins = None,
     methods: Methods = None,
     seeds: Seeds = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials per method, the recipe included.")] = 20,
-    batch: Annotated[int, typer.Option(min=1, help="Trials that train in lockstep.")] = 4,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the search; the students train with the first of --seeds.")
-    ] = 0,
+    trials: Annotated[int | None, typer.Option(help="Trials per method, the recipe included. [default: 24]")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Trials that train in lockstep; 1: one after the other. [default: 8]")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, random, grid, cmaes or gp. [default: tpe]")] = None,
+    pruner: Annotated[str | None, typer.Option(help="none, halving or hyperband. [default: none]")] = None,
+    objective: Annotated[str | None, typer.Option(help="accuracy, or accuracy,cost. [default: accuracy]")] = None,
+    rule: Annotated[str | None, typer.Option(help="confirmed or best_trial. [default: confirmed]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search. [default: 0]")] = None,
+    name: Annotated[str, typer.Option(help="Of new studies, where others of this suite stay as they are.")] = "",
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna's database, a URL. [default: optuna.db in the results]")
+    ] = None,
     sets: Sets = None,
     results: Results = None,
     device: Device = "auto",
@@ -122,22 +124,33 @@ def tune(
     """Find each method's hyper-parameters on the validation split, all methods with the same budget."""
     from bench import environment
     from bench.progress import Progress
+    from bench.report import tuning
     from bench.suite import results_folder
     from bench.tune import tune as study
 
-    chosen = _suite(suite, methods, seeds, sets)
+    options = dict(trials=trials, batch=batch, sampler=sampler, pruner=pruner, rule=rule, seed=seed)
+    given = {key: value for key, value in options.items() if value is not None}
+    given |= {"objective": f"[{objective}]"} if objective else {}
+    chosen = _suite(suite, methods, seeds, [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())])
     folder, on = results_folder(results), environment.device(device)
-    table = Table(
-        "pair", "method", "recipe", "best", "trials", "failed", "time", "values", box=None, header_style="bold"
+    with _mirror(folder) as mirror:
+        out = study(chosen, folder, device=on, progress=Progress(console), follower=mirror, url=storage, name=name)
+    for row in out:
+        if row.trouble:
+            console.print(f"[red]not tuned:[/red] {row.method} on {row.pair}: {row.trouble}", highlight=False)
+    done = tuning.write(folder, chosen.name, environment.environment(on))
+    console.print(done.table)
+    console.print(done.answer, highlight=False, markup=False, style="bold")
+    figure = f"\nfigure {_short(done.figure)}" if done.figure else ""
+    console.print(
+        f"values {_short(folder / 'tuned' / chosen.name)}; the bench uses them with: make bench TUNED=1\n"
+        f"report {_short(done.report)}{figure}",
+        highlight=False,
+        soft_wrap=True,
     )
-    progress = Progress(console)
-    for row in study(chosen, folder, trials=trials, batch=batch, device=on, progress=progress, search_seed=seed):
-        recipe = "-" if row.recipe_top1 is None else f"{row.recipe_top1:.2f}"
-        values = "  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.values.items())
-        counts = (str(row.trials), str(row.failed), f"{row.seconds:.0f} s")
-        table.add_row(row.pair, row.method, recipe, f"{row.top1:.2f}", *counts, values)
-    console.print(table)
-    console.print(f"validation top-1 in %; values in {_short(folder / 'tuned' / chosen.name)}", highlight=False)
+    _undelivered(mirror)
+    if any(row.trouble for row in out):
+        raise SystemExit(1)
 
 
 @app.command()
@@ -281,9 +294,12 @@ def list_(
 def time(
     suite: SuiteName = "cifar100-mini",
     methods: Annotated[
-        str, typer.Option(help="Students of the cohort, comma-separated; 'all' times every loss.")
-    ] = "kd,kd,kd,kd",
+        str | None,
+        typer.Option(help="Students of the cohort, comma-separated (kd,kd,kd,kd); 'all' times every loss; --tune: kd"),
+    ] = None,
     plugin: Plugins = None,
+    tune: Annotated[bool, typer.Option("--tune", help="What lockstep gains a study of one method.")] = False,
+    batch: Annotated[int | None, typer.Option(help="With --tune: trials in lockstep. [default: 8]")] = None,
     rounds: Annotated[int, typer.Option(min=3, help="Rounds; medians are printed.")] = 7,
     sets: Sets = None,
     device: Device = "auto",
@@ -292,14 +308,24 @@ def time(
     """Measure the harness against a bare loop, a cohort against its parts, and what tracking costs.
 
     With `--methods all`: what every method's loss costs without the networks, over the student's own step.
+    With `--tune`: one trial's share of a training step, trained alone and in lockstep with the others of its batch.
     """
     from bench import environment, timing
 
+    if batch is not None and not tune:
+        raise UserError("--batch is of --tune; type --tune --batch 8, or leave it out")
     on = environment.device(device)
-    if methods == "all":
+    if methods == "all" and not tune:
         _show_losses(_suite(suite, None, None, sets), rounds, on, as_json)
         return
-    figures = timing.measure(_suite(suite, None, None, sets), methods.split(","), rounds, on, console)
+    if tune:
+        from bench.timing_tune import measure_trials
+
+        chosen = _suite(suite, "kd" if methods is None else methods, None, sets)
+        figures = measure_trials(chosen, 8 if batch is None else batch, rounds, on, console)
+    else:
+        names = ("kd,kd,kd,kd" if methods is None else methods).split(",")
+        figures = timing.measure(_suite(suite, None, None, sets), names, rounds, on, console)
     if as_json:
         print(json.dumps(figures, indent=1))
         return
@@ -385,6 +411,26 @@ def _suite(name: str, methods: str | None, seeds: str | None, sets: list[str] | 
     if wanted == []:
         raise UserError("--methods names no method; type e.g. --methods kd,dkd")
     return suites.load(name, methods=wanted, seeds=seeds, sets=sets)
+
+
+def _mirror(folder: Path) -> Mirror:
+    """What follows the runs into MLflow, beside the training."""
+    from tracking import location
+    from tracking.mirror import Mirror
+    from tracking.store import Store
+
+    uri = location.check(location.default_uri(folder))
+    return Mirror(lambda: Store(uri, folder))
+
+
+def _undelivered(mirror: Mirror) -> None:
+    if pending := mirror.pending():
+        console.print(
+            f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver: kdbench sync",
+            highlight=False,
+        )
+    else:
+        console.print("MLflow holds every run; see them side by side with: make ui   (kdbench ui)", highlight=False)
 
 
 def _show(done: Any) -> None:

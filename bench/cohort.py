@@ -113,18 +113,34 @@ class Cohort:
                 continue
             row |= _cost(member, times)
             if member.status == "running":
-                row |= self.evaluate(member, "validation")
-                member.remember_best(row["validation/top1"])
-                if self.protocol.test_every_epoch:
-                    row |= self.evaluate(member, "test")
+                row |= self._judged(member)
             member.history.append({"epoch": member.epoch, "time": time.time(), "metrics": row})
 
+    def _judged(self, member: Member) -> dict[str, float]:
+        """A member's metrics after an epoch. What goes wrong in it ends its own run."""
+        row: dict[str, float] = {}
+        try:
+            row |= self.evaluate(member, "validation")
+            member.remember_best(row["validation/top1"])
+            if self.protocol.test_every_epoch:
+                row |= self.evaluate(member, "test")
+        except FloatingPointError as error:
+            member.fail("diverged", f"{error} after epoch {member.epoch}")
+        except Exception as error:
+            member.fail("failed", f"{type(error).__name__} after epoch {member.epoch}: {error}".splitlines()[0])
+        return row
+
     def evaluate(self, member: Member, split: str) -> dict[str, float]:
-        """Metrics of a member on a split, named `<split>/<metric>`; keeps which test images it gets right."""
+        """Metrics of a member on a split, named `<split>/<metric>`; keeps which test images it gets right.
+
+        Raises FloatingPointError where its logits are not finite: there is no metric of them.
+        """
         part = getattr(self.data, split)
         member.train(False)
         logits = logits_of(lambda x: member.predict(x, self.teacher), part, self.data, self.protocol.eval_batch_size)
         member.train(True)
+        if not logits.isfinite().all():
+            raise FloatingPointError(f"its logits on the {split} split are not finite")
         if split == "test":
             self.correct[member.name] = correctness(logits, part.y)
         return {f"{split}/{name}": value for name, value in metrics(logits, part.y, self.taught(split)).items()}
@@ -156,9 +172,10 @@ class Cohort:
             )
         if (teacher := self.taught("test")) is not None:
             out["test/teacher_top1"] = metrics(teacher, self.data.test.y)["top1"]
-        return out | self._costs(member)
+        return out | self.costs(member)
 
-    def _costs(self, member: Member) -> dict[str, float]:
+    def costs(self, member: Member) -> dict[str, float]:
+        """What a member took, and what its deployed student is; no split but validation is looked at."""
         rows = [row["metrics"] for row in member.history if row["epoch"] > 0]
         costs = {name: _median([row[name] for row in rows]) for name in rows[0] if name.startswith("cost/")}
         x = next(plain(self.data.validation, self.data, 2))

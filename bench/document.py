@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import catalogue
+from methods.knobs import plain
 
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
 INTRODUCTION = """# Methods
@@ -82,7 +83,7 @@ def _needs(row: Mapping[str, Any]) -> str:
     text = ", ".join(WORDS.get(what, what) for what in row["sees"]) or "labels alone"
     if row["before"]:
         sees = ", ".join(WORDS.get(what, what) for what in row["sees_before"])
-        text += f"; before the first epoch, for {catalogue.plain(row['before'])} of the schedule: {sees}"
+        text += f"; before the first epoch, for {plain(row['before'])} of the schedule: {sees}"
     return text
 
 
@@ -98,7 +99,7 @@ def _knobs(row: Mapping[str, Any]) -> str:
     if not row["space"]:
         return "It has no hyper-parameters."
     lines = [
-        [f"`{key}`", catalogue.plain(row["defaults"][key]), knob["range"], "yes" if knob["tuned"] else "no"]
+        [f"`{key}`", plain(row["defaults"][key]), knob["range"], "yes" if knob["tuned"] else "no"]
         for key, knob in row["space"].items()
     ]
     return _table(("hyper-parameter", "default", "range", "tuned"), lines)
@@ -131,7 +132,7 @@ def _arrow(where: str, data: Sequence[str] | set[str] = ()) -> str:
 
 
 def _values(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{key}: {catalogue.plain(value)}`" for key, value in values.items())
+    return ", ".join(f"`{key}: {plain(value)}`" for key, value in values.items())
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,3 +84,21 @@ def clear(folder: Path) -> None:
     """Forget a run for good (--rerun)."""
     for file in folder.glob("*"):
         file.unlink()
+
+
+@contextmanager
+def interruptible(keepers: Iterable[Keeper]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the runs as `interrupted`, to be resumed from their last checkpoint."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        for keeper in keepers:
+            keeper.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

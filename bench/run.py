@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +16,7 @@ from torch import nn
 import methods
 from bench import data as datasets
 from bench import environment as env
-from bench import keep, layers, models
+from bench import keep, layers, models, tuned
 from bench import teacher as teachers
 from bench.cohort import Cohort
 from bench.data import Data
@@ -52,15 +50,22 @@ def run_suite(
     suite = resolved(suite, device)
     data = datasets.load(suite.data, device)
     described = describe(data)
+    whole = described | data.describe_test()
+    rows = {
+        pair.name: [tuned.resolved(spec, suite, pair, described, results) for spec in suite.methods]
+        for pair in suite.pairs
+    }
     for pair in suite.pairs:
-        check(suite, pair, data)
+        check(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
     where, made = results / suite.name, env.environment(device)
     outcome = Outcome([])
     for pair in suite.pairs:
         protocol = suite.teacher_protocol()
         teacher = teachers.obtain(pair, data, described, protocol, suite.teacher.seed, results, made, progress)
         runs = [
-            Run.of(suite, pair, m, seed, described, teacher.fingerprint) for seed in suite.seeds for m in suite.methods
+            Run.of(suite, pair, spec, seed, whole, teacher.fingerprint, found)
+            for seed in suite.seeds
+            for spec, found in rows[pair.name]
         ]
         outcome.fingerprints += [run.fingerprint for run in runs]
         _manifest(where, suite, outcome.fingerprints, teacher)
@@ -79,7 +84,7 @@ def resolved(suite: Suite, device: torch.device) -> Suite:
 
 
 def describe(data: Data) -> dict[str, Any]:
-    """What identifies the data in fingerprints and records: content, splits, normalisation, augmentation."""
+    """What training sees of the data, for fingerprints and records: content, splits, normalisation, augmentation."""
     return {**data.describe(), "mean": list(data.mean), "std": list(data.std), "pad": data.pad, "flip": data.flip}
 
 
@@ -103,7 +108,7 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
             kind.check(shapes)
             _views_exist(kind, data)
             with drawing_from("check"):
-                method = kind(shapes, **kind.resolve(pair.name, spec.recipe, spec.set))
+                method = kind(shapes, **spec.values(pair.name))
             method.optimizer(make_optimizer(suite.protocol, [nn.Parameter(torch.zeros(1))], suite.protocol.lr))
             if method.needs.full_batches and len(shapes.train_y) < shapes.batch_size:
                 raise Refusal(
@@ -166,7 +171,7 @@ def _train(
             keeper.after_epoch()
         watch.epoch(cohort, epoch)
 
-    with _interruptible(keepers), progress.cohort(f"{pair.name} seed {seed}", cohort) as watch:
+    with keep.interruptible(keepers), progress.cohort(f"{pair.name} seed {seed}", cohort) as watch:
         cohort.train(after_epoch, watch.step)
     teacher.verify()
     for run, keeper in zip(runs, keepers, strict=True):
@@ -204,24 +209,6 @@ def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data, outcome: Outco
     outcome.trained += 1
     if not done:
         outcome.troubles.append(f"{run.label} on {run.pair.name}, seed {run.seed}: {member.status} ({member.reason})")
-
-
-@contextmanager
-def _interruptible(keepers: list[Keeper]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the runs as `interrupted`, to be resumed from their last checkpoint."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        for keeper in keepers:
-            keeper.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _manifest(where: Path, suite: Suite, fingerprints: list[str], teacher: Teacher) -> None:

@@ -16,105 +16,9 @@ from bench.errors import UserError, unknown
 from bench.explain import explain
 from bench.protocol import NUMBERS, Protocol, Strict, digest
 from bench.seeds import drawing_from
-from methods.combine import parse
+from bench.spec import MethodSpec, Pair, TeacherSpec, TuneSpec, pair_of, row_of, rows_of, seeds_of
 
 SUITES = Path(__file__).parent / "suites"
-
-
-class TeacherSpec(Strict):
-    """How the teachers of a suite come about: what their training changes of the protocol, and their seed."""
-
-    seed: int = Field(0, ge=0)
-    protocol: dict[str, Any] = {}
-
-
-class Pair(Strict):
-    """Teacher → student. In YAML: `resnet32x4 -> resnet8x4`, or a mapping that also names the teacher's file."""
-
-    teacher: str
-    student: str
-    teacher_file: str | None = None
-
-    @property
-    def name(self) -> str:
-        return f"{self.teacher}->{self.student}"
-
-
-def _pair(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    teacher, arrow, student = (part.strip() for part in value.replace("→", "->").partition("->"))
-    if not (teacher and arrow and student):
-        raise ValueError(f"a pair is written 'teacher -> student', got '{value}'")
-    return {"teacher": teacher, "student": student}
-
-
-class MethodSpec(Strict):
-    """One row of the comparison: a method, a recipe of it, and hyper-parameters that differ from that recipe.
-
-    In YAML: `dkd`, or `{dkd: {beta: 2.0}}`, or `{method: dkd, label: dkd-b2, recipe: paper, set: {beta: 2.0}}`. A sum
-    of methods: `crd + 0.5*kd`, or `{crd + kd: {crd: {tau: 0.1}, kd: {weight: 0.5}}}`.
-    """
-
-    method: str
-    label: str = ""
-    recipe: str = "paper"
-    set: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _exists(self) -> Self:
-        methods.get(self.method).resolve("", self.recipe, self.set)
-        return self
-
-    @property
-    def title(self) -> str:
-        """The row's name: the label, or the method with what differs from its default recipe."""
-        if self.label:
-            return self.label
-        changes = [self.recipe] * (self.recipe != "paper") + [
-            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.set.items()
-        ]
-        return f"{self.method}({','.join(changes)})" if changes else self.method
-
-
-def _method(value: object) -> object:
-    """Any of the three ways to write a row, as the last of them; a sum's weights go where its settings are."""
-    if isinstance(value, str):
-        value = {"method": value}
-    elif isinstance(value, dict) and len(value) == 1 and "method" not in value:
-        name, settings = next(iter(value.items()))
-        value = {"method": name, "set": settings}
-    if isinstance(value, dict) and isinstance(name := value.get("method"), str) and set(name) & {"+", "*"}:
-        name, weights = parse(name)
-        settings = value.get("set") or {}
-        value = {**value, "method": name, "set": weights | _flat(settings) if isinstance(settings, dict) else settings}
-    return value
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """{kd: {tau: 2}} as {kd.tau: 2}."""
-    out: dict[str, Any] = {}
-    for key, value in settings.items():
-        out |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-    return out
-
-
-def _rows(value: object) -> object:
-    """The list of rows, where `all` stands for every method that no other row names as it is."""
-    rows = [value] if isinstance(value, str) else value
-    if not isinstance(rows, list) or "all" not in rows:
-        return rows
-    named = {row.get("method") for row in map(_method, rows) if isinstance(row, dict)}
-    others = [name for name in methods.names() if name not in named]
-    return [row for entry in rows for row in (others if entry == "all" else [entry])]
-
-
-def _seeds(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError(f"at least one seed is needed, got {value}")
-        return list(range(value))
-    return value
 
 
 class Suite(Strict):
@@ -125,11 +29,12 @@ class Suite(Strict):
     data: DataSpec
     protocol: Protocol
     teacher: TeacherSpec = TeacherSpec()
-    pairs: Annotated[list[Annotated[Pair, BeforeValidator(_pair)]], Field(min_length=1)]
+    tune: TuneSpec = TuneSpec()
+    pairs: Annotated[list[Annotated[Pair, BeforeValidator(pair_of)]], Field(min_length=1)]
     methods: Annotated[
-        list[Annotated[MethodSpec, BeforeValidator(_method)]], BeforeValidator(_rows), Field(min_length=1)
+        list[Annotated[MethodSpec, BeforeValidator(row_of)]], BeforeValidator(rows_of), Field(min_length=1)
     ]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_seeds), Field(min_length=1)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(seeds_of), Field(min_length=1)]
 
     @field_validator("seeds", "methods", "pairs")
     @classmethod
@@ -145,8 +50,9 @@ class Suite(Strict):
         return self
 
     def teacher_protocol(self) -> Protocol:
-        """The students' protocol with what the suite changes for teachers."""
-        return Protocol.model_validate({**self.protocol.model_dump(), **self.teacher.protocol})
+        """The students' protocol with what the suite changes for teachers, who never look at the test split."""
+        changes = {**self.teacher.protocol, "test_every_epoch": False}
+        return Protocol.model_validate({**self.protocol.model_dump(), **changes})
 
 
 @dataclass(frozen=True)
@@ -164,11 +70,21 @@ class Run:
     data: dict[str, Any]
     teacher_fingerprint: str
     fingerprint: str = field(default="")
+    tuned: dict[str, Any] = field(default_factory=dict)  # where its values come from, if from a study
 
     @classmethod
-    def of(cls, suite: Suite, pair: Pair, method: MethodSpec, seed: int, data: dict[str, Any], teacher: str) -> Run:
+    def of(
+        cls,
+        suite: Suite,
+        pair: Pair,
+        method: MethodSpec,
+        seed: int,
+        data: dict[str, Any],
+        teacher: str,
+        tuned: dict[str, Any] | None = None,
+    ) -> Run:
         kind = methods.get(method.method)
-        hp = kind.resolve(pair.name, method.recipe, method.set)
+        hp = method.values(pair.name)
         parts = {
             "numbers": NUMBERS,
             "data": data,
@@ -179,6 +95,7 @@ class Run:
             "version": kind.version,
             "hp": hp,
             "seed": seed,
+            **({"tuned": True} if tuned else {}),  # a row of its own, even where a study found the recipe best
         }
         fingerprint = digest(parts)
         return cls(
@@ -193,6 +110,7 @@ class Run:
             data,
             teacher,
             fingerprint,
+            tuned or {},
         )
 
     def spec(self) -> dict[str, Any]:
@@ -211,6 +129,7 @@ class Run:
             "protocol": self.protocol.model_dump(),
             "data": self.data,
             "teacher_fingerprint": self.teacher_fingerprint,
+            **({"tuned": self.tuned} if self.tuned else {}),
         }
 
 
@@ -272,7 +191,7 @@ def _narrowed(entries: object, wanted: list[str]) -> list[object]:
     own = {}
     for entry in entries if isinstance(entries, list) else []:
         try:
-            own[MethodSpec.model_validate(_method(entry)).title] = entry
+            own[MethodSpec.model_validate(row_of(entry)).title] = entry
         except (ValidationError, methods.base.Refusal):
             continue
     return [own.get(name, name) for name in wanted]

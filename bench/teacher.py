@@ -98,7 +98,6 @@ def obtain(
 
 def _train(network: Network, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any) -> None:
     """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
-    protocol = protocol.model_copy(update={"test_every_epoch": False})
     dims = network.dims()
     method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
     member = Member("teacher", network, method, protocol, data.train.x.device, "teacher", network.arch, seed)

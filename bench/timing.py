@@ -27,6 +27,7 @@ from bench import teacher as teachers
 from bench.cohort import Cohort
 from bench.data import Data
 from bench.data.batches import batches, n_batches
+from bench.errors import UserError
 from bench.keep import CHECKPOINT_EVERY_S
 from bench.member import Member, make_optimizer
 from bench.models.base import Network
@@ -46,8 +47,8 @@ def measure(suite: Suite, names: list[str], rounds: int, device: torch.device, c
     one, many = cohort_of(suite, names[:1], data), cohort_of(suite, names, data)
     laps = {
         "bare": bare(suite, data, names[0]),
-        "harness": _harness(one),
-        "cohort": _harness(many),
+        "harness": harness(one),
+        "cohort": harness(many),
         "student": bare(suite, data, names[0], taught=False),
         "teacher": _teacher(many),
     }
@@ -77,19 +78,25 @@ def measure(suite: Suite, names: list[str], rounds: int, device: torch.device, c
 
 
 def cohort_of(suite: Suite, names: list[str], data: Data, recipe: str = "paper") -> Cohort:
+    return untrained(
+        suite, [MethodSpec(method=name, recipe=recipe, label=f"{name}-{i}") for i, name in enumerate(names)], data
+    )
+
+
+def untrained(suite: Suite, rows: list[MethodSpec], data: Data) -> Cohort:
+    """A cohort of the first pair, one fresh student per row. The teacher is fresh, too: a step costs it the same."""
     pair = suite.pairs[0]
     teacher = teachers.build(pair.teacher, data, init="timing").to(data.train.x.device).requires_grad_(False).eval()
     shapes = dims(pair, data, suite.protocol.batch_size)
-    runs = [
-        Run.of(suite, pair, MethodSpec(method=name, recipe=recipe, label=f"{name}-{i}"), 0, describe(data), "")
-        for i, name in enumerate(names)
-    ]
+    runs = [Run.of(suite, pair, row, 0, describe(data), "") for row in rows]
     return Cohort(data, suite.protocol, teacher, [member_of(run, data, shapes) for run in runs], 0)
 
 
-def _harness(cohort: Cohort) -> Lap:
-    """A lap is STEPS steps of the cohort's own loop, without its epoch end."""
+def harness(cohort: Cohort) -> Lap:
+    """A lap is STEPS steps of the cohort's own loop, without its epoch end. Raises `UserError` with no whole batch."""
     n, size = len(cohort.data.train.y), cohort.protocol.batch_size
+    if n < size:
+        raise UserError(f"a batch of {size} is more than the {n} training images; type --set protocol.batch_size={n}")
     draws = {view: generator("timing", view) for m in cohort.members for view in m.method.needs.views}
     for member in cohort.members:
         member.train(True)
@@ -207,14 +214,14 @@ def _peak_per_member(suite: Suite, names: list[str], data: Data, device: torch.d
         for n in counts:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            _harness(cohort_of(suite, names[:n], data))()
+            harness(cohort_of(suite, names[:n], data))()
             peaks.append(torch.cuda.max_memory_allocated() / 2**20)
     return (peaks[1] - peaks[0]) / max(1, counts[1] - counts[0])
 
 
 def _peak_of(suite: Suite, names: list[str]) -> float:
     """Peak resident memory of the steps alone: the peak of loading the data, which is higher, is forgotten first."""
-    lap = _harness(cohort_of(suite, names, datasets.load(suite.data, torch.device("cpu"))))
+    lap = harness(cohort_of(suite, names, datasets.load(suite.data, torch.device("cpu"))))
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:  # not Linux, or not allowed: the process's own peak

@@ -99,6 +99,8 @@ class Method(nn.Module):
     deviations: ClassVar[tuple[str, ...]] = ()  # one sentence each: where paper, reference code and ours differ
     version: ClassVar[int | str] = 1  # raise it when the method's numbers change: finished runs are then run anew
 
+    late: ClassVar[str] = ""  # hyper-parameter: the share of all epochs after which every term is wholly at work
+
     registered: ClassVar[str] = ""  # the entry point's name, where the method comes from another package
 
     before: float = 0.0  # epochs that come before the first and train on `loss_before`, as a share of all epochs
@@ -149,6 +151,11 @@ class Method(nn.Module):
             except ValueError as error:
                 raise Refusal(f"{cls.name()}.{key} is {value!r}; it takes {error}") from None
         return values  # type: ignore[return-value]
+
+    @classmethod
+    def starts(cls, hp: Mapping[str, Value]) -> float:
+        """Share of all epochs after which every term is wholly at work: before it, no tuner judges a trial."""
+        return float(hp[cls.late]) if cls.late else 0.0
 
     @classmethod
     def name(cls) -> str:

@@ -75,6 +75,10 @@ class Sum(Method):
             kind.check(dims)
 
     @classmethod
+    def starts(cls, hp: Mapping[str, Value]) -> float:
+        return max(kind.starts(_own(hp, kind.name())) for kind in cls.kinds)
+
+    @classmethod
     def name(cls) -> str:
         return "+".join(kind.name() for kind in cls.kinds)
 

@@ -24,8 +24,8 @@ class KD(Method):
         licence="BSD-2-Clause",
     )
     space = {
-        "ce": Float(0.0, 1.0),
-        "kd": Float(0.1, 20.0, log=True),
+        "ce": Float(0.0, 1.0, tune=False),
+        "kd": Float(0.01, 20.0, log=True),
         "tau": Float(1.0, 20.0, log=True),
     }
     recipes = {

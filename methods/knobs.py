@@ -20,6 +20,18 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> Refusal:
     return Refusal(f"no {kind} '{name}'; {hint}there are {', '.join(options) or 'none'}")
 
 
+Value = str | bool | int | float
+
+
+def plain(value: Value) -> str:
+    """A value as it is typed in a suite, numbers to four digits: 0.08333, 30000, true."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.4g}"
+    return str(value if isinstance(value, str) else int(value))
+
+
 @dataclass(frozen=True)
 class Float:
     """A real hyper-parameter: range (inclusive), scale, and whether a study tunes it."""
@@ -33,6 +45,9 @@ class Float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             raise ValueError(f"a number from {self.low:g} to {self.high:g}")
         return float(value)
+
+    def __str__(self) -> str:
+        return f"{plain(self.low)}…{plain(self.high)}{' log' * self.log}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,9 @@ class Int:
             raise ValueError(f"a whole number from {self.low} to {self.high}")
         return int(value)  # type: ignore[call-overload]
 
+    def __str__(self) -> str:
+        return f"{self.low}…{self.high} whole{' log' * self.log}"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -63,6 +81,9 @@ class Choice:
             if value == option and isinstance(value, bool) == isinstance(option, bool):
                 return option
         raise ValueError(f"one of {', '.join(map(str, self.options))}")
+
+    def __str__(self) -> str:
+        return ", ".join(map(plain, self.options))
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,8 @@ class Text:
             raise ValueError(self.takes)
         return str(value)
 
+    def __str__(self) -> str:
+        return self.takes
 
-Value = str | bool | int | float
+
 Knob = Float | Int | Choice | Text

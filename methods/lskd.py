@@ -27,7 +27,7 @@ class LSKD(Method):
     )
     space = {
         "ce": Float(0.0, 1.0, tune=False),
-        "kd": Float(0.01, 50.0, log=True),
+        "kd": Float(0.01, 20.0, log=True),
         "tau": Float(1.0, 20.0, log=True),
     }
     recipes = {

@@ -10,11 +10,12 @@ import hashlib
 import json
 import socket
 import zlib
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tracking import payload
-from tracking.lines import Lines, replace
+from tracking.lines import Lines, RecordError, replace
 from tracking.locks import alive, boot_id
 from tracking.record import Record
 
@@ -26,10 +27,13 @@ BATCH = 1000  # what one request may carry
 
 
 class Delivery:
-    """A single use: `Delivery(...).make()`."""
+    """A single use: `Delivery(...).make()`. `parent` is the id of the run that this one belongs below."""
 
-    def __init__(self, client: MlflowClient, store: str, experiment_id: str, record: Record, kind: str) -> None:
+    def __init__(
+        self, client: MlflowClient, store: str, experiment_id: str, record: Record, kind: str, parent: str = ""
+    ) -> None:
         self.client, self.store, self.experiment_id, self.record = client, store, experiment_id, record
+        self.parent = parent
         self.lines = record.read()
         self.kind = str(self.lines.header["spec"].get("kind", kind))
         self.status, self.reason = _status(self.lines)
@@ -39,7 +43,8 @@ class Delivery:
         cache = self._cached()
         run = self._find(cache)
         state = _state(self.lines, self.status)
-        if run is not None and cache.get("state") == state and run.info.status == self.status:
+        same = (cache.get("state"), cache.get("parent", "")) == (state, self.parent)
+        if run is not None and same and run.info.status == self.status:
             return False
         if run is None:
             cache, run = {}, self._create()
@@ -49,7 +54,7 @@ class Delivery:
             self.client.update_run(run_id, status="RUNNING")  # a run that was killed goes on
         self._send(run_id, payload.epoch_points(self.lines, cache.get("epochs", 0)))
         if self.status != "RUNNING":
-            self._finish(run_id)
+            self._finish(run_id, run.data.metrics)
         self._remember(run_id, state)
         return True
 
@@ -92,10 +97,10 @@ class Delivery:
         return run if run.info.lifecycle_stage == "active" else None
 
     def _create(self) -> Any:
-        spec, tags = self.lines.header["spec"], payload.tags(self.lines, self.kind)
+        tags = payload.tags(self.lines, self.kind)
         tags |= {"mlflow.user": "kdbench", "mlflow.source.name": "kdbench", "mlflow.source.type": "LOCAL"}
         start = payload.milliseconds(self.lines.header["time"])
-        return self.client.create_run(self.experiment_id, start, tags, f"{spec.get('label')}/s{spec.get('seed')}")
+        return self.client.create_run(self.experiment_id, start, tags, payload.run_name(self.lines.header["spec"]))
 
     def _describe(self, run: Any) -> None:
         """Params and data that are not there yet (they cannot be changed), and tags that have changed."""
@@ -103,6 +108,7 @@ class Delivery:
 
         params = {k: v for k, v in payload.params(self.lines).items() if k not in run.data.params}
         tags = payload.tags(self.lines, self.kind) | {"kd.end_reason": self.reason}
+        tags |= {"mlflow.parentRunId": self.parent} if self.parent else {}
         tags = {k: v for k, v in tags.items() if run.data.tags.get(k) != v}
         if params or tags:
             new = [Param(k, v) for k, v in params.items()], [RunTag(k, v) for k, v in tags.items()]
@@ -117,22 +123,21 @@ class Delivery:
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
-    def _finish(self, run_id: str) -> None:
+    def _finish(self, run_id: str, known: Mapping[str, float]) -> None:
         """What comes with the end; the status last, so that FINISHED means complete."""
         self.client.log_dict(run_id, self.lines.header["spec"], "spec.json")
         self.client.log_artifact(run_id, str(self.record.path))
         for name in self.record.files():
             folder = "student" if name.startswith("student") else str(PurePosixPath(name).parent)
             self.client.log_artifact(run_id, str(self.record.folder / name), None if folder == "." else folder)
-        self._send(run_id, payload.final_points(self.lines))
+        self._send(run_id, payload.final_points(self.lines, known))
         last = self.lines.end or (self.lines.epochs or [self.lines.header])[-1]
         self.client.set_terminated(run_id, self.status, payload.milliseconds(last["time"]))
 
     def _remember(self, run_id: str, state: str) -> None:
         count = len(self.lines.epochs)
-        cache: dict[str, Any] = dict(zip(("store", "experiment_id", "record"), self._key(), strict=True)) | {
-            "run_id": run_id
-        }
+        cache: dict[str, Any] = dict(zip(("store", "experiment_id", "record"), self._key(), strict=True))
+        cache |= {"run_id": run_id, "parent": self.parent}
         cache |= {"epochs": count, "prefix": _prefix(self.lines, count), "state": state}
         replace(self.record.folder / CACHE, json.dumps(cache | {"done": self.lines.end is not None}, indent=1) + "\n")
 
@@ -143,6 +148,16 @@ def delivered_to(record: Record) -> dict[str, Any]:
         return dict(json.loads((record.folder / CACHE).read_text()))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def is_delivered(record: Record) -> bool:
+    """Whether the last delivery took the whole record, as it is now, to its end; nobody is asked."""
+    cache = delivered_to(record)
+    try:
+        lines = record.read()
+    except RecordError:
+        return False
+    return bool(cache.get("done")) and cache.get("state") == _state(lines, _status(lines)[0])
 
 
 def _status(lines: Lines) -> tuple[str, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 SERVERS = ("http", "https")
@@ -32,6 +34,16 @@ def default_uri(results: str | os.PathLike[str]) -> str:
 def experiment_name(suite: str) -> str:
     """The one MLflow experiment of a suite."""
     return f"kd/{suite}"
+
+
+def tuning_name(suite: str) -> str:
+    """Its twin, which holds the suite's tuning studies and their trials."""
+    return f"kd-tune/{suite}"
+
+
+def experiment_of(spec: Mapping[str, Any]) -> str:
+    """The experiment of a record, by the spec in its header."""
+    return (tuning_name if spec.get("kind") in ("study", "trial") else experiment_name)(spec["suite"])
 
 
 def check(uri: str) -> str:

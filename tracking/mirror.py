@@ -10,11 +10,13 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import NamedTuple
 
-from tracking.deliver import delivered_to
+from tracking.deliver import is_delivered
 from tracking.lines import RecordError
-from tracking.location import TrackingError, experiment_name
+from tracking.location import TrackingError
 from tracking.record import FILE, Record
 from tracking.store import Store
+
+PLACES = ("runs/*", "tuning/*", "tuning/*/trials/*")  # of a suite's records: a study comes before its trials
 
 
 class Mirror:
@@ -24,8 +26,8 @@ class Mirror:
     brings it later. Nothing here raises. With `KDBENCH_OFFLINE=1` no store is ever contacted.
     """
 
-    def __init__(self, store_factory: Callable[[], Store], experiment: str, *, retry_s: float = 60.0) -> None:
-        self._make, self.experiment, self.retry_s = store_factory, experiment, retry_s
+    def __init__(self, store_factory: Callable[[], Store], *, retry_s: float = 60.0) -> None:
+        self._make, self.retry_s = store_factory, retry_s
         self.time_spent = 0.0  # seconds the worker was busy, with the import of mlflow
         self.time_waited = 0.0  # seconds the caller was held up
         self._waiting: dict[Path, Record] = {}  # in order; a record that waits is not queued twice
@@ -119,7 +121,7 @@ class Mirror:
         return self._store
 
     def _deliver(self, record: Record) -> None:
-        self._connect().deliver(record, experiment=self.experiment)
+        self._connect().deliver(record)
 
     def _timed(self, act: Callable[[], object]) -> str | None:
         """Do it and count the time; the reason if it failed."""
@@ -166,7 +168,7 @@ def sync(
         try:
             if gone:
                 raise TrackingError(gone)
-            if store.deliver(record, experiment=experiment_name(record.header["spec"]["suite"])):
+            if store.deliver(record):
                 delivered += 1
             else:
                 already += 1
@@ -180,12 +182,13 @@ def sync(
 
 def undelivered(results: str | os.PathLike[str], suite: str | None = None) -> list[Record]:
     """Records that no store is known to hold whole, judged by the caches alone; contacts nothing."""
-    return [record for record in records(results, suite) if not delivered_to(record).get("done")]
+    return [record for record in records(results, suite) if not is_delivered(record)]
 
 
 def records(results: str | os.PathLike[str], suite: str | None = None) -> Iterable[Record]:
-    """All records under a results folder, or those of one suite."""
-    return [Record(path.parent) for path in sorted(Path(results).glob(f"{suite or '*'}/runs/*/{FILE}"))]
+    """All records under a results folder, or those of one suite: runs, then tuning studies, then their trials."""
+    found = (sorted(Path(results).glob(f"{suite or '*'}/{place}/{FILE}")) for place in PLACES)
+    return [Record(path.parent) for paths in found for path in paths]
 
 
 def _gone(store: Store, error: Exception) -> str:

@@ -17,14 +17,17 @@ TAGS = {name: f"kd.{name}" for name in COLUMNS} | {
 }
 INTEGERS = ("seed", "epochs", "threads")
 BOOLEANS = ("tuned", "dirty")
+SEARCH = ("sampler", "pruner", "objective", "batch", "rule")
 PROTOCOL = ("epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "precision")
 MLFLOW_STATUS = {
     "finished": "FINISHED",
+    "pruned": "KILLED",
     "diverged": "FAILED",
     "failed": "FAILED",
     "interrupted": "KILLED",
     "running": "RUNNING",
 }
+BEST, STUDY = "best/hp.", "study/"
 INFINITE = 1.7976931348623157e308  # what MLflow's SQL store keeps of an infinity
 
 Point = tuple[str, float, int, int]  # name, value, milliseconds, step
@@ -34,39 +37,60 @@ def params(lines: Lines) -> dict[str, str]:
     """What one filters and groups by, flat. The whole spec goes along as an artifact."""
     spec = lines.header["spec"]
     protocol = spec.get("protocol") or {}
-    flat = {
-        name: spec.get(name) for name in ("method", "label", "recipe", "seed", "teacher", "student", "pair", "dataset")
-    }
+    names = ("method", "label", "recipe", "seed", "teacher", "student", "pair", "dataset", "trial")
+    flat = {name: spec.get(name) for name in names}
     flat |= {name: protocol.get(name) for name in PROTOCOL}
-    flat |= {f"hp.{name}": value for name, value in (spec.get("hp") or {}).items()}
+    if _is_study(lines):  # no number of trials: it grows, and a param cannot be changed
+        flat |= {name: spec["tune"].get(name) for name in SEARCH} | {"search_seed": spec["tune"].get("seed")}
+        flat |= {f"space.{name}": text for name, text in spec["space"].items()}
+    else:
+        flat |= {f"hp.{name}": value for name, value in (spec.get("hp") or {}).items()}
     return {safe(name): _text(value) for name, value in flat.items() if value is not None}
 
 
 def tags(lines: Lines, kind: str) -> dict[str, str]:
     """Every describing column of a run, its identity, and who works on it."""
-    row, environment = describe(lines), lines.environment
+    row, environment, spec = describe(lines), lines.environment, lines.header["spec"]
     out = {TAGS[name]: _text(value) for name, value in row.items() if value is not None}
     out |= {"kd.kind": kind, "kd.schema": _text(lines.header["schema"]), "kd.record": lines.header["id"]}
     out |= {f"kd.{name}": _text(environment[name]) for name in ("pid", "boot_id") if environment.get(name) is not None}
-    if hashed := lines.header["spec"].get("teacher_hash"):
-        out["kd.teacher_hash"] = _text(hashed)
+    named = ("teacher_hash", "study", "trial", "stage")
+    out |= {f"kd.{name}": _text(spec[name]) for name in named if spec.get(name) not in (None, "")}
     out["kd.final"] = json.dumps(sorted(lines.end["metrics"]) if lines.end else [])
     out["mlflow.note.content"] = note(row, lines)
     return {name: value[:7900] for name, value in out.items()}
 
 
+def run_name(spec: Mapping[str, Any]) -> str:
+    """What a list of runs shows first."""
+    label, seed = spec.get("label"), spec.get("seed")
+    if spec.get("kind") == "study":
+        return f"{label} {spec.get('pair')}"
+    if spec.get("kind") == "trial":
+        return f"{label} trial {spec['trial']}" + (f" s{seed}" if spec["stage"] == "confirm" else "")
+    return f"{label}/s{seed}"
+
+
 def note(row: Mapping[str, Any], lines: Lines) -> str:
     """The few lines that the run's page opens with."""
-    reason = f": {row['reason']}" if row["reason"] else ""
+    reason, spec = f": {row['reason']}" if row["reason"] else "", lines.header["spec"]
+    trial = f" · trial {spec['trial']} ({spec['stage']})" if spec.get("kind") == "trial" else ""
+    done = f"{len(lines.epochs)} trials" if _is_study(lines) else f"{len(lines.epochs)} of {row['epochs']} epochs"
     text = [
-        f"**{row['label']}** · {row['pair']} · {row['dataset']} · seed {row['seed']}",
-        f"status {row['status']}{reason}, {len(lines.epochs)} of {row['epochs']} epochs",
+        f"**{row['label']}** · {row['pair']} · {row['dataset']} · seed {row['seed']}{trial}",
+        f"status {row['status']}{reason}, {done}",
         f"fingerprint `{row['fingerprint']}`, commit `{row['commit']}`{' with local changes' if row['dirty'] else ''}",
         f"{row['hardware']}, torch {row['torch']}, host {row['host']}",
     ]
-    if lines.end and "test/top1" in lines.end["metrics"]:
-        text.insert(2, f"test/top1 {lines.end['metrics']['test/top1']:g} (last epoch)")
+    final = lines.end["metrics"] if lines.end else {}
+    if name := next((name for name in ("test/top1", "validation/top1") if name in final), ""):
+        text.insert(2, f"{name} {final[name]:g} ({_best(final) if _is_study(lines) else 'last epoch'})")
     return "  \n".join(text)
+
+
+def _best(final: Mapping[str, float]) -> str:
+    chosen = [f"{name.removeprefix(BEST)}={value:g}" for name, value in final.items() if name.startswith(BEST)]
+    return ", ".join(["best", *chosen, "see tuned.yaml"])
 
 
 def epoch_points(lines: Lines, start: int) -> list[Point]:
@@ -74,10 +98,21 @@ def epoch_points(lines: Lines, start: int) -> list[Point]:
     return [point for line in lines.epochs[start:] for point in _points(line["metrics"], line["time"], line["epoch"])]
 
 
-def final_points(lines: Lines) -> list[Point]:
-    """Final metrics at the step of the last epoch."""
+def final_points(lines: Lines, known: Mapping[str, float]) -> list[Point]:
+    """Final metrics at the step of the last epoch.
+
+    Those of a study that its trials have as well become `study/<name>`: the best or the sum of all trials is no point
+    on the curve over trials. A study ends more than once: what MLflow has `known` since an earlier end is left out.
+    """
+    if not lines.end:
+        return []
     step = lines.epochs[-1]["epoch"] if lines.epochs else 0
-    return list(_points(lines.end["metrics"], lines.end["time"], step)) if lines.end else []
+    metrics = lines.end["metrics"]
+    if _is_study(lines):
+        taken = {name for line in lines.epochs for name in line["metrics"]}
+        named = {STUDY + name if name in taken else name: value for name, value in metrics.items()}
+        metrics = {name: value for name, value in named.items() if known.get(safe(name)) != value}
+    return list(_points(metrics, lines.end["time"], step))
 
 
 def row_of(tags: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -88,8 +123,9 @@ def row_of(tags: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, A
     for name in BOOLEANS:
         row[name] = {"true": True, "false": False}.get(row[name] or "")
     row["reason"] = row["reason"] or ""
-    values = {name: metrics[safe(name)] for name in json.loads(tags.get("kd.final") or "[]") if safe(name) in metrics}
-    return {name: _unbounded(value) for name, value in values.items()} | row
+    final = json.loads(tags.get("kd.final") or "[]")
+    values = {name: metrics.get(STUDY + safe(name), metrics.get(safe(name))) for name in final}
+    return {name: _unbounded(value) for name, value in values.items() if value is not None} | row
 
 
 def safe(name: str) -> str:
@@ -104,6 +140,10 @@ def milliseconds(seconds: float) -> int:
 def _points(metrics: Mapping[str, float], seconds: float, step: int) -> Iterator[Point]:
     for name, value in metrics.items():
         yield safe(name), value, milliseconds(seconds), step
+
+
+def _is_study(lines: Lines) -> bool:
+    return bool(lines.header["spec"].get("kind") == "study")
 
 
 def _unbounded(value: float) -> float:

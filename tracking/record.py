@@ -1,6 +1,8 @@
 """The durable local record of a run: the truth that MLflow and every report are made from.
 
-One folder per run, `<results>/<suite>/runs/<fingerprint>/`, holds `record.jsonl` and the files that the run leaves.
+One folder per run, `<results>/<suite>/runs/<fingerprint>/`, holds `record.jsonl` and the files that the run leaves. A
+tuning study is a record, too, in `<results>/<suite>/tuning/<study>/` (its "epochs" are its trials), and so is every
+trial of it, in `trials/<fingerprint>/` below; `spec["kind"]` says which is which.
 Line one is the header, then one line per epoch, last the end. Every line carries the CRC of its canonical JSON, so a
 flipped bit is found. NaN and infinities are kept as Python's `json` writes them (`NaN`, `Infinity`). A kill while a
 line is written leaves a line without its newline: it is passed over on reading and cut off before the next writing.
@@ -32,7 +34,7 @@ from tracking.lines import (
 )
 
 FILE = "record.jsonl"
-STATUSES = ("finished", "diverged", "failed", "interrupted")
+STATUSES = ("finished", "pruned", "diverged", "failed", "interrupted")
 
 
 class Record:
@@ -42,10 +44,12 @@ class Record:
         self.folder = Path(folder)
         self.path = self.folder / FILE
         self._seen: tuple[tuple[int, int, int], Lines] | None = None
+        self._environment: dict[str, Any] | None = None  # as `begin` was told
 
     def begin(self, fingerprint: str, spec: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
         """Create the record, or take up the one that is here: a finished and intact one stays as it is, any other loses
         its end and is open again, with this environment noted as `resumed`."""
+        self._environment = dict(environment)
         if not self.path.exists():
             identity = {"kind": "run", "schema": SCHEMA, "fingerprint": fingerprint, "id": uuid.uuid4().hex}
             said = {"time": time.time(), "spec": dict(spec), "environment": dict(environment)}
@@ -56,10 +60,7 @@ class Record:
             raise RecordError(f"{self.path}: holds run {lines.header['fingerprint']}, not {fingerprint}")
         if self.status == "finished" and self.intact():
             return
-        header: dict[str, Any] = bare(lines.header) | {"spec": dict(spec)}
-        if plain(environment) != lines.environment:
-            header["resumed"] = [*header.get("resumed", []), {"time": time.time(), "environment": dict(environment)}]
-        new = encode(header)
+        new = encode(self._resumed(lines) | {"spec": dict(spec)})
         if lines.end or new != encode(bare(lines.header)):
             self._replace([new, *map(encode, map(bare, lines.epochs))])
 
@@ -73,7 +74,7 @@ class Record:
         if prefix and lines.end is None:
             self._append([encode(line) for line in want[len(have) :]])
         else:
-            self._replace(list(map(encode, [bare(lines.header), *want])))
+            self._replace(list(map(encode, [self._resumed(lines), *want])))
 
     def end(self, status: str, reason: str, metrics: Mapping[str, float], files: Iterable[str]) -> None:
         """Close the run with its final metrics and the SHA-256 of each named file of the folder. Durable on return."""
@@ -146,6 +147,13 @@ class Record:
         lines = parse(data, self.path)
         self._seen = (key, lines)
         return lines
+
+    def _resumed(self, lines: Lines) -> dict[str, Any]:
+        """The header of a record that goes on, with where it goes on if that is elsewhere."""
+        header = bare(lines.header)
+        if self._environment is not None and plain(self._environment) != lines.environment:
+            header["resumed"] = [*header.get("resumed", []), {"time": time.time(), "environment": self._environment}]
+        return header
 
     def _append(self, new: list[str], *, durable: bool = False) -> None:
         data = "".join(new).encode()

@@ -15,9 +15,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracking.deliver import Delivery
+from tracking.deliver import Delivery, delivered_to
 from tracking.lines import RecordError
-from tracking.location import TrackingError, check, default_uri, explain, mask, prepare, quieten, sqlite_file
+from tracking.location import (
+    TrackingError,
+    check,
+    default_uri,
+    experiment_name,
+    experiment_of,
+    explain,
+    mask,
+    prepare,
+    quieten,
+    sqlite_file,
+    tuning_name,
+)
 from tracking.locks import alive, boot_id, locked
 from tracking.record import Record
 
@@ -34,6 +46,11 @@ SHARED_VIEW = {
 NOTE = (
     "One run per student, written by kdbench. Compare only runs of one pair; group by the param `label` to average "
     "over seeds. The headline is `test/top1` at the last step, taken once; every choice reads `validation/*`."
+)
+TUNING_VIEW = {"searchFilter": ""}  # no groups: an average over trials means nothing
+TUNING_NOTE = (
+    "One run per tuning study, written by kdbench, with its trials below it; a study's step is the number of a trial. "
+    "Everything is measured on the validation split."
 )
 
 
@@ -78,15 +95,20 @@ class Store:
         return self._experiments[name]
 
     def experiments(self) -> dict[str, str]:
-        """Ids of this project's experiments by name."""
+        """Ids of this project's experiments by name, those of tuning among them."""
         with self.border():
-            found = self.client.search_experiments(filter_string="name LIKE 'kd/%'")
-        return {experiment.name: experiment.experiment_id for experiment in found}
+            found = self.client.search_experiments(filter_string="name LIKE 'kd%/%'")
+        ours = experiment_name(""), tuning_name("")
+        return {experiment.name: experiment.experiment_id for experiment in found if experiment.name.startswith(ours)}
 
-    def deliver(self, record: Record, *, experiment: str, kind: str = "run") -> bool:
-        """Make MLflow hold what the record holds; False if it already did. Twice is once."""
-        with self.border(), locked(record.folder):
-            return Delivery(self.client, mask(self.uri), self.experiment(experiment), record, kind).make()
+    def deliver(self, record: Record, *, experiment: str | None = None, kind: str = "run") -> bool:
+        """Make MLflow hold what the record holds, in the experiment that its spec names if no other is given; False if
+        it already did. Twice is once. A trial's study is delivered before it."""
+        with self.border():
+            name = experiment or experiment_of(record.header["spec"])
+            parent = self._study_run(record, name)
+            with locked(record.folder):
+                return Delivery(self.client, mask(self.uri), self.experiment(name), record, kind, parent).make()
 
     def reap(self, experiment: str) -> list[str]:
         """End, as KILLED, runs of this host whose process is gone; their ids."""
@@ -121,8 +143,21 @@ class Store:
         except Exception as error:  # mlflow raises its own, SQLAlchemy's, alembic's and requests' errors
             raise explain(self.uri, error) from None
 
+    def _study_run(self, record: Record, experiment: str) -> str:
+        """The id of the run that a trial belongs below; empty for other records, and where the study is not known."""
+        spec = record.header["spec"]
+        if spec.get("kind") != "trial":
+            return ""
+        study, fingerprint = Record(record.folder.parent.parent), spec["study_fingerprint"]
+        if study.status != "absent" and study.header["fingerprint"] == fingerprint:
+            self.deliver(study, experiment=experiment)
+            return str(delivered_to(study)["run_id"])
+        query = f"tags.`kd.kind` = 'study' and tags.`kd.fingerprint` = '{fingerprint}'"  # made on another machine
+        return next((run.info.run_id for run in self.search([self.experiment(experiment)], query)), "")
+
     def _create(self, name: str) -> str:
-        tags = {"mlflow.note.content": NOTE, f"mlflow.sharedViewState.{VIEW}": json.dumps(SHARED_VIEW)}
+        note, view = (TUNING_NOTE, TUNING_VIEW) if name.startswith(tuning_name("")) else (NOTE, SHARED_VIEW)
+        tags = {"mlflow.note.content": note, f"mlflow.sharedViewState.{VIEW}": json.dumps(view)}
         file = sqlite_file(self.uri)
         place = (file.parent / "artifacts" / name.replace("/", "-")).as_uri() if file else None
         try:

@@ -50,7 +50,7 @@ class Split:
 class Data:
     """A data set split for one experiment. Validation is carved from train; `test` is read when first asked for."""
 
-    def __init__(self, spec: DataSpec, raw: Raw, device: str | torch.device) -> None:
+    def __init__(self, spec: DataSpec, raw: Raw, device: str | torch.device, *, test: bool = True) -> None:
         self.spec, self.device = spec, torch.device(device)
         self.classes, self.n_classes = raw.classes, len(raw.classes)
         x, y = raw.train.x, raw.train.y
@@ -58,11 +58,10 @@ class Data:
         self.name = SIGNS.get(((self.channels, self.size), self.n_classes, self.classes[:3]), raw.name)
         kept, held, rest = splits.carve(y, raw.classes, spec.validation, spec.train, spec.split_seed)
         train, validation = (Arrays(x[index], y[index]) for index in (kept, held))
-        left = Arrays(x[rest], y[rest])  # the test split of a source that has no official one; else empty
         if raw.test is None and not len(rest):
             raise UserError(f"train and validation take all {len(y)} images and leave no test split; set train lower")
-        self._read: Callable[[], Arrays] = raw.test or (lambda: left)
-        self._forbidden = False
+        # a source without an official test split: it is what the others leave
+        self._read: Callable[[], Arrays] = (raw.test or (lambda: Arrays(x[rest], y[rest]))) if test else _closed
         self._digests = [_digest(train), _digest(validation)]
         self.mean, self.std = _statistics(spec, self.name, train.x)
         self.train, self.validation = self._split(train), self._split(validation)
@@ -82,14 +81,8 @@ class Data:
 
     @property
     def test(self) -> Split:
-        """The test split. Raises `UserError` once `forbid_test` was called."""
-        if self._forbidden:
-            raise UserError("the test split is closed here: whatever is chosen, choose it by the validation split")
+        """The test split, read when first asked for. Raises `UserError` where it is closed."""
         return self._test[0]
-
-    def forbid_test(self) -> None:
-        """Close the test split for good. Its size and checksum can still be told, its images and labels not."""
-        self._forbidden = True
 
     @cached_property
     def _test(self) -> tuple[Split, str]:
@@ -98,7 +91,7 @@ class Data:
         index = splits.subset(arrays.y, self.spec.test)
         chosen = Arrays(arrays.x[index], arrays.y[index])
         digest = _digest(chosen)
-        del self._read
+        self._read = _closed  # it has been read, and its source need not stay in memory
         return self._split(chosen), digest
 
     def _split(self, arrays: Arrays) -> Split:
@@ -106,13 +99,12 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits of all pixels and labels of the three splits, and of how they were drawn."""
-        spec = self.spec
-        drawn = (spec.validation, spec.train, spec.test, spec.split_seed, self.n_classes)
-        return hashlib.sha256(repr((*self._digests, self._test[1], drawn)).encode()).hexdigest()[:16]
+        """16 hex digits of all pixels and labels of the train and validation splits, and of how they were drawn."""
+        drawn = (self.spec.validation, self.spec.train, self.spec.split_seed, self.n_classes)
+        return _hashed(*self._digests, drawn)
 
     def describe(self) -> dict[str, Any]:
-        """What the data are, for records: plain values, no paths."""
+        """What training and every choice see of the data, for records: plain values, no paths; nothing of test."""
         return {
             "name": self.name,
             "source": self.spec.source,
@@ -121,15 +113,25 @@ class Data:
             "n_classes": self.n_classes,
             "train": len(self.train),
             "validation": len(self.validation),
-            "test": len(self._test[0]),
             "split_seed": self.spec.split_seed,
             "fingerprint": self.fingerprint,
         }
 
+    def describe_test(self) -> dict[str, Any]:
+        """The same of the test split. Reads it."""
+        return {"test": len(self.test), "test_fingerprint": _hashed(self._test[1], self.spec.test)}
 
-def load(spec: DataSpec, device: str | torch.device = "cpu") -> Data:
-    """The data set that a suite names, on the device. Raises `UserError` for whatever is wrong with it."""
-    return Data(spec, _raw(spec), device)
+
+def load(spec: DataSpec, device: str | torch.device = "cpu", *, test: bool = True) -> Data:
+    """The data set that a suite names, on the device; with `test=False`, its test split stays closed.
+
+    Raises `UserError` for whatever is wrong with it.
+    """
+    return Data(spec, _raw(spec), device, test=test)
+
+
+def _closed() -> Arrays:
+    raise UserError("the test split is closed here: whatever is chosen, choose it by the validation split")
 
 
 def _raw(spec: DataSpec) -> Raw:
@@ -145,6 +147,10 @@ def _raw(spec: DataSpec) -> Raw:
             return sources.torchvision(spec)
         case ImageFolderSpec():
             return sources.image_folder(spec)
+
+
+def _hashed(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _digest(arrays: Arrays) -> str:

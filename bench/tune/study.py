@@ -1,24 +1,21 @@
-"""One Optuna study per (suite, pair, method). Trials are asked in batches, trained as one cohort, told together.
+"""One Optuna study per (suite, pair, row). Trials are asked in batches, trained as one cohort, told together.
 
-A batch of k trials costs one teacher forward and k students, and what Optuna suggests does not depend on which trial
-ends first. The sampler is seeded anew for every batch by what has been told so far, and a batch is noted in the study
-once it has been asked whole, so that a study which was killed at any moment goes on to the suggestions of one which
-was not: a batch that was noted is finished as it stands, one that was not is asked again.
+A batch of k trials costs one teacher forward and k students. What is on disk decides what comes next: Optuna's database
+holds the trials that were told, in order, and each trial's folder its checkpoint and record. So whatever is killed at
+whatever moment, the same command finishes the batch that was under way and goes on to the same suggestions; no trial
+is ever left running in the database, and none that ended is trained again.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
-import yaml
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import Trial, TrialState
 
 import bench
 import methods
@@ -26,241 +23,236 @@ from bench import data as datasets
 from bench import environment as env
 from bench import run as runs
 from bench import teacher as teachers
-from bench.cohort import Cohort
-from bench.data import Data
+from bench import tuned
 from bench.errors import UserError
+from bench.keep import Follower
 from bench.progress import Progress
 from bench.protocol import digest
-from bench.seeds import seed
-from bench.suite import MethodSpec, Pair, Run, Suite
-from bench.teacher import Teacher
-from methods.base import Choice, Dims, Float, Int, Knob, Value
+from bench.spec import MethodSpec
+from bench.suite import Suite
+from bench.tune import pruning, select, storage
+from bench.tune.ledger import Ledger
+from bench.tune.search import Search, directions, distribution, grid
+from bench.tune.trials import Ground, Result, told_trial, train, trial_to_tell
+from methods.base import Value
+from tracking.locks import locked
 
-METRIC = "validation/top1"  # of the last epoch, as the headline is
-RECIPE = "recipe"  # marks the trial of the paper's recipe, whatever number it has after a kill
-BATCH = "batch asked"  # of the study: how many were told before its latest whole batch, and that batch's settings
 
-
-@dataclass
+@dataclass(frozen=True)
 class Tuned:
-    """The best trial of a study beside the recipe, which is its trial 0."""
+    """What came of a study."""
 
     pair: str
     method: str
-    values: dict[str, Value]
-    top1: float
-    recipe_top1: float | None
-    trials: int
-    failed: int
-    seconds: float  # of this call
+    values: dict[str, Value]  # the chosen ones; none where no trial finished
+    budget: dict[str, int]  # trials, pruned, failed, student_steps
     file: Path
+    trouble: str = ""
 
 
 def tune(
     suite: Suite,
     results: Path,
     *,
-    trials: int,
-    batch: int,
     device: torch.device,
     progress: Progress,
-    search_seed: int = 0,
+    follower: Follower | None = None,
+    url: str | None = None,
+    name: str = "",
 ) -> list[Tuned]:
-    """Run every method's study up to `trials` finished trials; finished ones are kept, the test split stays closed."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    """Run every row's study up to the suite's number of trials. Those that were told are kept; test stays closed.
+
+    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     suite = runs.resolved(suite, device)
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
-    data = datasets.load(suite.data, device)
-    data.forbid_test()
-    storage = f"sqlite:///{results.absolute() / 'optuna.db'}"
-    out = []
+    database = storage.connect(url, results)
+    data = datasets.load(suite.data, device, test=False)
+    described, made = runs.describe(data), env.environment(device)
     for pair in suite.pairs:
         runs.check(suite, pair, data)
-        described, made = runs.describe(data), env.environment(device)
+        for spec in suite.methods:
+            recipe_of(suite, pair.name, spec)
+    out = []
+    for pair in suite.pairs:
         teacher = teachers.obtain(
             pair, data, described, suite.teacher_protocol(), suite.teacher.seed, results, made, progress
         )
         shapes = runs.dims(pair, data, suite.protocol.batch_size, teacher.network)
+        ground = Ground(suite, pair, data, described, teacher, shapes, made, progress, follower)
         for spec in suite.methods:
-            if space := space_of(methods.get(spec.method).space):
-                start = time.monotonic()
-                study = _study(storage, suite, pair, spec, space, described, teacher, batch, search_seed)
-                _run(study, suite, pair, spec, space, data, shapes, teacher, trials, batch, search_seed, progress)
-                out.append(_write(study, suite, pair, spec, results, made, time.monotonic() - start))
+            if suite.tune.narrowed(spec.method):
+                out.append(Study(ground, spec, results, name).run(database))
             else:
                 progress.console.print(f"{spec.title} has nothing to tune", highlight=False)
     return out
 
 
-def space_of(space: Mapping[str, Knob]) -> dict[str, BaseDistribution]:
-    """The knobs that a study turns, as Optuna's distributions."""
-    return {name: _distribution(knob) for name, knob in space.items() if knob.tune}
+def recipe_of(suite: Suite, pair: str, spec: MethodSpec) -> dict[str, Value]:
+    """The values of trial 0. Raises `UserError` where the suite's ranges leave them out."""
+    if spec.tuned:
+        raise UserError(f"{spec.title}: a tuned row is not tuned again; leave it out with --methods")
+    values = spec.values(pair)
+    for key, knob in suite.tune.narrowed(spec.method).items():
+        try:
+            knob.check(values[key])
+        except ValueError:
+            raise UserError(
+                f"tune.space.{spec.method}.{key} ({knob}) leaves out {values[key]}, the value of the recipe, which is"
+                f" trial 0; widen it, or set {key} in the suite's row"
+            ) from None
+    return values
 
 
-def _distribution(knob: Knob) -> BaseDistribution:
-    if isinstance(knob, Float):
-        return FloatDistribution(knob.low, knob.high, log=knob.log)
-    if isinstance(knob, Int):
-        return IntDistribution(knob.low, knob.high, log=knob.log)
-    assert isinstance(knob, Choice)  # a Text is never tuned
-    return CategoricalDistribution(knob.options)
+def slug(name: str) -> str:
+    """A name as one folder: 'resnet14->resnet8/kd' as 'resnet14--resnet8_kd'."""
+    return re.sub(r"[^\w.()+=,-]+", "_", name.replace("->", "--"))
 
 
-def _study(
-    storage: str,
-    suite: Suite,
-    pair: Pair,
-    spec: MethodSpec,
-    space: dict[str, BaseDistribution],
-    described: dict[str, Any],
-    teacher: Teacher,
-    batch: int,
-    search_seed: int,
-) -> optuna.Study:
-    """The study, new or as it was left. Refuses one that was made for something else."""
-    name = f"{suite.name}/{pair.name}/{spec.title}"
-    study = optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
-    kind = methods.get(spec.method)
-    made_for = {
-        "protocol": digest(suite.protocol.model_dump()),
-        "data": digest(described),
-        "teacher": teacher.fingerprint,
-        "method version": kind.version,
-        "recipe": digest(kind.resolve(pair.name, spec.recipe, spec.set)),
-        "space": digest({key: str(value) for key, value in space.items()}),
-        "batch": batch,
-        "seed": search_seed,
-        "training seed": suite.seeds[0],
+class Study:
+    """A single use: `Study(...).run(database)`."""
+
+    def __init__(self, ground: Ground, spec: MethodSpec, results: Path, name: str) -> None:
+        suite, pair = ground.suite, ground.pair
+        self.ground, self.spec, self.plan = ground, spec, suite.tune
+        self.name = "/".join(filter(None, (suite.name, pair.name, spec.title, name)))
+        self.folder = results / suite.name / "tuning" / slug(self.name.partition("/")[2])
+        self.file = tuned.file_of(results, suite.name, pair, spec.title)
+        self.recipe, self.knobs = recipe_of(suite, pair.name, spec), self.plan.narrowed(spec.method)
+        self.seed, *self.further = select.fresh_seeds(suite.seeds)
+        shares = [methods.get(row.method).starts(row.values(pair.name)) for row in suite.methods]
+        self.starts = max(shares) if self.plan.pruner != "none" else 0.0  # the latest of all: so budgets are equal
+
+    def run(self, database: optuna.storages.BaseStorage) -> Tuned:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder):  # a second call waits, then finds everything told
+            study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
+            search = Search(self.plan, self.knobs, self.recipe, self.name)
+            ledger = Ledger(self.folder, self.described(), self.ground)
+            limit = min(self.plan.trials, search.size or self.plan.trials)
+            while len(told := study.get_trials(deepcopy=False)) < limit:
+                self._batch(study, search.next(told), len(told))
+                ledger.hold(study.get_trials(deepcopy=False))
+            results = {trial.number: told_trial(trial) for trial in told}
+            budget = _budget(results)
+            if not select.ranked(results):
+                trouble = f"no trial finished: {results[0].reason}"
+                ledger.fail(told, trouble, budget)
+                return Tuned(self.ground.pair.name, self.spec.title, {}, budget, self.file, trouble)
+            chosen = self._choose(results, {trial.number: trial.params for trial in told})
+            content = self._content(chosen, results, told[chosen.trial].params, budget)
+            tuned.write(self.file, content)
+            ledger.close(study, content)
+        return Tuned(self.ground.pair.name, self.spec.title, content["values"], budget, self.file)
+
+    def _batch(self, study: optuna.Study, settings: Mapping[int, dict[str, Any]], told: int) -> None:
+        """Train a batch, or what is left of it, and tell it in the order of its numbers."""
+        batch = {number: values for number, values in settings.items() if number < self.plan.trials}
+        rungs = pruning.rungs(self.plan, self.ground.suite.protocol.epochs, self.starts, min(batch) // self.plan.batch)
+        results = self._train(batch, self.seed, "search", rungs)
+        space = {key: distribution(knob) for key, knob in self.knobs.items()}
+        for number in sorted(batch):
+            if number >= told:
+                study.add_trial(trial_to_tell(results[number], batch[number], space, len(self.plan.objective)))
+
+    def _train(
+        self, settings: Mapping[int, Mapping[str, Any]], seed: int, stage: str, rungs: Sequence[int] = ()
+    ) -> dict[int, Result]:
+        about = {"kind": "trial", "stage": stage, "study": self.name, "study_fingerprint": self.fingerprint}
+        title = f"{self.ground.pair.name} {self.spec.title} "
+        title += f"trials {min(settings)}-{max(settings)}" if stage == "search" else f"confirmed with seed {seed}"
+        return train(self.ground, self.spec, settings, self.folder, about, title, seed=seed, rungs=rungs)
+
+    def _choose(self, results: Mapping[int, Result], params: Mapping[int, dict[str, Any]]) -> select.Choice:
+        def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:
+            return self._train({number: params[number] for number in numbers}, seed, "confirm")
+
+        return select.RULES[self.plan.rule](results, again, self.further)
+
+    def made_for(self) -> dict[str, Any]:
+        """All that a trial of this study depends on; one that differs in it is another study."""
+        ground, plan = self.ground, self.plan
+        return {
+            **tuned.conditions(ground.suite, self.spec, ground.described, ground.teacher.fingerprint),
+            "recipe": self.recipe,
+            "space": {key: str(knob) for key, knob in self.knobs.items()},
+            **{key: getattr(plan, key) for key in ("batch", "sampler", "pruner", "objective")},
+            "points": len(grid(plan, self.knobs)) if plan.sampler == "grid" else 0,
+            "judged from": self.starts,
+            "search seed": plan.seed,
+            "training seed": self.seed,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return digest({"study": self.name, **self.made_for()})
+
+    def described(self) -> dict[str, Any]:
+        """The header of the study's record."""
+        ground, made_for = self.ground, self.made_for()
+        plan = {key: getattr(self.plan, key) for key in ("sampler", "pruner", "objective", "batch", "rule", "seed")}
+        return {
+            "kind": "study",
+            "study": self.name,
+            "study_fingerprint": self.fingerprint,
+            "suite": ground.suite.name,
+            "dataset": ground.data.name,
+            "pair": ground.pair.name,
+            "teacher": ground.pair.teacher,
+            "student": ground.pair.student,
+            "method": self.spec.method,
+            "label": self.spec.title,
+            "recipe": self.spec.recipe,
+            "seed": self.seed,
+            "hp": self.recipe,
+            "space": made_for["space"],
+            "protocol": made_for["protocol"],
+            "data": made_for["data"],
+            "teacher_fingerprint": made_for["teacher"],
+            "tune": plan,
+        }
+
+    def _content(
+        self,
+        chosen: select.Choice,
+        results: Mapping[int, Result],
+        params: Mapping[str, Any],
+        budget: Mapping[str, int],
+    ) -> dict[str, Any]:
+        """What the tuned file says."""
+        ground, made = self.ground, self.ground.environment
+        confirmation = {
+            "seeds": list(chosen.seeds),
+            "validation_top1": dict(chosen.means),
+            "student_steps": chosen.student_steps,
+        }
+        return {
+            "method": self.spec.method,
+            "values": self.spec.model_copy(update={"set": {**self.spec.set, **params}}).values(ground.pair.name),
+            "validation_top1": results[chosen.trial].top1,
+            "recipe_validation_top1": results[0].top1 if results[0].status == "finished" else None,
+            "study": self.name,
+            "trial": chosen.trial,
+            "rule": chosen.rule,
+            "budget": dict(budget),
+            **({"confirmation": confirmation} if chosen.seeds else {}),
+            "made_for": tuned.conditions(ground.suite, self.spec, ground.described, ground.teacher.fingerprint),
+            "versions": {
+                "optuna": optuna.__version__,
+                "torch": str(torch.__version__),
+                "kdbench": bench.__version__,
+                "commit": made["commit"],
+                "dirty": made["dirty"],
+            },
+        }
+
+
+def _budget(results: Mapping[int, Result]) -> dict[str, int]:
+    kinds = [result.status for result in results.values()]
+    return {
+        "trials": len(kinds),
+        "pruned": kinds.count("pruned"),
+        "failed": kinds.count("failed") + kinds.count("diverged"),
+        "student_steps": sum(result.student_steps for result in results.values()),
     }
-    before = study.user_attrs.get("made_for")
-    if before is None:
-        study.set_user_attr("made_for", made_for)
-    elif before != made_for:
-        other = ", ".join(key for key in made_for if before.get(key) != made_for[key])
-        raise UserError(f"study '{name}' was made with another {other}; use another --results, or delete it")
-    _reap(study)
-    return study
-
-
-def _reap(study: optuna.Study) -> None:
-    """Fail what a killed process left running or waiting; what it had asked is in the noted batch."""
-    while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        study.ask()  # the only public way to end a waiting trial is to let it run
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(trial.number, state=TrialState.FAIL)
-
-
-def _ask(
-    study: optuna.Study, space: dict[str, BaseDistribution], recipe: Mapping[str, Value], k: int, *seeded: object
-) -> list[Trial]:
-    """The rest of the noted batch where some of it was not told, else a new batch of k, noted."""
-    told = len(_told(study))
-    noted = study.user_attrs.get(BATCH, {"told": 0, "trials": []})
-    if rest := noted["trials"][told - noted["told"] :]:
-        for settings in rest:
-            study.enqueue_trial(settings["params"], user_attrs={RECIPE: settings[RECIPE]})
-        return [study.ask(space) for _ in rest]
-    study.sampler = optuna.samplers.TPESampler(seed=seed("tune", *seeded, told) % 2**32)
-    if not told:
-        study.enqueue_trial({key: recipe[key] for key in space}, user_attrs={RECIPE: True})
-    asked = [study.ask(space) for _ in range(k)]
-    batch = [{"params": t.params, RECIPE: t.user_attrs.get(RECIPE, False)} for t in asked]
-    study.set_user_attr(BATCH, {"told": told, "trials": batch})
-    return asked
-
-
-def _run(
-    study: optuna.Study,
-    suite: Suite,
-    pair: Pair,
-    spec: MethodSpec,
-    space: dict[str, BaseDistribution],
-    data: Data,
-    shapes: Dims,
-    teacher: Teacher,
-    trials: int,
-    batch: int,
-    search_seed: int,
-    progress: Progress,
-) -> None:
-    recipe = methods.get(spec.method).resolve(pair.name, spec.recipe, spec.set)
-    while (told := len(_told(study))) < trials:
-        asked = _ask(study, space, recipe, min(batch, trials - told), study.study_name, search_seed)
-        cohort = _cohort(suite, pair, spec, asked, data, shapes, teacher)
-        with progress.cohort(f"{pair.name} {spec.title} trials {told + 1}-{told + len(asked)}", cohort) as watch:
-            cohort.train(watch.epoch, watch.step)
-        teacher.verify()
-        for trial, member in zip(asked, cohort.members, strict=True):
-            if member.status == "running":
-                row = member.history[-1]["metrics"]
-                trial.set_user_attr("nll", row["validation/nll"])
-                study.tell(trial, row[METRIC])
-            else:
-                trial.set_user_attr("ended", f"{member.status}: {member.reason}")
-                study.tell(trial, state=TrialState.FAIL)
-
-
-def _told(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Trials that have trained to an end: finished, or failed for a reason of their own."""
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state == TrialState.COMPLETE or "ended" in trial.user_attrs
-    ]
-
-
-def _cohort(
-    suite: Suite, pair: Pair, spec: MethodSpec, asked: list[Trial], data: Data, shapes: Dims, teacher: Teacher
-) -> Cohort:
-    """The trials as students of seed 0: they differ in their hyper-parameters and in nothing else."""
-    described = runs.describe(data)
-    members = []
-    for trial in asked:
-        settings = spec.model_copy(update={"label": f"trial-{trial.number}", "set": {**spec.set, **trial.params}})
-        run = Run.of(suite, pair, settings, suite.seeds[0], described, teacher.fingerprint)
-        members.append(runs.member_of(run, data, shapes))
-    return Cohort(data, suite.protocol, teacher.network, members, suite.seeds[0])
-
-
-def _write(
-    study: optuna.Study,
-    suite: Suite,
-    pair: Pair,
-    spec: MethodSpec,
-    results: Path,
-    made: Mapping[str, Any],
-    seconds: float,
-) -> Tuned:
-    """The best finished trial (NLL breaks ties) as YAML under results/tuned."""
-    told = _told(study)
-    done = [trial for trial in told if trial.state == TrialState.COMPLETE]
-    if not done:
-        raise UserError(f"no trial of {spec.title} on {pair.name} finished ({told[0].user_attrs['ended']})")
-    best = max(done, key=lambda t: (t.value or 0.0, -t.user_attrs["nll"]))
-    values = methods.get(spec.method).resolve(pair.name, spec.recipe, {**spec.set, **best.params})
-    recipe = next((trial.value for trial in done if trial.user_attrs.get(RECIPE)), None)
-    file = results / "tuned" / suite.name / pair.name.replace("->", "__").replace("/", "_") / f"{spec.title}.yaml"
-    content = {
-        "method": spec.method,
-        "values": values,
-        "validation_top1": best.value,
-        "recipe_validation_top1": recipe,
-        "study": study.study_name,
-        "trial": best.number,
-        "rule": "best_trial",
-        "budget": {"trials": len(told), "failed": len(told) - len(done), "epochs": suite.protocol.epochs},
-        "made_for": study.user_attrs["made_for"],
-        "versions": {
-            "optuna": optuna.__version__,
-            "torch": str(torch.__version__),
-            "kdbench": bench.__version__,
-            "commit": made["commit"],
-            "dirty": made["dirty"],
-        },
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(yaml.safe_dump(content, sort_keys=False))
-    partial.replace(file)
-    failed = len(told) - len(done)
-    return Tuned(pair.name, spec.title, values, best.value or 0.0, recipe, len(told), failed, seconds, file)

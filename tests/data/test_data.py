@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from bench.data import Data, sources
+from bench.data.raw import Arrays
+from bench.data.spec import DigitsSpec
 from bench.errors import UserError
 from tests.data.conftest import SPEC, read
 
 
 def test_what_a_data_set_tells() -> None:
     data = read(source="digits", train=100, validation=50, test=200)
-    told = data.describe()
+    told = data.describe() | data.describe_test()
     assert json.loads(json.dumps(told)) == told
     assert {k: told[k] for k in ("name", "source", "channels", "size", "n_classes", "train", "validation", "test")} == {
         "name": "digits", "source": "digits", "channels": 1, "size": 8, "n_classes": 10,
@@ -41,37 +45,49 @@ def test_fingerprint_follows_content_and_splits() -> None:
     assert len(first) == 16 and int(first, 16) >= 0
     assert read(**base).fingerprint == first
     assert read(**base, flip=True, pad=2).fingerprint == first  # augmentation is not content
-    for change in ({"train": 101}, {"validation": 51}, {"test": 199}, {"split_seed": 1}, {"size": 9}):
+    for change in ({"train": 101}, {"validation": 51}, {"split_seed": 1}, {"size": 9}):
         assert read(**{**base, **change}).fingerprint != first
+    other = read(**{**base, "test": 199})
+    assert other.fingerprint == first  # what is tuned without the test split is the same whatever that is
+    assert other.describe_test()["test_fingerprint"] != read(**base).describe_test()["test_fingerprint"]
 
 
-def test_fingerprint_sees_one_pixel(tiny_set: Path) -> None:
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_fingerprint_sees_one_pixel(tiny_set: Path, split: str) -> None:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from tests.data.conftest import encoded, picture
 
-    path = tiny_set / "test-00000-of-00001.parquet"
-    first = read(source="parquet", path=str(tiny_set), validation=6).fingerprint
+    def told() -> tuple[str, str]:
+        data = read(source="parquet", path=str(tiny_set), validation=6)
+        return data.fingerprint, data.describe_test()["test_fingerprint"]
+
+    path = next(tiny_set.glob(f"{split}-00000-*.parquet"))
+    first = told()
     table = pq.read_table(path)
     changed = table["img"].to_pylist()
     image = picture(3000)
     image.putpixel((2, 2), (1, 2, 3))
     changed[0] = {"bytes": encoded(image), "path": None}
-    import pyarrow as pa
-
     pq.write_table(table.set_column(0, "img", pa.array(changed, table["img"].type)), path)
-    assert read(source="parquet", path=str(tiny_set), validation=6).fingerprint != first
+    assert [old == new for old, new in zip(first, told(), strict=True)] == [split == "test", split == "train"]
 
 
-def test_a_closed_test_split_stays_closed() -> None:
-    open_one, data = read(source="digits"), read(source="digits")
-    data.forbid_test()
+def test_a_closed_test_split_is_never_read() -> None:
+    def test() -> Arrays:
+        raise AssertionError("read")
+
+    raw = replace(sources.digits(DigitsSpec(source="digits")), test=test)
+    closed = Data(DigitsSpec(source="digits"), raw, "cpu", test=False)
     for _ in range(2):
         with pytest.raises(UserError, match="the test split is closed"):
-            _ = data.test
-    assert data.fingerprint == open_one.fingerprint and data.describe() == open_one.describe()
+            _ = closed.test
+    assert closed.describe() == Data(DigitsSpec(source="digits"), raw, "cpu").describe()
     with pytest.raises(UserError, match="closed"):
-        _ = data.test
+        closed.describe_test()
+    with pytest.raises(AssertionError, match="read"):
+        _ = Data(DigitsSpec(source="digits"), raw, "cpu").test
 
 
 def test_digits_without_a_rest() -> None:

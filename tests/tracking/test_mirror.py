@@ -12,12 +12,10 @@ from tracking.mirror import Mirror, sync, undelivered
 from tracking.query import runs
 from tracking.store import Store
 
-EXPERIMENT = "kd/tiny"
-
 
 def test_mirror_delivers_all_before_it_closes(make: Make, store: Store) -> None:
     records = [make(seed, status=None) for seed in range(3)]
-    with Mirror(lambda: store, EXPERIMENT) as mirror:
+    with Mirror(lambda: store) as mirror:
         for record in records:
             mirror.offer(record)
         until(lambda: not mirror.pending())
@@ -34,7 +32,7 @@ def test_mirror_delivers_all_before_it_closes(make: Make, store: Store) -> None:
 def test_mirror_is_silent_when_nobody_answers_and_sync_delivers_later(
     make: Make, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    mirror = Mirror(lambda: Store("http://127.0.0.1:9", tmp_path), EXPERIMENT)
+    mirror = Mirror(lambda: Store("http://127.0.0.1:9", tmp_path))
     record = make()
     start = time.monotonic()
     mirror.offer(record)
@@ -60,7 +58,7 @@ def test_mirror_goes_on_when_the_store_comes_back(make: Make, store: Store) -> N
             raise answer
         return store
 
-    with Mirror(factory, EXPERIMENT, retry_s=0.05) as mirror:
+    with Mirror(factory, retry_s=0.05) as mirror:
         record = make()
         mirror.finish(record)
         until(lambda: not mirror.pending())
@@ -70,7 +68,7 @@ def test_mirror_goes_on_when_the_store_comes_back(make: Make, store: Store) -> N
 def test_mirror_passes_over_a_damaged_record(make: Make, store: Store) -> None:
     damaged, sound = make(0), make(1)
     damaged.path.write_bytes(b"x" + damaged.path.read_bytes())
-    with Mirror(lambda: store, EXPERIMENT) as mirror:
+    with Mirror(lambda: store) as mirror:
         mirror.finish(damaged)
         mirror.finish(sound)
     ((record, reason),) = mirror.pending()
@@ -81,14 +79,14 @@ def test_mirror_survives_whatever_a_store_does(make: Make) -> None:
     def factory() -> Store:
         raise ZeroDivisionError("surprise")
 
-    with Mirror(factory, EXPERIMENT) as mirror:
+    with Mirror(factory) as mirror:
         mirror.finish(make())
     assert mirror.pending()[0][1] == "surprise"
 
 
 def test_offline_contacts_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDBENCH_OFFLINE", "1")
-    with Mirror(lambda: pytest.fail("contacted"), EXPERIMENT) as mirror:
+    with Mirror(lambda: pytest.fail("contacted")) as mirror:
         record = make()
         mirror.offer(record)
         mirror.finish(record)

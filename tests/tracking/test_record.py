@@ -151,6 +151,17 @@ def test_other_epochs_take_the_end_away(make: Make) -> None:
     assert record.status == "running" and record.epochs == rows(4)
 
 
+def test_a_finished_record_that_grows_notes_where(make: Make) -> None:
+    record = make()
+    for pid in (1, 1, 2):
+        record.begin("f0", spec(), environment(pid=pid))
+        assert record.status == "finished" and record.environment == environment()
+    record.hold_epochs(rows(4))
+    assert Record(record.folder).environment == environment(pid=2) and len(record.header["resumed"]) == 1
+    record.hold_epochs(rows(2))
+    assert len(Record(record.folder).header["resumed"]) == 1
+
+
 def test_end_checks_its_files(make: Make) -> None:
     record = make(status=None)
     with pytest.raises(RecordError, match=r"nothing\.bin is missing"):

@@ -112,7 +112,13 @@ def test_delivery_in_pieces_equals_one(make: Make, store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("status", "shown"),
-    [("failed", "FAILED"), ("diverged", "FAILED"), ("interrupted", "KILLED"), ("finished", "FINISHED")],
+    [
+        ("pruned", "KILLED"),
+        ("failed", "FAILED"),
+        ("diverged", "FAILED"),
+        ("interrupted", "KILLED"),
+        ("finished", "FINISHED"),
+    ],
 )
 def test_status(make: Make, store: Store, status: str, shown: str) -> None:
     store.deliver(make(status=status, reason="why"), experiment=EXPERIMENT)

@@ -1,0 +1,198 @@
+"""The trials of a suite's studies, from their files to frames: what each reached, and what it cost.
+
+Conventions. A study is a row of the suite on one pair. Its trials count in the order of their numbers, k = 1 first. A
+trial has reached something where its state is `complete` and its top-1 a finite number; a pruned or failed one costs,
+and reaches nothing. Accuracies are in % on the validation split, of the last epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from bench.errors import UserError
+from tracking.record import FILE, Record
+
+TRIALS, TUNED = "trials.csv", "tuned.yaml"
+STATES = ("complete", "pruned", "failed")
+TEXTS = ("suite", "pair", "method", "study", "state", "reason")
+NUMBERS = ("top1", "nll", "step_ms", "epochs", "student_steps", "seconds")
+COLUMNS = ("suite", "pair", "method", "study", "trial", "state", "recipe", *NUMBERS, "reason")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study's record says of it, and the values that were chosen."""
+
+    pair: str
+    method: str  # the row's title, as in `read`
+    folder: Path
+    space: Mapping[str, str]  # by knob: "0.1 to 20, log"
+    recipe: Mapping[str, Any]  # the values of trial 0
+    tune: Mapping[str, Any]  # sampler, pruner, objective, batch, rule, seed
+    seed: Any  # of training
+    status: str  # of the record
+    told: int  # trials on record
+    environment: Mapping[str, Any]
+    chosen: Mapping[str, Any]  # empty where there is no tuned.yaml yet
+
+
+def read(results: Path, suite: str) -> pd.DataFrame:
+    """Every told trial of the suite's studies, in order of pair, method, trial; empty where there is none.
+
+    Columns: `COLUMNS`, then hp.<knob>, NaN where a method has no such knob; method is the row's title, or 'title/name'
+    where a study has a name of its own. Raises `UserError` for a damaged file.
+    """
+    paths = sorted((results / suite / "tuning").glob(f"*/{TRIALS}"))
+    parts = [part for part in (_trials(path, suite) for path in paths) if len(part)]
+    if not parts:
+        kinds = {"trial": int, "recipe": bool, **dict.fromkeys(TEXTS, str), **dict.fromkeys(NUMBERS, float)}
+        return pd.DataFrame(columns=list(COLUMNS)).astype({name: kinds[name] for name in COLUMNS})
+    out = pd.concat(parts, ignore_index=True).sort_values(["pair", "method", "trial"], ignore_index=True)
+    if (twins := out.duplicated(["pair", "method", "trial"])).any():
+        pair, method = out.loc[twins, ["pair", "method"]].iloc[0]
+        raise UserError(f"two studies of {method} on {pair} in {results / suite / 'tuning'}; move one of them away")
+    return out
+
+
+def _trials(path: Path, suite: str) -> pd.DataFrame:
+    """One study's rows with their types. An empty cell alone is no value, since a knob's may be called 'None'."""
+    try:
+        raw = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(TEXTS, str))
+        if missing := [name for name in COLUMNS if name not in raw]:
+            raise ValueError(f"no column '{missing[0]}'")
+        if unknown := sorted({str(state) for state in raw["state"]} - set(STATES)):
+            raise ValueError(f"no state '{unknown[0]}'; there are {', '.join(STATES)}")
+        recipe = raw["recipe"].astype(str).map({"True": True, "False": False})
+        if recipe.isna().any() or raw[["pair", "method", "study"]].isna().any(axis=None):
+            raise ValueError("a row without pair, method, study or recipe")
+        told = pd.to_numeric(raw["trial"]).astype(int)
+        numbers = {name: pd.to_numeric(raw[name]).astype(float) for name in NUMBERS}
+        raw["method"] = [_titled(*row) for row in raw[["suite", "pair", "method", "study"]].itertuples(index=False)]
+        return raw.assign(trial=told, recipe=recipe.astype(bool), reason=raw["reason"].fillna(""), **numbers)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except ValueError as error:  # so are pandas' errors of form and of encoding
+        first = str(error).strip().partition("\n")[0]
+        again = f"run `kdbench tune {suite}` again to have it written anew"
+        raise UserError(f"{path}: not readable as the trials of a study ({first}); {again}") from None
+
+
+def _titled(suite: str, pair: str, method: str, study: str) -> str:
+    """The row's title with the study's own name, which ends its name in Optuna: suite/pair/title/name."""
+    _, row, name = study.partition(f"{suite}/{pair}/{method}/")
+    return f"{method}/{name}" if row else method
+
+
+def studies(results: Path, suite: str) -> list[Study]:
+    """What the records of the suite's studies say, in order of pair and method."""
+    paths = (results / suite / "tuning").glob(f"*/{FILE}")
+    return sorted((_study(Record(path.parent)) for path in paths), key=lambda study: (study.pair, study.method))
+
+
+def _study(record: Record) -> Study:
+    spec, path = record.header["spec"], record.folder / TUNED
+    if missing := [key for key in ("pair", "label", "space", "hp", "tune") if key not in spec]:
+        raise UserError(f"{record.path}: not the record of a study (its spec has no '{missing[0]}')")
+    try:
+        chosen = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["values"]) if path.exists() else {}
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        raise UserError(f"{path}: not readable as the values that a study chose; move it away") from None
+    return Study(
+        pair=str(spec["pair"]),
+        method=_titled(*(str(spec.get(key)) for key in ("suite", "pair", "label", "study"))),
+        folder=record.folder,
+        space=spec["space"],
+        recipe=spec["hp"],
+        tune=spec["tune"],
+        seed=spec.get("seed"),
+        status=record.status,
+        told=len(record.epochs),
+        environment=record.environment,
+        chosen=chosen,
+    )
+
+
+def best_of_k(trials: pd.DataFrame) -> pd.DataFrame:
+    """Pair, method, k, best: validation top-1 (%) of the best of the first k trials, NaN before the first complete."""
+    out = _counted(trials)
+    groups = out.groupby(["pair", "method"], sort=False)["reached"]
+    return out[["pair", "method", "k"]].assign(best=groups.cummax().groupby([out["pair"], out["method"]]).ffill())
+
+
+def recipes(trials: pd.DataFrame) -> pd.DataFrame:
+    """Pair, method, k, top1 (%) of the trial that is the recipe; studies whose recipe reached nothing are left out."""
+    out = _counted(trials)
+    named = out.loc[out["recipe"].astype(bool) & out["reached"].notna(), ["pair", "method", "k", "reached"]]
+    return named.drop_duplicates(["pair", "method"]).rename(columns={"reached": "top1"}).reset_index(drop=True)
+
+
+def budget(trials: pd.DataFrame, known: Sequence[Study] = ()) -> pd.DataFrame:
+    """One row per pair and method, best first within a pair: what its study cost, and found beside the recipe.
+
+    Columns: pair, method, trials (told), pruned, failed, student_steps, seconds, recipe and best (top-1, %), gain
+    (points), space (as text, of the studies `known`).
+    """
+    out = _counted(trials)
+    _has(out, ("student_steps", "seconds"))
+    spaces = {(s.pair, s.method): "; ".join(f"{knob}: {text}" for knob, text in s.space.items()) for s in known}
+    out = out.assign(
+        pruned=out["state"] == "pruned",
+        failed=out["state"] == "failed",
+        of_recipe=out["reached"].where(out["recipe"].astype(bool)),
+    )
+    rows = out.groupby(["pair", "method"], sort=False, as_index=False).agg(
+        trials=("k", "size"),
+        pruned=("pruned", "sum"),
+        failed=("failed", "sum"),
+        student_steps=("student_steps", "sum"),
+        seconds=("seconds", "sum"),
+        recipe=("of_recipe", "max"),
+        best=("reached", "max"),
+    )
+    space = [spaces.get((pair, method), "") for pair, method in zip(rows["pair"], rows["method"], strict=True)]
+    rows = rows.assign(gain=rows["best"] - rows["recipe"], space=space)
+    place = {pair: i for i, pair in enumerate(rows["pair"].unique())}
+    rows, down = rows.assign(_pair=rows["pair"].map(place)), [True, False, True]
+    return rows.sort_values(["_pair", "best", "method"], ascending=down, ignore_index=True).drop(columns="_pair")
+
+
+def pareto(trials: pd.DataFrame) -> pd.DataFrame:
+    """Pair, method, trial, recipe, top1 (%), step_ms, front: the complete trials whose step time is known.
+
+    On the front of its pair stands a trial that no other beats: no less accurate and no slower, and better in one of
+    the two. Trials that are equal in both stand there together.
+    """
+    out = _counted(trials)
+    _has(out, ("step_ms",))
+    columns = ["pair", "method", "trial", "recipe", "top1", "step_ms"]
+    points = out.loc[out["reached"].notna() & np.isfinite(out["step_ms"]), columns]
+    at_step = points.groupby(["pair", "step_ms"])["top1"].max()  # sorted by step time within a pair
+    faster = at_step.groupby("pair").cummax().groupby("pair").shift(fill_value=-np.inf)
+    best = pd.DataFrame({"at_step": at_step, "faster": faster}).reset_index()
+    joined = points.merge(best, on=["pair", "step_ms"], how="left")
+    front = (joined["top1"] == joined["at_step"]) & (joined["top1"] > joined["faster"])
+    return points.reset_index(drop=True).assign(front=front.astype(bool))
+
+
+def _counted(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials in their order, each with its k and what it reached."""
+    _has(trials, ("pair", "method", "trial", "state", "recipe", "top1"))
+    places = [trials[name].map({v: i for i, v in enumerate(trials[name].unique())}) for name in ("pair", "method")]
+    out = trials.assign(_pair=places[0], _method=places[1])
+    out = out.sort_values(["_pair", "_method", "trial"], kind="stable", ignore_index=True)
+    out = out.drop(columns=["_pair", "_method"]).astype({name: float for name in NUMBERS if name in out})
+    reached = out["top1"].where((out["state"] == "complete") & np.isfinite(out["top1"]))
+    return out.assign(k=out.groupby(["pair", "method"], sort=False).cumcount() + 1, reached=reached)
+
+
+def _has(trials: pd.DataFrame, names: Sequence[str]) -> None:
+    if missing := [name for name in names if name not in trials]:
+        there = ", ".join(map(str, trials.columns)) or "none"
+        raise ValueError(f"the frame has no column '{missing[0]}'; it has {there}")

@@ -1,0 +1,112 @@
+"""Which hyper-parameters to try next: a function of what has been told, so that no kill can change a suggestion.
+
+The search is held in memory and asks in whole batches: a batch is asked when all before it has been told. After a kill
+it is made anew from the trials that are on disk, and goes on to the suggestions of a search that was never killed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial
+
+from bench.errors import UserError
+from bench.seeds import seed
+from bench.spec import TuneSpec
+from methods.base import Choice, Float, Int, Knob, Value
+
+
+class Search:
+    """The trials of one study in order; trial 0 is `recipe`. `name` seeds the sampler, with the seed of `spec`."""
+
+    def __init__(self, spec: TuneSpec, knobs: Mapping[str, Knob], recipe: Mapping[str, Value], name: str) -> None:
+        self.batch, self.objectives = spec.batch, len(spec.objective)
+        self.space = {key: distribution(knob) for key, knob in knobs.items()}
+        self.study = optuna.create_study(directions=directions(spec), sampler=_sampler(spec, name))
+        self.asked: list[Trial] = []
+        self.taken = 0  # of the told trials: how many this search has been told
+        points = grid(spec, knobs) if spec.sampler == "grid" else []
+        self.size = len(points) + 1 if points else None  # how many trials there are, where they are finite
+        for values in [[recipe[key] for key in knobs], *points]:
+            self.study.enqueue_trial(dict(zip(knobs, values, strict=True)))
+
+    def next(self, told: Sequence[FrozenTrial]) -> dict[int, dict[str, Any]]:
+        """The whole batch that holds the first trial not told yet: settings by number. told: in order of number.
+
+        Raises `UserError` where what was told is not what this search asked.
+        """
+        while len(told) >= len(self.asked):
+            for trial, known in list(zip(self.asked, told, strict=False))[self.taken :]:
+                self._tell(trial, known)
+            self.taken = len(self.asked)
+            self.asked += [self.study.ask(self.space) for _ in range(self.batch)]
+        for trial, known in zip(self.asked, told, strict=False):
+            if trial.params != known.params:
+                raise UserError(
+                    f"trial {trial.number} of this study is not what its search asks; trials were added by hand, or by"
+                    " another version of Optuna or of its sampler: give a new study its own --name"
+                )
+        start = len(told) // self.batch * self.batch
+        return {start + i: trial.params for i, trial in enumerate(self.asked[start : start + self.batch])}
+
+    def _tell(self, trial: Trial, known: FrozenTrial) -> None:
+        for step, value in known.intermediate_values.items():
+            trial.report(value, step)
+        complete = known.state == optuna.trial.TrialState.COMPLETE
+        self.study.tell(trial, known.values if complete else None, state=known.state)
+
+
+def directions(spec: TuneSpec) -> list[StudyDirection]:
+    return [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: len(spec.objective)]
+
+
+def distribution(knob: Knob) -> BaseDistribution:
+    if isinstance(knob, Float):
+        return FloatDistribution(knob.low, knob.high, log=knob.log)
+    if isinstance(knob, Int):
+        return IntDistribution(knob.low, knob.high, log=knob.log)
+    assert isinstance(knob, Choice)  # a Text is never tuned
+    return CategoricalDistribution(knob.options)
+
+
+def _sampler(spec: TuneSpec, name: str) -> BaseSampler:
+    number = seed("tune", name, spec.seed) % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match spec.sampler:
+            case "tpe":
+                return TPESampler(seed=number)
+            case "gp":
+                return GPSampler(seed=number)
+            case "cmaes":
+                try:
+                    import cmaes  # noqa: F401  # optuna asks for it only when the second trial is asked
+                except ImportError:
+                    raise UserError("sampler cmaes takes a package more: pip install 'kdbench[cmaes]'") from None
+                return CmaEsSampler(seed=number)
+            case _:
+                return RandomSampler(seed=number)
+
+
+def grid(spec: TuneSpec, knobs: Mapping[str, Knob]) -> list[tuple[Value, ...]]:
+    """Its points: of every knob all choices, or as many values of a range as fit the budget, at least two."""
+    ranges = [knob for knob in knobs.values() if not isinstance(knob, Choice)]
+    free = (spec.trials - 1) / math.prod(len(knob.options) for knob in knobs.values() if isinstance(knob, Choice))
+    n = max(2, int(free ** (1 / max(len(ranges), 1)) + 1e-9))
+    return list(itertools.product(*(k.options if isinstance(k, Choice) else _points(k, n) for k in knobs.values())))
+
+
+def _points(knob: Knob, n: int) -> list[Value]:
+    assert isinstance(knob, Float | Int)
+    low, high = (math.log(end) if knob.log else end for end in (knob.low, knob.high))
+    inner = [low + (high - low) * i / (n - 1) for i in range(1, n - 1)]
+    values = [knob.low, *(math.exp(step) if knob.log else step for step in inner), knob.high]
+    return [*sorted({round(value) for value in values})] if isinstance(knob, Int) else [*values]

@@ -1,0 +1,192 @@
+"""Trials in training: a batch of settings as one cohort, kept on disk like any run, and judged at its rungs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from bench import keep
+from bench import run as runs
+from bench.cohort import Cohort
+from bench.data import Data
+from bench.data.batches import n_batches
+from bench.keep import Follower, Keeper
+from bench.progress import Progress
+from bench.spec import MethodSpec, Pair
+from bench.suite import Run, Suite
+from bench.teacher import Teacher
+from bench.tune.pruning import losers
+from methods.base import Dims
+from tracking.record import Record
+
+ENDED = ("finished", "pruned", "failed", "diverged")
+METRIC, TIE = "validation/top1", "validation/nll"  # of the last epoch, as the headline is
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all trials of a pair stand on."""
+
+    suite: Suite
+    pair: Pair
+    data: Data  # its test split is closed
+    described: Mapping[str, Any]
+    teacher: Teacher
+    shapes: Dims
+    environment: Mapping[str, Any]
+    progress: Progress
+    follower: Follower | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial came to, read from its record."""
+
+    status: str
+    reason: str
+    top1: float | None  # validation, %, after the last epoch that it saw; None where it failed
+    nll: float | None
+    step_ms: float | None  # of its own step
+    epochs: int  # those before the first included, as in the steps
+    student_steps: int
+    seconds: float  # of its own steps
+    began: float  # Unix seconds
+    ended: float
+    curve: dict[int, float] = field(default_factory=dict)  # validation top-1 by epoch
+
+
+def trial_to_tell(
+    result: Result, params: Mapping[str, Any], space: Mapping[str, BaseDistribution], objectives: int
+) -> FrozenTrial:
+    """A result as a trial of Optuna's, whole: it needs no running trial in the database."""
+    state = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(result.status, TrialState.FAIL)
+    values = [value for value in (result.top1, result.step_ms) if value is not None][:objectives]
+    trial = create_trial(
+        state=state,
+        values=None if state == TrialState.FAIL else values,
+        params=dict(params),
+        distributions=dict(space),
+        intermediate_values=result.curve if objectives == 1 else {},
+        user_attrs={name: value for name, value in asdict(result).items() if name != "curve"},
+    )
+    trial.datetime_start, trial.datetime_complete = map(datetime.fromtimestamp, (result.began, result.ended))
+    return trial
+
+
+def told_trial(trial: FrozenTrial) -> Result:
+    """The inverse."""
+    return Result(**trial.user_attrs, curve=dict(trial.intermediate_values))
+
+
+def train(
+    ground: Ground,
+    spec: MethodSpec,
+    settings: Mapping[int, Mapping[str, Any]],
+    folder: Path,
+    about: Mapping[str, Any],
+    title: str,
+    *,
+    seed: int,
+    rungs: Iterable[int] = (),
+) -> dict[int, Result]:
+    """Train the settings (by number of the trial) as students of one seed. What a record holds is not trained again.
+
+    about: what else the trials' records say; title: of the progress.
+    """
+    records: dict[int, Record] = {}
+    keepers: dict[int, Keeper] = {}
+    for number, values in settings.items():
+        row = spec.model_copy(update={"label": f"trial-{number}", "set": {**spec.set, **values}})
+        run = Run.of(ground.suite, ground.pair, row, seed, dict(ground.described), ground.teacher.fingerprint)
+        record = records[number] = Record(folder / "trials" / run.fingerprint)
+        twin = any(record.folder == keeper.record.folder for keeper in keepers.values())
+        if twin or (record.status in ENDED and record.intact()):
+            continue
+        member = runs.member_of(run, ground.data, ground.shapes)
+        facts = {"teacher_hash": ground.teacher.state, "facts": member.method.facts}
+        described = run.spec() | facts | dict(about) | {"label": spec.title, "trial": number}
+        record.begin(run.fingerprint, described, ground.environment)
+        keeper = keepers[number] = Keeper(member, record, ground.follower)
+        keeper.resume()
+    if keepers:
+        _train(ground, title, keepers, records, seed, list(rungs))
+    steps = n_batches(len(ground.data.train.y), ground.suite.protocol.batch_size)
+    return {number: _result(record, steps) for number, record in records.items()}
+
+
+def _train(
+    ground: Ground,
+    title: str,
+    keepers: dict[int, Keeper],
+    records: Mapping[int, Record],
+    seed: int,
+    rungs: list[int],
+) -> None:
+    members = [keeper.member for keeper in keepers.values()]
+    cohort = Cohort(ground.data, ground.suite.protocol, ground.teacher.network, members, seed)
+
+    def after_epoch(cohort: Cohort, epoch: int) -> None:
+        for keeper in keepers.values():
+            keeper.after_epoch()
+        watch.epoch(cohort, epoch)
+        judge()
+
+    def judge() -> None:
+        while rungs and all(member.epoch >= rungs[0] for member in cohort.alive()):
+            _judge(rungs.pop(0), cohort, keepers, records)
+
+    judge()  # a kill may have come when all stood at a rung
+    with keep.interruptible(keepers.values()), ground.progress.cohort(title, cohort) as watch:
+        cohort.train(after_epoch, watch.step)
+    ground.teacher.verify()
+    for keeper in keepers.values():
+        member, last = keeper.member, {}
+        if member.status == "running":
+            member.status = "finished"
+            last = {name: value for name, value in member.history[-1]["metrics"].items() if name.startswith("valid")}
+            last |= cohort.costs(member)
+        keeper.end(member.status, member.reason, last)
+
+
+def _judge(rung: int, cohort: Cohort, keepers: dict[int, Keeper], records: Mapping[int, Record]) -> None:
+    """End the losers of a rung: they leave the cohort, and cost nothing more."""
+    scores, live = {}, {keeper.record.folder: keeper.member.history for keeper in keepers.values()}
+    for number, record in records.items():
+        for row in live.get(record.folder) or record.epochs:
+            if row["epoch"] == rung and METRIC in row["metrics"]:
+                scores[number] = (row["metrics"][METRIC], row["metrics"][TIE])
+    for number in losers(scores):
+        if number in keepers and keepers[number].member.alive:
+            keeper = keepers.pop(number)
+            best = max(top1 for top1, _ in scores.values())
+            keeper.member.fail("pruned", f"after epoch {rung}: {scores[number][0]:.1f} % beside {best:.1f} %")
+            cohort.members.remove(keeper.member)
+            keeper.end("pruned", keeper.member.reason, {})
+
+
+def _result(record: Record, steps: int) -> Result:
+    lines = record.read()
+    assert lines.end is not None
+    curve = {row["epoch"]: row["metrics"][METRIC] for row in lines.epochs if METRIC in row["metrics"]}
+    last = lines.epochs[-1]["metrics"] if lines.epochs else {}
+    times = [row["metrics"].get("cost/step_ms", row["metrics"].get("before/step_ms", 0.0)) for row in lines.epochs]
+    judged = lines.end["status"] in ("finished", "pruned")
+    return Result(
+        status=lines.end["status"],
+        reason=lines.end["reason"],
+        top1=last[METRIC] if judged else None,
+        nll=last[TIE] if judged else None,
+        step_ms=sorted(times)[len(times) // 2] if times else None,
+        curve=curve,
+        epochs=len(lines.epochs),
+        student_steps=steps * len(lines.epochs),
+        seconds=sum(times) * steps / 1000,
+        began=lines.header["time"],
+        ended=lines.end["time"],
+    )

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from rich.console import Console
+
+from bench.progress import Progress
+from bench.suite import validate
+from bench.tune import Tuned, tune
+
+
+def tuned(raw: dict[str, Any], results: Path, name: str = "", **plan: Any) -> list[Tuned]:
+    """`kdbench tune` in this process, with a plan of seconds."""
+    results.mkdir(exist_ok=True)
+    plan = {"trials": 4, "batch": 2, "rule": "best_trial", **raw.get("tune", {}), **plan}
+    suite = validate({**raw, "tune": plan}, "test")
+    return tune(
+        suite, results, device=torch.device("cpu"), progress=Progress(Console(quiet=True), quiet=True), name=name
+    )
+
+
+def trials_of(results: Path, method: str = "kd") -> list[tuple[Any, ...]]:
+    """What a study was told: parameters, state, value and the curve of every trial."""
+    storage = f"sqlite:///{results / 'optuna.db'}"
+    study = optuna.load_study(study_name=f"tiny/resnet8w8->resnet8w4/{method}", storage=storage)
+    return [(t.params, t.state.name, t.values, t.intermediate_values) for t in study.get_trials()]

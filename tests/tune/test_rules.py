@@ -1,0 +1,91 @@
+"""Pruning and selection: which trials go on, and which one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import methods
+from bench.spec import TuneSpec
+from bench.tune.pruning import losers, rungs
+from bench.tune.select import best_trial, confirmed, fresh_seeds, ranked
+from bench.tune.trials import Result
+
+
+def test_rungs_stand_at_thirds_of_what_is_left() -> None:
+    halving = TuneSpec(pruner="halving", batch=9)
+    assert rungs(halving, 27, 0.0, 0) == rungs(halving, 27, 0.0, 5) == [3, 9]
+    assert rungs(TuneSpec(pruner="halving", batch=3), 27, 0.0, 0) == [9]
+    assert rungs(TuneSpec(pruner="halving", batch=2), 27, 0.0, 0) == []  # one of two is not a third
+    assert rungs(TuneSpec(), 27, 0.0, 0) == []
+
+
+def test_nothing_is_judged_before_every_term_is_at_work() -> None:
+    sld = methods.get("sld")
+    starts = sld.starts(sld.resolve(""))
+    assert starts == 150 / 240 and methods.get("kd").starts({}) == 0
+    assert methods.get("kd+sld").starts(methods.get("kd+sld").resolve("")) == starts
+    assert min(rungs(TuneSpec(pruner="halving"), 240, starts, 0)) > 150
+
+
+def test_hyperband_takes_turns() -> None:
+    spec = TuneSpec(pruner="hyperband", batch=9)
+    assert [rungs(spec, 27, 0.0, batch) for batch in range(4)] == [[3, 9], [9], [], [3, 9]]
+
+
+def test_one_in_three_goes_on() -> None:
+    scores = {0: (50.0, 1.0), 1: (60.0, 1.0), 2: (60.0, 0.9), 3: (40.0, 0.1), 4: (60.0, 0.9), 5: (1.0, 9.0)}
+    assert sorted(losers(scores)) == [0, 1, 3, 5]  # 2 and 4 are equal, and the lower NLL of the three with 60
+    assert losers({7: (1.0, 1.0)}) == [] and losers({}) == []
+    assert losers({1: (5.0, 1.0), 0: (5.0, 1.0)}) == [1]
+
+
+def result(top1: float | None, nll: float = 1.0, status: str = "finished") -> Result:
+    return Result(status, "", top1, nll, 1.0, 3, 9, 1.0, 0.0, 1.0)
+
+
+RESULTS = {
+    0: result(70.0),
+    1: result(80.0, 2.0),
+    2: result(80.0, 1.0),
+    3: result(99.0, status="pruned"),
+    4: result(None, status="diverged"),
+    5: result(75.0),
+}
+
+
+def never(numbers: Sequence[int], seed: int) -> dict[int, Result]:
+    raise AssertionError
+
+
+def test_the_best_trial() -> None:
+    assert ranked(RESULTS) == [2, 1, 5, 0] and ranked({}) == []
+    assert best_trial(RESULTS, never, [1, 2]).trial == 2
+
+
+def test_the_confirmed_trial_is_the_best_mean_of_the_top_three() -> None:
+    asked = []
+
+    def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:
+        asked.append((list(numbers), seed))
+        luck = {2: 60.0, 1: 70.0 + seed, 5: 71.0}
+        return {number: result(luck[number]) for number in numbers}
+
+    got = confirmed(RESULTS, again, [1, 2, 3])
+    assert asked == [([2, 1, 5], seed) for seed in (1, 2, 3)]
+    assert got.trial == 1 and got.means == {2: 60.0, 1: 72.0, 5: 71.0} and got.student_steps == 81
+
+
+def test_a_trial_that_fails_when_it_is_confirmed_is_not_chosen() -> None:
+    def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:
+        return {n: result(90.0) if n != 2 or seed != 2 else result(None, status="diverged") for n in numbers}
+
+    assert confirmed(RESULTS, again, [1, 2, 3]).trial == 1
+    alone = {0: result(70.0)}
+    assert (
+        confirmed(alone, lambda n, s: {0: result(None, status="diverged")}, [1]).trial == 0
+    )  # nothing better is known
+
+
+def test_no_seed_of_the_suite_is_used() -> None:
+    assert fresh_seeds([0, 1]) == [1000, 1001, 1002, 1003]
+    assert fresh_seeds([1001]) == [1000, 1002, 1003, 1004]
