@@ -143,7 +143,7 @@ def tune(
     console.print(done.answer, highlight=False, markup=False, style="bold")
     figure = f"\nfigure {_short(done.figure)}" if done.figure else ""
     console.print(
-        f"values {_short(folder / 'tuned' / chosen.name)}; the bench uses them with: make bench TUNED=1\n"
+        f"values {_short(folder / 'tuned' / chosen.name)}; the bench uses them with: make bench SUITE={suite} TUNED=1\n"
         f"report {_short(done.report)}{figure}",
         highlight=False,
         soft_wrap=True,

@@ -65,7 +65,7 @@ def resolved(
     try:
         content = yaml.safe_load(file.read_text())
         values, budget, made_for = dict(content["values"]), dict(content["budget"]), dict(content["made_for"])
-        about = {"study": content["study"], "trial": content["trial"], "rule": content["rule"], **budget}
+        about = {"row": title, "study": content["study"], "trial": content["trial"], "rule": content["rule"], **budget}
     except FileNotFoundError:
         again = f"kdbench tune {suite.name} --methods '{title}'"
         raise UserError(f"no tuned values of {title} on {pair.name} ({file}); find them: {again}") from None

@@ -27,8 +27,8 @@ ENVIRONMENT = (
     "kdbench",
 )
 COLUMNS = (
-    *SPEC, "tuned", "seed", "fingerprint", "status", "reason", "hp", "epochs", "teacher_fingerprint", "hardware",
-    *ENVIRONMENT,
+    *SPEC, "tuned", "tuned_row", "tuned_trials", "seed", "fingerprint", "status", "reason", "hp", "epochs",
+    "teacher_fingerprint", "hardware", *ENVIRONMENT,
 )  # fmt: skip
 """What describes a run, besides `time` (start, Unix seconds). MLflow keeps the same as tags: see `tracking.payload`."""
 
@@ -37,7 +37,8 @@ def describe(lines: Lines) -> dict[str, Any]:
     """The columns that describe a run; None where the record does not say."""
     header, spec, environment = lines.header, lines.header["spec"], lines.environment
     row: dict[str, Any] = {name: spec.get(name) for name in SPEC}
-    row["tuned"] = bool(spec.get("tuned", spec.get("recipe") == "tuned"))
+    study = spec.get("tuned") or {}
+    row["tuned"], row["tuned_row"], row["tuned_trials"] = bool(study), study.get("row"), study.get("trials")
     row["seed"] = spec.get("seed")
     row["fingerprint"] = header["fingerprint"]
     row["status"] = lines.end["status"] if lines.end else "running"

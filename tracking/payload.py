@@ -15,7 +15,7 @@ TAGS = {name: f"kd.{name}" for name in COLUMNS} | {
     "dirty": "kd.git_dirty",
     "reason": "kd.end_reason",
 }
-INTEGERS = ("seed", "epochs", "threads")
+INTEGERS = ("seed", "epochs", "threads", "tuned_trials")
 BOOLEANS = ("tuned", "dirty")
 SEARCH = ("sampler", "pruner", "objective", "batch", "rule")
 PROTOCOL = ("epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "precision")

@@ -14,7 +14,7 @@ import pandas as pd
 from rich.table import Table
 
 from bench.errors import UserError
-from bench.report import figures, page, stats, table
+from bench.report import figures, gain, page, stats, table, tuning
 from bench.report.answer import answer
 from tracking.frame import frame as frame_of
 from tracking.record import FILE, Record
@@ -61,7 +61,8 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None)
     files = {f"figures/{name}.{suffix}": content for suffix, content in figures.rendered(drawn).items()}
     files["table.csv"] = table.csv(rows).encode()
     data, missing = specs[0].get("data") or manifest["suite"].get("data") or {}, len(wanted) - len(records)
-    files["report.md"] = page.page(runs, rows, sentence, name, manifest["suite"], data, missing).encode()
+    found = [gain.section(gain.gain(runs)), tuning.section(results, suite)] if runs["tuned"].any() else []
+    files["report.md"] = page.page(runs, rows, sentence, name, manifest["suite"], data, missing, found).encode()
     put(where, files, stale=[f"figures/{'top1' if name == 'difference' else 'difference'}.{s}" for s in SUFFIXES])
     png, pdf = (where / "figures" / f"{name}.{suffix}" for suffix in SUFFIXES)
     return Report(sentence, table.rich(rows), where / "report.md", where / "table.csv", png, pdf, runs, rows)

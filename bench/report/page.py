@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -30,10 +30,12 @@ def page(
     suite: Mapping[str, Any],
     data: Mapping[str, Any],
     missing: int = 0,
+    tuning: Sequence[str] = (),
 ) -> str:
     """The report of one suite as Markdown.
 
-    rows: `table.build`; image: the figure's name; suite, data: as recorded; missing: runs that left no record yet.
+    rows: `table.build`; image: the figure's name; suite, data: as recorded; missing: runs that left no record yet;
+    tuning: what is said of it where rows were tuned.
     """
     base = str(rows["baseline"].iloc[0])
     compared = rows["difference_n"].fillna(0).gt(0).any()
@@ -44,6 +46,7 @@ def page(
         table.markdown(rows).strip(),
         _baseline(base) if compared else f"The table has no differences: no finished run can be compared with {base}.",
         f"## What the columns mean\n\n{COLUMNS.format(base=base)}" if compared else "",
+        *tuning,
         "## How to read it\n\n" + "\n".join(f"- {line}" for line in notes(frame, rows)),
         f"## Protocol\n\n{_settings(suite['protocol'])}",
         f"## Data\n\n{_settings(data)}",

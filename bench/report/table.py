@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -27,7 +28,8 @@ def build(frame: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
 
     Columns: pair, label, baseline, n, top1, top1_half, difference (n, low, high, p, p_holm), to_kd (n, low, high; NaN
     where there is no kd besides the baseline), agreement, nll, ece, step_ratio, extra_params, images_ratio,
-    best_on_validation, with_best (not distinguishable from the best). Ratios are to the baseline of the pair.
+    best_on_validation, values (where the hyper-parameters come from), with_best (not distinguishable from the best).
+    Ratios are to the baseline of the pair.
     """
     base = baseline or stats.choose_baseline(frame)
     out = frame[["pair", "label"]].drop_duplicates(ignore_index=True).assign(baseline=base)
@@ -46,6 +48,8 @@ def build(frame: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
     out = out.assign(_pair=out["pair"].map(place), _key=key).sort_values(
         ["_pair", "_key", "top1"], ascending=[True, False, False], kind="stable", ignore_index=True
     )
+    values = frame.drop_duplicates(["pair", "label"]).assign(values=frame.apply(_values, axis=1))
+    out = out.merge(values[["pair", "label", "values"]], on=["pair", "label"], how="left")
     marked = [_with_best(frame, part) for _, part in out.groupby("_pair", sort=False)]
     return out.drop(columns=["_pair", "_key"]).assign(with_best=pd.concat(marked))
 
@@ -64,6 +68,12 @@ def _has(frame: pd.DataFrame, label: str, metric: str = stats.TOP1) -> bool:
         return False
     good = (frame["status"] == "finished") & frame[metric].notna() & (frame["label"] == label)
     return bool(good.any())
+
+
+def _values(run: pd.Series[Any]) -> str:
+    """Where a row's hyper-parameters come from: 'recipe', or 'tuned, 24 trials'."""
+    trials = run.get("tuned_trials")
+    return f"tuned, {int(trials)} trials" if trials is not None and trials == trials else "recipe"
 
 
 def _level(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
@@ -103,6 +113,8 @@ def columns(rows: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:
         "n": ("n", [str(n) for n in rows["n"]]),
         "top1": ("top-1 (%)", [t.level(r.top1, r.top1_half, r.n, width) for r in rows.itertuples()]),
     }
+    if (rows["values"] != "recipe").any():
+        out["values"] = ("values", [str(text) for text in rows["values"]])
     if compared:
         out["difference"] = (f"− {base} [95 % CI]", _differences(rows, "difference", base))
     if rows["to_kd_n"].fillna(0).gt(0).any():

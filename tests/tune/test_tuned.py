@@ -14,6 +14,7 @@ from rich.console import Console
 from bench import tuned as values
 from bench.errors import UserError
 from bench.progress import Progress
+from bench.report import write
 from bench.run import run_suite
 from bench.suite import validate
 from bench.tune.storage import connect
@@ -49,8 +50,14 @@ def test_tuned_rows_stand_beside_the_recipes(studied: Path, tiny: dict[str, Any]
     assert [label for label, row in found.items() if row["tuned"]] == ["kd(tuned)", "mine(tuned)"]
     spec = next(r.header["spec"] for r in scan(studied / "tiny") if r.header["spec"]["label"] == "kd(tuned)")
     assert spec["tuned"] == {
-        "study": "tiny/resnet8w8->resnet8w4/kd", "trial": content["trial"], "rule": "best_trial", **content["budget"],
+        "row": "kd", "study": "tiny/resnet8w8->resnet8w4/kd", "trial": content["trial"], "rule": "best_trial",
+        **content["budget"],
     }  # fmt: skip
+    report = write(studied, "tiny")
+    text = report.report.read_text()
+    assert "## Tuned against recipe" in text and "## Tuning" in text and "One seed tells nothing" in text
+    told = {line.split(" | ")[0].strip("| *"): line for line in text.splitlines() if line.startswith("| ")}
+    assert "tuned, 3 trials" in told["kd(tuned)"] and "recipe" in told["vanilla"]
     assert bench({**raw, "methods": ["vanilla", "kd"]}, studied, "only").skipped == 2
 
 

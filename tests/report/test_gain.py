@@ -1,0 +1,68 @@
+"""Tuned against recipe: on empty, malformed, perfect and hand-computed runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bench.report.gain import COLUMNS, answer, gain, section
+
+
+Row = tuple[str, int, float, str | None]
+
+
+def runs(rows: list[Row], pair: str = "a->b", **other: Any) -> pd.DataFrame:
+    """label, seed, top-1, and of a tuned row the row that was tuned."""
+    frame = pd.DataFrame(rows, columns=["label", "seed", "test/top1", "tuned_row"])
+    frame = frame.assign(pair=pair, status="finished", reason="", method=frame["label"], **other)
+    return frame.assign(tuned=frame["tuned_row"].notna(), tuned_trials=frame["tuned_row"].map({"kd": 24, "at": 24}))
+
+
+KD: list[Row] = [("kd", s, v, None) for s, v in enumerate((80.0, 82.0, 81.0))]
+KD_TUNED: list[Row] = [("kd(tuned)", s, v, "kd") for s, v in enumerate((83.0, 84.0, 84.0))]  # +3, +2, +3
+AT: list[Row] = [("at", s, 70.0 + s, None) for s in range(3)]
+AT_TUNED: list[Row] = [("at(tuned)", s, 69.0 + s, "at") for s in range(3)]  # -1 three times
+
+
+def test_hand_computed() -> None:
+    rows = gain(runs(KD + KD_TUNED + AT + AT_TUNED))
+    assert list(rows.columns) == list(COLUMNS) and list(rows["row"]) == ["kd", "at"]
+    kd, at = rows.iloc[0], rows.iloc[1]
+    assert (kd["recipe"], kd["n"], kd["trials"]) == (81.0, 3, 24) and kd["tuned"] == pytest.approx(83.6667, abs=1e-4)
+    half = 4.302653 * 0.5773503 / 3**0.5  # t(0.975, 2) times the sd of +3, +2, +3 over the root of n
+    assert kd["difference"] == pytest.approx(8 / 3) and kd["high"] - kd["difference"] == pytest.approx(half, rel=1e-5)
+    assert kd["p"] == 0.25 and kd["p_holm"] == 0.5  # two of eight sign vectors; two rows
+    assert (at["difference"], at["low"], at["high"]) == (-1.0, -1.0, -1.0)
+    assert answer(rows) == (
+        "Tuned against recipe, 2 rows: better for 1 (kd), worse for 1 (at), not told apart for 0 (n = 3 seeds, "
+        "95 % t intervals of the paired difference, not corrected for the number of rows); +0.8 points on average."
+    )
+    text = section(rows)
+    assert "| kd | 24 | 3 | 81.0 | 83.7 | +2.7 [+1.2, +4.1] | 0.500 |" in text and "pair" not in text.splitlines()[4]
+
+
+def test_only_rows_that_ran_both_ways() -> None:
+    assert gain(runs(KD + AT_TUNED)).empty and section(gain(runs(KD))) == ""
+    assert list(gain(runs(KD + KD_TUNED + AT_TUNED))["row"]) == ["kd"]
+    some = runs(KD + KD_TUNED)
+    assert gain(some.assign(status=["finished"] * 4 + ["failed"] * 2)).iloc[0]["n"] == 1  # paired on what both have
+
+
+def test_one_seed_tells_nothing() -> None:
+    rows = gain(runs(KD[:1] + KD_TUNED[:1]))
+    assert rows.iloc[0]["difference"] == 3.0 and pd.isna(rows.iloc[0]["low"])
+    assert answer(rows) == "One seed tells nothing about tuning; run more seeds." and "+3.0 (n=1)" in section(rows)
+
+
+def test_two_pairs_are_corrected_apart() -> None:
+    both = pd.concat([runs(KD + KD_TUNED), runs(KD + KD_TUNED, pair="c->d")], ignore_index=True)
+    rows = gain(both)
+    assert list(rows["pair"]) == ["a->b", "c->d"] and list(rows["p_holm"]) == [0.25, 0.25]
+    assert section(rows).count("| a->b |") == 1
+
+
+def test_malformed() -> None:
+    with pytest.raises(ValueError, match="no column 'pair'"):
+        gain(pd.DataFrame({"x": [1]}))
