@@ -41,6 +41,10 @@ def typed(*words: str) -> Change:
     return lambda raw, folder: list(words)
 
 
+def mlflow_storage(raw: dict[str, Any], folder: Path) -> list[str]:
+    return ["--storage", f"sqlite:///{folder / 'results' / 'mlflow.db'}"]
+
+
 def teacher(write: Callable[[Path], None]) -> Change:
     def change(raw: dict[str, Any], folder: Path) -> None:
         write(folder / "teacher.pth")
@@ -228,6 +232,35 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
 }
 
 
+TUNE: dict[str, tuple[Change, tuple[str, ...]]] = {
+    "no trials": (typed("--trials", "0"), ("tune.trials", "0", "greater than or equal to 1")),
+    "an empty batch": (typed("--batch", "0"), ("tune.batch", "0")),
+    "a misspelt sampler": (typed("--sampler", "tpa"), ("tune.sampler", "did you mean 'tpe'", "random")),
+    "a misspelt pruner": (typed("--pruner", "halve"), ("tune.pruner", "halving")),
+    "a misspelt rule": (typed("--rule", "best"), ("tune.rule", "best_trial")),
+    "a misspelt objective": (typed("--objective", "speed"), ("tune.objective", "accuracy", "cost")),
+    "cost without accuracy": (typed("--objective", "cost"), ("tune.objective", "accuracy,cost")),
+    "two objectives and a pruner": (
+        typed("--objective", "accuracy,cost", "--pruner", "halving"),
+        ("pruner halving", "one objective"),
+    ),
+    "a misspelt key of tune": (setting("tune.trails", 9), ("tune.trails", "did you mean 'trials'")),
+    "an unknown method": (typed("--methods", "kdd"), ("no method 'kdd'", "did you mean 'kd'")),
+    "a space of an unknown method": (setting("tune.space.kdd.kd", [1, 2]), ("no method 'kdd'",)),
+    "a space of an unknown key": (setting("tune.space.kd.tua", [1, 2]), ("'tua'", "did you mean 'tau'")),
+    "an empty range": (setting("tune.space.kd.tau", [2, 2]), ("tune.space.kd.tau", "empty")),
+    "an inverted range": (setting("tune.space.kd.tau", [5, 2]), ("tune.space.kd.tau", "lower end first")),
+    "a range of one number": (setting("tune.space.kd.tau", 5), ("tune.space.kd.tau", "[low, high]")),
+    "a logarithm through zero": (setting("tune.space.kd.kd", [0, 2]), ("tune.space.kd.kd", "0.01")),
+    "a range without the recipe": (setting("tune.space.kd.tau", [5, 9]), ("tune.space.kd.tau", "4.0", "trial 0")),
+    "a tuned row": (setting("methods", [{"method": "kd", "recipe": "tuned"}]), ("kd(tuned)", "not tuned again")),
+    "a storage that is no URL": (typed("--storage", "here"), ("here", "postgresql://")),
+    "a storage nowhere": (typed("--storage", "sqlite:////nowhere/x.db"), ("/nowhere/x.db", "cannot be opened")),
+    "a storage with a password": (typed("--storage", "postgresql://me:pw@127.0.0.1:1/x"), ("***", "cannot be opened")),
+    "mlflow's storage": (mlflow_storage, ("MLflow's database", "optuna.db")),
+}
+
+
 def call(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["kdbench", *words])
     with pytest.raises(SystemExit) as stop:
@@ -240,8 +273,9 @@ def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 25
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("command", "name"), [("run", n) for n in CASES] + [("tune", n) for n in TUNE])
 def test_one_line_says_what_to_type(
+    command: str,
     name: str,
     tiny: dict[str, Any],
     tiny_file: Path,
@@ -249,7 +283,7 @@ def test_one_line_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    change, expected = CASES[name]
+    change, expected = (CASES if command == "run" else TUNE)[name]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     kept = tmp_path / "results" / "tiny" / "runs" / "kept"
@@ -263,7 +297,7 @@ def test_one_line_says_what_to_type(
     suite = str(tiny_file)
     if words and words[0] == "SUITE":
         suite, words = words[1], []
-    code, _, err = call(["run", suite, *(words or [])], monkeypatch, capsys)
+    code, _, err = call([command, suite, *(words or [])], monkeypatch, capsys)
     assert code == 2
     assert err.startswith("kdbench: ") and len(err.splitlines()) == 1, err
     for part in expected:

@@ -36,6 +36,8 @@ def connect(url: str | None, results: Path) -> BaseStorage:
             return RDBStorage(url)
     except Exception as error:  # SQLAlchemy's, its driver's, or Optuna's
         reason = next(iter(str(getattr(error, "orig", None) or error).splitlines()), type(error).__name__)
+        if isinstance(error, ImportError):
+            reason = "its driver is missing; for PostgreSQL: pip install 'kdbench[postgres]'"
         raise UserError(f"storage {mask(url)} cannot be opened ({mask(reason)})") from None
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from bench.report.gain import COLUMNS, answer, gain, section
 
-
 Row = tuple[str, int, float, str | None]
 
 
