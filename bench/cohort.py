@@ -19,7 +19,7 @@ from bench.clock import Clock
 from bench.data import Data
 from bench.data.augment import apply, draw
 from bench.data.batches import batches, n_batches
-from bench.evaluate import correctness, logits_of, metrics, plain
+from bench.evaluate import Predictions, logits_of, metrics, plain
 from bench.member import Member
 from bench.models.base import Network
 from bench.protocol import Protocol
@@ -39,7 +39,7 @@ class Cohort:
         self.clock = Clock(self.device)
         self.teacher_logits: dict[str, Tensor] = {}
         self.deployed: dict[str, dict[str, Tensor]] = {}  # per finished member: the state of what predicts
-        self.correct: dict[str, Tensor] = {}  # [N] bool per finished member: which test images it gets right
+        self.predictions: dict[str, Predictions] = {}  # of the test images, by finished member
 
     def alive(self) -> list[Member]:
         return [member for member in self.members if member.alive]
@@ -142,7 +142,7 @@ class Cohort:
         if not logits.isfinite().all():
             raise FloatingPointError(f"its logits on the {split} split are not finite")
         if split == "test":
-            self.correct[member.name] = correctness(logits, part.y)
+            self.predictions[member.name] = Predictions.of(logits, part.y, self.taught(split))
         return {f"{split}/{name}": value for name, value in metrics(logits, part.y, self.taught(split)).items()}
 
     def taught(self, split: str) -> Tensor | None:
@@ -186,6 +186,7 @@ class Cohort:
             "cost/inference_params": size,
             "cost/images_seen": member.spent["images"],
             "cost/epochs_before": member.before,
+            "cost/memory_mb": member.memory / 2**20,
             **{f"cost/{who}_forwards": n for who, n in member.spent.items() if who != "images"},
         }
 

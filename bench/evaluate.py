@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,6 +32,31 @@ def plain(split: Split, data: Data, batch_size: int) -> Iterator[Tensor]:
 def correctness(logits: Tensor, y: Tensor) -> Tensor:
     """[N] bool: is the largest logit the label's? logits: [N, C]; y: [N] int64."""
     return logits.argmax(dim=1) == y
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a student said of every image of a split, beside the label and the teacher's word. All [N], on the CPU."""
+
+    label: np.ndarray  # the data's, uint16
+    guess: np.ndarray  # uint16
+    confidence: np.ndarray  # of the guess, float32
+    teacher_guess: np.ndarray | None
+    teacher_confidence: np.ndarray | None
+
+    @classmethod
+    def of(cls, logits: Tensor, y: Tensor, teacher: Tensor | None) -> Predictions:
+        own = _said(logits)
+        return cls(y.cpu().numpy().astype(np.uint16), *own, *(_said(teacher) if teacher is not None else (None, None)))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name, without what is not known."""
+        return {name: array for name, array in vars(self).items() if array is not None}
+
+
+def _said(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    confidence, guess = logits.softmax(dim=1).max(dim=1)
+    return guess.cpu().numpy().astype(np.uint16), confidence.float().cpu().numpy()
 
 
 def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> Tensor:

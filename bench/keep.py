@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench import checkpoint
+from bench.evaluate import Predictions
 from bench.member import Member
 from tracking.record import Record
 
@@ -37,7 +38,7 @@ class Left:
 
     student: dict[str, Tensor]  # the state of the student as deployed
     about: dict[str, Any]  # what network that is, and how to build it
-    correct: Tensor  # [N] bool: which test images it gets right
+    predictions: Predictions  # of the test images
 
 
 class Keeper:
@@ -68,10 +69,8 @@ class Keeper:
         if left is not None:
             state = {name: value.contiguous().cpu() for name, value in left.student.items()}
             save_file(state, self.record.folder / "student.safetensors", {"network": json.dumps(left.about)})
-            np.savez_compressed(
-                self.record.folder / "correct.npz", test=np.packbits(left.correct.cpu().numpy()), n=len(left.correct)
-            )
-            files = ["student.safetensors", "correct.npz"]
+            np.savez_compressed(self.record.folder / "predictions.npz", **left.predictions.arrays())  # type: ignore[arg-type]
+            files = ["student.safetensors", "predictions.npz"]
         if status != "interrupted":  # an interrupted run's rows may be ahead of its checkpoint: they come again
             self.record.hold_epochs(self.member.history)
             checkpoint.remove(self.path)

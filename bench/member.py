@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bench.memory import held, kept
 from bench.models.base import Network
 from bench.protocol import Protocol
 from bench.seeds import seed
@@ -71,6 +72,7 @@ class Member:
         self.before = math.ceil(method.before * protocol.epochs)  # epochs that come before the first
         self.epoch = -self.before  # epochs behind it; 0: those before the first are over
         self.spent: Counter[str] = Counter()  # images through each network on its behalf, while it trains
+        self.memory = 0  # bytes: what it holds, and what its first step kept between forward and backward pass
         self.history: list[dict[str, Any]] = []  # one row per epoch: what the record holds
         self.best = Best()
         self.status, self.reason = "running", ""
@@ -101,7 +103,11 @@ class Member:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * (self.method.lr_before if before else self.protocol.lr_factor(epoch, done))
         self.optimizer.zero_grad(set_to_none=True)
-        with self.stream.active():
+        others = [*self.network.parameters(), *self.method.parameters(), *views.values(), y, index]
+        for out in taught.values():
+            others += [out.logits, out.pooled, *out.feats, *(tap for tap in out.preacts if tap is not None)]
+        measuring = kept(others) if not self.memory else nullcontext(dict[int, int]())
+        with self.stream.active(), measuring as saved:
             with self._autocast():
                 outs = {view: self.forward(views[view]) for view in needs.views if needs.student}
             s = Seen(outs, needs.taps, self._tail(self.network, "student"))
@@ -114,6 +120,7 @@ class Member:
             terms = (self.method.loss_before if before else self.method.loss)(s, t, y, progress)
             self.method.backward(terms, self.optimizer)
         self.optimizer.step()
+        self.memory = self.memory or sum(saved.values()) + held((self.network, self.method), self.optimizer)
         self._count(terms, len(y))
 
     def _progress(self, epoch: int, index: Tensor | None) -> Progress:
@@ -152,7 +159,7 @@ class Member:
         self._sums, self._seen = {}, 0
         self.epoch += 1
         if self.epoch == 0 and self.before:
-            self.optimizer = self._fresh_optimizer()
+            self.optimizer, self.memory = self._fresh_optimizer(), 0
         if broken := [name for name, value in losses.items() if not _finite(value)]:
             self.fail("diverged", f"{broken[-1]} is {losses[broken[-1]]} in epoch {self.epoch}")
         return losses
@@ -194,6 +201,7 @@ class Member:
             "optimizer": self.optimizer.state_dict(),
             "stream": self.stream.state_dict(),
             "spent": dict(self.spent),
+            "memory": self.memory,
             "history": self.history,
             "best": vars(self.best),
             "status": self.status,
@@ -205,6 +213,7 @@ class Member:
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream.load_state_dict(state["stream"])
         self.epoch, self.history, self.spent = state["epoch"], list(state["history"]), Counter(state["spent"])
+        self.memory = state["memory"]
         self.best = Best(**state["best"])
         self.status, self.reason = state["status"], state["reason"]
 

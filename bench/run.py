@@ -204,7 +204,7 @@ def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data, outcome: Outco
         "batch_size": run.protocol.batch_size,
     }
     done = member.status == "finished"
-    left = Left(cohort.deployed[member.name], whole, cohort.correct[member.name]) if done else None
+    left = Left(cohort.deployed[member.name], whole, cohort.predictions[member.name]) if done else None
     keeper.end(member.status, member.reason, final, left)
     outcome.trained += 1
     if not done:

@@ -74,9 +74,14 @@ def test_a_run_leaves_everything(ran: Path) -> None:
             or record.header["environment"]["torch"]
         )
         assert not (record.folder / "checkpoint.pt").exists()
-        packed = np.load(record.folder / "correct.npz")
-        right = np.unpackbits(packed["test"])[: packed["n"]]
-        assert right.mean() * 100 == pytest.approx(final_["test/top1"], abs=1e-4)
+        said = np.load(record.folder / "predictions.npz")
+        assert (said["guess"] == said["label"]).mean() * 100 == pytest.approx(final_["test/top1"], abs=1e-4)
+        assert (said["guess"] == said["teacher_guess"]).mean() * 100 == pytest.approx(
+            final_["test/agreement"], abs=1e-4
+        )
+        assert 0.1 <= said["confidence"].min() <= said["confidence"].max() <= 1
+        assert (said["teacher_guess"] == said["label"]).mean() * 100 == pytest.approx(final_["test/teacher_top1"])
+        assert final_["cost/memory_mb"] > 0.1
     for name in ("table.csv", "report.md", "figures/difference.png", "figures/difference.pdf"):
         assert (ran / "results/tiny" / name).stat().st_size > 100
     assert (ran / "results/mlflow.db").exists()

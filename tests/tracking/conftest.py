@@ -68,8 +68,8 @@ def make(tmp_path: Path) -> Make:
         record.hold_epochs(rows(epochs))
         if status:
             (record.folder / "student.safetensors").write_bytes(bytes(range(256)))
-            (record.folder / "correct.npz").write_bytes(b"npz")
-            record.end(status, reason, FINAL, ["student.safetensors", "correct.npz"])
+            (record.folder / "predictions.npz").write_bytes(b"npz")
+            record.end(status, reason, FINAL, ["student.safetensors", "predictions.npz"])
         return record
 
     return build

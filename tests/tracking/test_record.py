@@ -109,7 +109,7 @@ def test_begin_opens_an_unfinished_record_again(make: Make, status: str) -> None
 
 def test_begin_opens_a_finished_record_whose_files_are_damaged(make: Make) -> None:
     record = make()
-    (record.folder / "correct.npz").write_bytes(b"other")
+    (record.folder / "predictions.npz").write_bytes(b"other")
     assert not record.intact()
     record.begin("f0", spec(), environment())
     assert record.status == "running"

@@ -78,7 +78,7 @@ def test_deliver_holds_what_the_record_holds(make: Make, store: Store, tmp_path:
     assert run.data.metrics["test/top1"] == 0.875 and math.isnan(run.data.metrics["test/nll"])
     assert run.data.metrics["cost/odd_name"] == -1.0
     artifacts = {a.path for a in store.client.list_artifacts(run.info.run_id)}
-    assert artifacts == {"spec.json", "record.jsonl", "correct.npz", "student"}
+    assert artifacts == {"spec.json", "record.jsonl", "predictions.npz", "student"}
     assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path / "artifacts")
     weights = store.client.download_artifacts(run.info.run_id, "student/student.safetensors", str(tmp_path))
     assert Path(weights).read_bytes() == bytes(range(256))

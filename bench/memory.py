@@ -1,0 +1,39 @@
+"""What a training step keeps in memory, counted the same way on every device: no counter of a device can tell members
+of a cohort apart, and a CPU has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def kept(shared: Iterable[Tensor]) -> Iterator[dict[int, int]]:
+    """Bytes that autograd keeps from the forward pass for the backward pass, by storage; filled when the block ends.
+
+    shared: tensors whose storages are somebody else's (weights, the batch, the teacher's answers) and not counted.
+    """
+    others, bytes_of = {_storage(tensor) for tensor in shared}, dict[int, int]()
+
+    def pack(tensor: Tensor) -> Tensor:
+        if (storage := _storage(tensor)) not in others:
+            bytes_of[storage] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield bytes_of
+
+
+def held(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of weights, buffers, gradients and the optimiser's state."""
+    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    tensors += [t.grad for module in modules for t in module.parameters() if t.grad is not None]
+    tensors += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+    return sum({_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
