@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench import checkpoint
 from bench.evaluate import Predictions
-from bench.member import Member
+from bench.member import FORMAT, Member
 from tracking.record import Record
 
 CHECKPOINT_EVERY_S = 5.0
@@ -50,8 +50,8 @@ class Keeper:
         self._saved = time.monotonic()
 
     def resume(self) -> None:
-        """Go on where the last whole checkpoint stands; without one, start anew."""
-        if state := checkpoint.load(self.path):
+        """Go on where the last whole checkpoint stands; without one, or with one of an older format, start anew."""
+        if (state := checkpoint.load(self.path)) and state.get("format") == FORMAT:
             self.member.load_state_dict(state)
 
     def after_epoch(self) -> None:

@@ -18,6 +18,8 @@ from bench.protocol import Protocol
 from bench.seeds import seed
 from methods.base import Method, Needs, Out, Progress, Seen
 
+FORMAT = 2  # of a member's state; raise it when its keys change: older checkpoints are then passed over
+
 
 class Stream:
     """A member's own random stream: torch's generators inside the block, put aside outside it."""
@@ -196,6 +198,7 @@ class Member:
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs to go on as if it had never stopped."""
         return {
+            "format": FORMAT,
             "epoch": self.epoch,
             "weights": self.weights(),
             "optimizer": self.optimizer.state_dict(),

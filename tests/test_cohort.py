@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor
 
 import methods
+from bench import checkpoint, models, run, teacher
 from bench import data as datasets
-from bench import models, run, teacher
 from bench.cohort import Cohort
 from bench.data import Data
-from bench.member import Member
+from bench.keep import Keeper
+from bench.member import FORMAT, Member
 from bench.suite import MethodSpec, Run, Suite, validate
 from methods.base import Progress, Seen
 from methods.kd import KD
+from tracking.record import Record
 
 
 class Exploding(KD):
@@ -219,3 +222,16 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
     trained(cohort)
     ours = cohort.members[0].network.state_dict()
     assert all(torch.equal(ours[k], v) for k, v in network.state_dict().items() if v.is_floating_point())
+
+
+def test_a_checkpoint_of_an_older_format_is_passed_over(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    """An update in the middle of a run costs that run's progress, and no traceback."""
+    member = cohort_of(suite_of(tiny), ["vanilla"]).members[0]
+    record = Record(tmp_path / "run")
+    record.begin("0" * 16, {}, {})
+    member.epoch = 2
+    for format_, expected in ((FORMAT, 2), (FORMAT - 1, 0)):
+        checkpoint.save(record.folder / "checkpoint.pt", member.state_dict() | {"format": format_})
+        again = cohort_of(suite_of(tiny), ["vanilla"]).members[0]
+        Keeper(again, record, None).resume()
+        assert again.epoch == expected
