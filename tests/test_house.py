@@ -23,6 +23,7 @@ RANK = {  # arrows run from a higher rank to a lower or the same one
     "bench.timing_tune": 6,
     "bench.tune": 5,
     "bench.tuned": 4,
+    "bench.rerun": 6,
     "bench.report": 5,
     "bench.catalogue": 5,
     "bench.document": 5,
