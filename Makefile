@@ -10,7 +10,7 @@ TUNE_FLAGS := $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--name $(NAME))
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench tune report ui dashboard time test test-all check format docs clean
+.PHONY: help setup bench tune report ui dashboard time test test-all check format docs readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ check: setup ## ruff and mypy
 format: setup ## let ruff format the code
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+readme: setup ## write the README's first screen from results/reference/digits
+	$(BIN)/python -m bench.report.readme
 
 docs: setup ## write docs/methods.md from the code
 	$(BIN)/python -m bench.document

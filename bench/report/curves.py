@@ -150,7 +150,7 @@ def coloured(last: pd.DataFrame) -> list[str]:
 
 
 def look(name: str, bright: Collection[str]) -> tuple[str, str]:
-    return style.look(name) if name in bright else (PALE, style.look(name)[1])
+    return style.looks(bright)[name] if name in bright else (PALE, style.look(name)[1])
 
 
 def dark_last(names: Iterable[str], bright: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ Okabe & Ito's colours (jfly.uni-koeln.de/color) can be told apart with any colou
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 COLUMN, PAGE = 3.25, 5.5
@@ -58,3 +59,15 @@ def look(name: str) -> tuple[str, str]:
         return "#000000", "o"
     number = zlib.crc32(f"557/{name}".encode())
     return HUES[number % len(HUES)], MARKERS[number // len(HUES) % len(MARKERS)]
+
+
+def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """`look` of the rows that stand out in one figure: a hue that an earlier name has taken gives way to a free one."""
+    free, out = list(HUES), {}
+    for name in names:
+        colour, marker = look(name)
+        if colour in HUES and free:
+            colour = colour if colour in free else free[0]
+            free.remove(colour)
+        out[name] = colour, marker
+    return out

@@ -90,3 +90,12 @@ def test_the_report_loads_neither_torch_nor_the_harness() -> None:
     root = Path(__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"
+
+
+def test_rows_that_stand_out_have_hues_of_their_own() -> None:
+    names = ["kd", "block_kd", "lskd_dkd", "kd_two_view", "dkd", "vanilla"]  # three of them have one hue by name
+    looks = style.looks(names)
+    assert looks["kd"] == style.look("kd") and looks["block_kd"] == style.look("block_kd")
+    assert len({colour for colour, _ in looks.values()}) == len(names)
+    many = style.looks([f"m{i}" for i in range(20)])
+    assert {colour for colour, _ in many.values()} == set(style.HUES)  # more rows than hues: markers tell them apart
