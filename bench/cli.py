@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -83,7 +85,7 @@ def run(
     if tuned:
         chosen = values.rows(chosen, tuned)
     folder, on = results_folder(results), environment.device(device)
-    with _mirror(folder) as mirror:
+    with _mirror(folder, chosen.name) as mirror:
         outcome = run_suite(chosen, folder, device=on, rerun=rerun, progress=Progress(console, quiet), follower=mirror)
     for trouble in outcome.troubles:
         console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
@@ -133,7 +135,7 @@ def tune(
     given |= {"objective": f"[{objective}]"} if objective else {}
     chosen = _suite(suite, methods, seeds, [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())])
     folder, on = results_folder(results), environment.device(device)
-    with _mirror(folder) as mirror:
+    with _mirror(folder, chosen.name) as mirror:
         out = study(chosen, folder, device=on, progress=Progress(console), follower=mirror, url=storage, name=name)
     for row in out:
         if row.trouble:
@@ -160,6 +162,61 @@ def report(suite: SuiteName = "digits", results: Results = None) -> None:
 
     folder = Path(results or os.environ.get("KDBENCH_RESULTS") or "results").absolute()
     _show(reports.write(folder, Path(suite).stem))
+
+
+@app.command()
+def rerun(
+    fingerprint: Annotated[str, typer.Argument(help="Of a run, as in a report; or the folder of its record.")],
+    results: Results = None,
+    device: Device = "auto",
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Train the teacher anew, even if it is here.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Repeat one run of a report, and say whether its numbers agree."""
+    from bench import environment
+    from bench import rerun as reruns
+    from bench.progress import Progress
+    from bench.suite import results_folder
+
+    folder, on = results_folder(results), environment.device(device)
+    got = reruns.rerun(fingerprint, folder, device=on, from_scratch=from_scratch, progress=Progress(console, as_json))
+    if as_json:
+        print(json.dumps({**vars(got), "folder": str(got.folder), "agrees": got.agrees}, indent=1))
+        raise SystemExit(not got.agrees)
+    table = Table("metric", "recorded", "now", box=None, header_style="bold")
+    for name, values in got.metrics.items():
+        table.add_row(name, *(f"{value:.6g}" for value in values))
+    console.print(table)
+    for told, what in ((got.other, "another machine"), (got.changed, "not the same run")):
+        if told:
+            console.print(f"{what}: {told}", highlight=False, markup=False, soft_wrap=True)
+    console.print(got.sentence(), style="bold" if got.agrees else "bold red", highlight=False, markup=False)
+    raise SystemExit(not got.agrees)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A row's label (kd), a suite's results, or an MLflow run id.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another of the same kind.")],
+    suite: Annotated[
+        str | None, typer.Option(help="Whose rows. [default: the suite that was run last in the results]")
+    ] = None,
+    results: Results = None,
+    uri: Annotated[str | None, typer.Option("--from", metavar="URI", help="The tracking server to read from.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Is the difference real? Two methods, two suites' results or two MLflow runs, paired seed by seed."""
+    from bench.report import compare, compare_view
+
+    folder = Path(results or os.environ.get("KDBENCH_RESULTS") or "results").absolute()
+    found = compare.compare(a, b, folder, suite=suite, uri=uri)
+    if as_json:
+        print(json.dumps(compare_view.as_dict(found), indent=1))
+        return
+    for part in compare_view.rich(found):
+        console.print(part, highlight=False)
 
 
 @app.command("train-teacher")
@@ -413,14 +470,18 @@ def _suite(name: str, methods: str | None, seeds: str | None, sets: list[str] | 
     return suites.load(name, methods=wanted, seeds=seeds, sets=sets)
 
 
-def _mirror(folder: Path) -> Mirror:
-    """What follows the runs into MLflow, beside the training."""
+@contextmanager
+def _mirror(folder: Path, suite: str) -> Iterator[Mirror]:
+    """What follows the runs into MLflow, beside the training; at the end also what a killed call left undelivered."""
     from tracking import location
-    from tracking.mirror import Mirror
+    from tracking.mirror import Mirror, undelivered
     from tracking.store import Store
 
     uri = location.check(location.default_uri(folder))
-    return Mirror(lambda: Store(uri, folder))
+    with Mirror(lambda: Store(uri, folder)) as mirror:
+        yield mirror
+        for record in undelivered(folder, suite):
+            mirror.finish(record)
 
 
 def _undelivered(mirror: Mirror) -> None:

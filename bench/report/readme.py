@@ -35,8 +35,8 @@ def block(folder: Path) -> str:
         f" {answer(runs, baseline)}",
         _table(rows),
         f"![Paired difference to {baseline}]({RESULTS}/figures/difference.png)",
-        f"Test top-1 of the last epoch, {first['teacher']} → {first['student']} on {first['data']['train']} handwritten "
-        f"digits, n = {n}, 95 % t intervals conditional on one teacher and one split; published recipes, nothing tuned; "
+        f"Test top-1 of the last epoch, {first['teacher']} → {first['student']} on {first['data']['train']} handwritten"
+        f" digits, n = {n}, 95 % t intervals conditional on one teacher and one split; published recipes; "
         f"torch {_one(runs, 'torch')}, commit {page.commits(runs)}. [The whole report]({RESULTS}/report.md); on real "
         "CIFAR-100 at a CPU's size the order is another: [report](results/reference/cifar100-mini/report.md).",
     ]

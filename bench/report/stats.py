@@ -52,10 +52,24 @@ def unfinished(frame: pd.DataFrame, metric: str = TOP1, by: str = "label") -> pd
     return out.assign(reason=out["reason"].where(out["status"] != "finished", f"{metric} is not a number"))
 
 
+def lacking(frame: pd.DataFrame, metric: str = TOP1, by: str = "label") -> pd.DataFrame:
+    """Pair, name, seeds (a sorted list): which seeds a name has not finished that another of its pair has.
+
+    One row per name that lacks any, in the frame's order. `paired` leaves such seeds out for that name alone.
+    """
+    runs, rows = usable(frame, metric, by), []
+    for pair, name in frame[["pair", by]].drop_duplicates().itertuples(index=False):
+        of_pair = runs[runs["pair"] == pair]
+        own = of_pair.loc[of_pair[by] == name, "seed"]
+        if missing := sorted({int(seed) for seed in of_pair["seed"]} - {int(seed) for seed in own}):
+            rows.append({"pair": pair, by: name, "seeds": missing})
+    return pd.DataFrame(rows, columns=["pair", by, "seeds"])
+
+
 def summary(frame: pd.DataFrame, metric: str = TOP1, by: str = "label") -> pd.DataFrame:
     """Pair, name, n, mean, sd (n - 1) and half-width of the t interval over seeds; the last two NaN where n = 1."""
     rows = [
-        {"pair": key[0], by: key[1], **_moments(group[metric].to_numpy(float))}
+        {"pair": key[0], by: key[1], **moments(group[metric].to_numpy(float))}
         for key, group in usable(frame, metric, by).groupby(["pair", by], sort=False)
     ]
     return pd.DataFrame(rows, columns=["pair", by, "n", "mean", "sd", "half"])
@@ -82,7 +96,7 @@ def paired(frame: pd.DataFrame, baseline: str, metric: str = TOP1, by: str = "la
     rows: list[dict[str, Any]] = []
     for pair, name in names.itertuples(index=False):
         d = long.loc[(long["pair"] == pair) & (long[by] == name), "difference"].to_numpy(float)
-        m = _moments(d)
+        m = moments(d)
         low, high = m["mean"] - m["half"], m["mean"] + m["half"]
         test = {
             "p": sign_flip(d) if len(d) else np.nan,
@@ -147,7 +161,8 @@ def choose_baseline(frame: pd.DataFrame, by: str = "label") -> str:
     return str(runs[by].iloc[0])
 
 
-def _moments(values: NDArray[np.float64]) -> dict[str, Any]:
+def moments(values: NDArray[np.float64]) -> dict[str, Any]:
+    """n, mean, sd (n - 1) and half-width of the 95 % t interval of [n] numbers; what n is too small for is NaN."""
     n = len(values)
     mean = float(values.mean()) if n else np.nan
     sd = float(values.std(ddof=1)) if n > 1 else np.nan

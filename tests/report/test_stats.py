@@ -18,6 +18,7 @@ def golden() -> pd.DataFrame:
 
 
 CALLS = {
+    "lacking": lambda f: stats.lacking(f),
     "summary": lambda f: stats.summary(f),
     "differences": lambda f: stats.differences(f, "vanilla"),
     "paired": lambda f: stats.paired(f, "vanilla"),
@@ -86,6 +87,20 @@ def test_pairing_uses_the_seeds_both_have_and_stays_within_a_pair() -> None:
     apart = pd.DataFrame([run("vanilla", 0, 80.0), run("kd", 1, 81.0)])
     row = stats.paired(apart, "vanilla").iloc[0]
     assert row["n"] == 0 and math.isnan(row["mean"]) and math.isnan(row["p"])
+
+
+def test_lacking_lists_the_seeds_that_others_of_the_pair_have() -> None:
+    assert stats.lacking(golden()).empty
+    rows = golden()
+    rows = rows[~((rows["label"] == "kd") & rows["seed"].isin([1, 3]))]
+    rows.loc[(rows["label"] == "dkd") & (rows["seed"] == 0), "status"] = "diverged"
+    elsewhere = pd.DataFrame([run("vanilla", 9, 1.0, "a->b"), run("kd", 9, 1.0, "a->b", "failed")])
+    out = stats.lacking(pd.concat([rows, elsewhere]))
+    assert out.to_dict("records") == [
+        {"pair": "big->small", "label": "kd", "seeds": [1, 3]},
+        {"pair": "big->small", "label": "dkd", "seeds": [0]},
+        {"pair": "a->b", "label": "kd", "seeds": [9]},
+    ]
 
 
 def test_one_seed_gives_no_interval() -> None:
