@@ -105,10 +105,7 @@ class Member:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * (self.method.lr_before if before else self.protocol.lr_factor(epoch, done))
         self.optimizer.zero_grad(set_to_none=True)
-        others = [*self.network.parameters(), *self.method.parameters(), *views.values(), y, index]
-        for out in taught.values():
-            others += [out.logits, out.pooled, *out.feats, *(tap for tap in out.preacts if tap is not None)]
-        measuring = kept(others) if not self.memory else nullcontext(dict[int, int]())
+        measuring = nullcontext(dict[int, int]()) if self.memory else kept(self._shared(views, taught, y, index))
         with self.stream.active(), measuring as saved:
             with self._autocast():
                 outs = {view: self.forward(views[view]) for view in needs.views if needs.student}
@@ -124,6 +121,14 @@ class Member:
         self.optimizer.step()
         self.memory = self.memory or sum(saved.values()) + held((self.network, self.method), self.optimizer)
         self._count(terms, len(y))
+
+    def _shared(self, views: Mapping[str, Tensor], taught: Mapping[str, Out], y: Tensor, index: Tensor) -> list[Tensor]:
+        """What a step reads and does not keep for itself: weights, the batch, the teacher's answers."""
+        out = [*self.network.parameters(), *self.method.parameters(), *views.values(), y, index]
+        for answer in taught.values():
+            maps = [tap for tap in answer.preacts if tap is not None]
+            out += [answer.logits, answer.pooled, *answer.feats, *maps]
+        return out
 
     def _progress(self, epoch: int, index: Tensor | None) -> Progress:
         if self.epoch < 0:

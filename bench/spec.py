@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -92,16 +93,21 @@ def row_of(value: object) -> object:
     if isinstance(value, dict) and isinstance(name := value.get("method"), str) and set(name) & {"+", "*"}:
         name, weights = parse(name)
         settings = value.get("set") or {}
-        value = {**value, "method": name, "set": weights | _flat(settings) if isinstance(settings, dict) else settings}
+        value = {**value, "method": name, "set": weights | flat(settings) if isinstance(settings, dict) else settings}
     return value
 
 
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{kd: {tau: 2}} as {kd.tau: 2}."""
     out: dict[str, Any] = {}
     for key, value in settings.items():
-        out |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return out
+
+
+def _sum_of(name: str) -> str:
+    """The name of a method, or of a sum however it is spaced and weighted: 'crd + 0.5*kd' is 'crd+kd'."""
+    return parse(name)[0] if set(name) & {"+", "*"} else name
 
 
 def rows_of(value: object) -> object:
@@ -147,14 +153,13 @@ class TuneSpec(Strict):
             other = f"pruner {self.pruner}" if self.pruner != "none" else "sampler cmaes"
             raise ValueError(f"{other} knows one objective; use objective accuracy alone, or leave it out")
         for name in self.space:
-            self.narrowed(parse(name)[0] if set(name) & {"+", "*"} else name)
+            self.narrowed(_sum_of(name))
         return self
 
     def narrowed(self, method: str) -> dict[str, Knob]:
         """The knobs of a method that a study turns, with the ranges that the suite gives. Raises `Refusal`."""
         declared = methods.get(method).space
-        wanted = {parse(name)[0] if set(name) & {"+", "*"} else name: knobs for name, knobs in self.space.items()}
-        own = wanted.get(method, {})
+        own = {_sum_of(name): knobs for name, knobs in self.space.items()}.get(method, {})
         for key in own:
             if key not in declared:
                 raise unknown(f"hyper-parameter of {method}", key, declared)

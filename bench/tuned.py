@@ -11,7 +11,7 @@ import yaml
 import methods
 from bench import teacher as teachers
 from bench.errors import UserError, unknown
-from bench.spec import TUNED, MethodSpec, Pair
+from bench.spec import TUNED, MethodSpec, Pair, flat
 from bench.suite import Suite
 from methods.base import Refusal
 from tracking.lines import plain, replace
@@ -88,13 +88,6 @@ def resolved(
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """'protocol.epochs 30, not 20; batch 4, not 8': the first three of what differs."""
-    old, new = _flat(before), _flat(now)
+    old, new = flat(before), flat(now)
     parts = [f"{k} {old.get(k, 'none')}, not {new.get(k, 'none')}" for k in old | new if old.get(k) != new.get(k)]
     return "; ".join(parts[:3]) + (f" (and {len(parts) - 3} more)" if len(parts) > 3 else "")
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, entry in value.items():
-        out |= _flat(entry, f"{prefix}{key}.") if isinstance(entry, Mapping) else {f"{prefix}{key}": entry}
-    return out

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench.cli import main
 from bench.errors import UserError
 from bench.report import compare_view, stats, stats_examples, stats_power
 from bench.report.compare import Answer, compare
 from bench.report.compare_sides import differing
+from tests.test_cli import call as typed
 from tracking.record import Record
 from tracking.store import Store
 
@@ -78,13 +77,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def call(*words: str) -> int:
-    before, sys.argv = sys.argv, ["kdbench", "compare", *words]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
+    return typed("compare", *words)
 
 
 def shown(answer: Answer, width: int = 200) -> str:

@@ -1,0 +1,103 @@
+"""What every command shares: the application, its options, and what they stand for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bench.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.suite import Suite
+    from tracking.mirror import Mirror
+
+app = typer.Typer(
+    help="A fair, paired, tracked benchmark of knowledge-distillation methods.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+
+def _plug(files: list[str] | None) -> list[str] | None:
+    """Methods from elsewhere join the registry before the suite that names them is read."""
+    if files:
+        import methods
+
+        for file in files:
+            methods.plug(file)
+    return files
+
+
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A suite's name (`kdbench list suites`) or the path of a YAML file.")
+]
+Methods = Annotated[str | None, typer.Option(help="Only these methods, comma-separated: kd,dkd")]
+Seeds = Annotated[str | None, typer.Option(help="How many seeds ('5'), or which ('0,1,7').")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the suite: --set protocol.epochs=10")]
+Results = Annotated[str | None, typer.Option(help="Folder of the results. [default: $KDBENCH_RESULTS or results]")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", help="A Python file that holds a method, for this call.", callback=_plug)
+]
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def suite_of(name: str, methods: str | None, seeds: str | None, sets: list[str] | None) -> Suite:
+    from bench import suite as suites
+
+    wanted = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else None
+    if wanted == []:
+        raise UserError("--methods names no method; type e.g. --methods kd,dkd")
+    return suites.load(name, methods=wanted, seeds=seeds, sets=sets)
+
+
+@contextmanager
+def following(folder: Path, suite: str) -> Iterator[Mirror]:
+    """What follows the runs into MLflow, beside the training; at the end also what a killed call left undelivered."""
+    from tracking import location
+    from tracking.mirror import Mirror, undelivered
+    from tracking.store import Store
+
+    uri = location.check(location.default_uri(folder))
+    with Mirror(lambda: Store(uri, folder)) as mirror:
+        yield mirror
+        for record in undelivered(folder, suite):
+            mirror.finish(record)
+
+
+def say_delivered(mirror: Mirror) -> None:
+    if pending := mirror.pending():
+        console.print(
+            f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver: kdbench sync",
+            highlight=False,
+        )
+    else:
+        console.print("MLflow holds every run; see them side by side with: make ui   (kdbench ui)", highlight=False)
+
+
+def short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def results_of(results: str | None) -> Path:
+    """The results folder that is read from; it need not be there."""
+    return Path(results or os.environ.get("KDBENCH_RESULTS") or "results").absolute()
+
+
+def show(done: Any) -> None:
+    console.print()
+    for table in done.tables:
+        console.print(table)
+    console.print(done.answer, highlight=False, markup=False, style="bold")
+    console.print(
+        f"\nreport {short(done.report)}\nfigure {short(done.figure)}\ntable  {short(done.csv)}",
+        highlight=False,
+        soft_wrap=True,
+    )

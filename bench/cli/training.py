@@ -1,0 +1,180 @@
+"""Commands that train: run, tune, rerun, train-teacher."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from bench.cli.common import (
+    Device,
+    Json,
+    Methods,
+    Plugins,
+    Results,
+    Seeds,
+    Sets,
+    SuiteName,
+    app,
+    console,
+    following,
+    say_delivered,
+    short,
+    show,
+    suite_of,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def run(
+    suite: SuiteName = "digits",
+    plugin: Plugins = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    results: Results = None,
+    device: Device = "auto",
+    tuned: Annotated[
+        str | None, typer.Option(help="'only': with the values that kdbench tune found; 'both': beside the recipes.")
+    ] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Train finished runs anew.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
+) -> None:
+    """Train what the suite still lacks, log it, and report the comparison."""
+    from bench import environment, report
+    from bench import tuned as values
+    from bench.progress import Progress
+    from bench.run import run_suite
+    from bench.suite import results_folder
+
+    chosen = suite_of(suite, methods, seeds, sets)
+    if tuned:
+        chosen = values.rows(chosen, tuned)
+    folder, on = results_folder(results), environment.device(device)
+    with following(folder, chosen.name) as mirror:
+        outcome = run_suite(chosen, folder, device=on, rerun=rerun, progress=Progress(console, quiet), follower=mirror)
+    for trouble in outcome.troubles:
+        console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
+    done = report.write(folder, chosen.name)
+    show(done)
+    if outcome.skipped:
+        console.print(
+            f"{outcome.trained} runs trained, {outcome.skipped} were finished already (--rerun trains them anew)"
+        )
+    say_delivered(mirror)
+    if outcome.troubles:
+        raise SystemExit(1)
+
+
+@app.command()
+def tune(
+    suite: SuiteName = "digits",
+    plugin: Plugins = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    trials: Annotated[int | None, typer.Option(help="Trials per method, the recipe included. [default: 24]")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Trials that train in lockstep; 1: one after the other. [default: 8]")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, random, grid, cmaes or gp. [default: tpe]")] = None,
+    pruner: Annotated[str | None, typer.Option(help="none, halving or hyperband. [default: none]")] = None,
+    objective: Annotated[str | None, typer.Option(help="accuracy, or accuracy,cost. [default: accuracy]")] = None,
+    rule: Annotated[str | None, typer.Option(help="confirmed or best_trial. [default: confirmed]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search. [default: 0]")] = None,
+    name: Annotated[str, typer.Option(help="Of new studies, where others of this suite stay as they are.")] = "",
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna's database, a URL. [default: optuna.db in the results]")
+    ] = None,
+    sets: Sets = None,
+    results: Results = None,
+    device: Device = "auto",
+) -> None:
+    """Find each method's hyper-parameters on the validation split, all methods with the same budget."""
+    from bench import environment
+    from bench.progress import Progress
+    from bench.report import tuning
+    from bench.suite import results_folder
+    from bench.tune import tune as study
+
+    options = dict(trials=trials, batch=batch, sampler=sampler, pruner=pruner, rule=rule, seed=seed)
+    given = {key: value for key, value in options.items() if value is not None}
+    given |= {"objective": f"[{objective}]"} if objective else {}
+    chosen = suite_of(suite, methods, seeds, [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())])
+    folder, on = results_folder(results), environment.device(device)
+    with following(folder, chosen.name) as mirror:
+        out = study(chosen, folder, device=on, progress=Progress(console), follower=mirror, url=storage, name=name)
+    for row in out:
+        if row.trouble:
+            console.print(f"[red]not tuned:[/red] {row.method} on {row.pair}: {row.trouble}", highlight=False)
+    done = tuning.write(folder, chosen.name, environment.environment(on))
+    console.print(done.table)
+    console.print(done.answer, highlight=False, markup=False, style="bold")
+    figure = f"\nfigure {short(done.figure)}" if done.figure else ""
+    console.print(
+        f"values {short(folder / 'tuned' / chosen.name)}; the bench uses them with: make bench SUITE={suite} TUNED=1\n"
+        f"report {short(done.report)}{figure}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    say_delivered(mirror)
+    if any(row.trouble for row in out):
+        raise SystemExit(1)
+
+
+@app.command()
+def rerun(
+    fingerprint: Annotated[str, typer.Argument(help="Of a run, as in a report; or the folder of its record.")],
+    results: Results = None,
+    device: Device = "auto",
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Train the teacher anew, even if it is here.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Repeat one run of a report, and say whether its numbers agree."""
+    from bench import environment
+    from bench import rerun as reruns
+    from bench.progress import Progress
+    from bench.suite import results_folder
+
+    folder, on = results_folder(results), environment.device(device)
+    got = reruns.rerun(fingerprint, folder, device=on, from_scratch=from_scratch, progress=Progress(console, as_json))
+    if as_json:
+        print(json.dumps({**vars(got), "folder": str(got.folder), "agrees": got.agrees}, indent=1))
+        raise SystemExit(not got.agrees)
+    table = Table("metric", "recorded", "now", box=None, header_style="bold")
+    for name, values in got.metrics.items():
+        table.add_row(name, *(f"{value:.6g}" for value in values))
+    console.print(table)
+    for told, what in ((got.other, "another machine"), (got.changed, "not the same run")):
+        if told:
+            console.print(f"{what}: {told}", highlight=False, markup=False, soft_wrap=True)
+    console.print(got.sentence(), style="bold" if got.agrees else "bold red", highlight=False, markup=False)
+    raise SystemExit(not got.agrees)
+
+
+@app.command("train-teacher")
+def train_teacher(
+    suite: SuiteName = "digits", sets: Sets = None, results: Results = None, device: Device = "auto"
+) -> None:
+    """Train the suite's teachers alone (a run of the suite then finds them)."""
+    from bench import data as datasets
+    from bench import environment, teacher
+    from bench.progress import Progress
+    from bench.run import describe, resolved
+    from bench.suite import results_folder
+
+    folder, on = results_folder(results), environment.device(device)
+    chosen = resolved(suite_of(suite, None, None, sets), on)
+    data = datasets.load(chosen.data, on)
+    made, progress = environment.environment(on), Progress(console)
+    for pair in chosen.pairs:
+        got = teacher.obtain(
+            pair, data, describe(data), chosen.teacher_protocol(), chosen.teacher.seed, folder, made, progress
+        )
+        console.print(f"teacher {pair.teacher} {got.fingerprint}: {got.top1:.2f} % on validation", highlight=False)
