@@ -18,8 +18,8 @@ def ab_loss(fs: Tensor, ft: Tensor, *, margin: float) -> Tensor:
 
     fs, ft: [B, D, H, W] float, before the ReLU → [B].
     """
-    away = torch.where(ft > 0, -fs, fs)  # how far on the wrong side
-    return (away + margin).relu().square().flatten(1).sum(dim=1)
+    side = torch.where(ft > 0, -1.0, 1.0).to(fs.dtype)  # times fs: how far on the wrong side
+    return (fs * side + margin).relu().square().flatten(1).sum(dim=1)
 
 
 class AB(Method):
