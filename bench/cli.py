@@ -201,7 +201,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A row's label (kd), a suite's results, or an MLflow run id.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another of the same kind.")],
     suite: Annotated[
-        str | None, typer.Option(help="Whose rows. [default: the suite that was run last in the results]")
+        str | None, typer.Option(help="Whose rows; without it those of the suite that was run last in the results.")
     ] = None,
     results: Results = None,
     uri: Annotated[str | None, typer.Option("--from", metavar="URI", help="The tracking server to read from.")] = None,

@@ -38,11 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "TrackingError", "default_uri", "mask", "ui_link"]
 
-VIEW = "method-mean"
-SHARED_VIEW = {
-    "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "label"}]},
-    "searchFilter": "",
-}
+SHARED_VIEW = shared_view()
 NOTE = (
     "One run per student, written by kdbench. Compare only runs of one pair; group by the param `label` to average "
     "over seeds. The headline is `test/top1` at the last step, taken once; every choice reads `validation/*`."
