@@ -70,9 +70,7 @@ def _epoch(number: int, top1: float) -> dict[str, Any]:
     return {"epoch": number, "time": float(number), "metrics": {"validation/top1": float(top1), "train/loss": 1.0}}
 
 
-def rows_of(
-    tops: Mapping[str, Sequence[float]], extra: Mapping[str, Mapping[str, float]] | None = None
-) -> pd.DataFrame:
+def rows_of(tops: Mapping[str, Sequence[float]], extra: Mapping[str, dict[str, float]] | None = None) -> pd.DataFrame:
     """A frame with one row per label and seed, of these top-1 (%); `extra` are more metrics by label."""
     each = [(label, seed, top1) for label, values in tops.items() for seed, top1 in enumerate(values)]
     return pd.DataFrame([row(label, seed, top1) | (extra or {}).get(label, {}) for label, seed, top1 in each])
