@@ -5,7 +5,7 @@ A number is of one recipe of a method: it stands beside rows that keep to their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -77,6 +77,22 @@ def beside(
     keys = [out["_row"], ~comparable, out["selection"].map(RULES.index)]
     out = out.assign(**{f"_{i}": key for i, key in enumerate(keys)}).sort_values(["_0", "_1", "_2"], kind="stable")
     return out.drop_duplicates(["pair", "label", "reported"], ignore_index=True)[columns]  # sources copy each other
+
+
+def remark(protocol: Mapping[str, Any], data: Mapping[str, Any], pairs: Iterable[object]) -> str:
+    """Why there are no distances to published numbers, or what they are conditional on."""
+    found = {name: None for pair in pairs for name in departures(protocol, data, str(pair).partition("->")[2])}
+    if found:
+        return (
+            "No distances: protocol or data are not those of the published tables. In brackets what theirs are: "
+            f"{', '.join(found)}."
+        )
+    held = int(data.get("validation") or 0)
+    theirs = f" Theirs train on all {IMAGES['train']:,} images, {held:,} of ours are held out for validation."
+    return (
+        f"Ours are compared by the same choice of epoch, of the last one where theirs is not said.{theirs * bool(held)}"
+        " ± is of ours alone: how far theirs vary is mostly not published."
+    )
 
 
 def chosen(rows: pd.DataFrame) -> pd.DataFrame:

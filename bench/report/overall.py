@@ -62,7 +62,9 @@ def grid(overall: pd.DataFrame, rows: pd.DataFrame) -> Grid:
     part = overall["pairs"].nunique() > 1
     keys = ["label", "n", *(["pairs"] if part else []), "difference", "rank", *pairs]
     heads = {"label": "method", "n": "n", "pairs": "pairs", "difference": f"− {base} [95 % CI]", "rank": "rank"}
-    cells, values, strong = [], [], []
+    cells: list[list[str]] = []
+    values: list[list[float | str]] = []
+    strong: list[list[bool]] = []
     for row in overall.to_dict("records"):
         own, label = row["label"] == base, str(row["label"])
         text = {

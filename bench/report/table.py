@@ -54,7 +54,8 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
     out = out.assign(_pair=out["pair"].map(place), _key=key).sort_values(
         ["_pair", "_key", "top1"], ascending=[True, False, False], kind="stable", ignore_index=True
     )
-    values = frame.drop_duplicates(["pair", "label"]).assign(values=frame.apply(_values, axis=1))
+    first = frame.drop_duplicates(["pair", "label"])
+    values = first.assign(values=first.apply(_values, axis=1))
     out = out.merge(values[["pair", "label", "values"]], on=["pair", "label"], how="left")
     marked = [_with_best(frame, part) for _, part in out.groupby("_pair", sort=False)]
     return out.drop(columns=["_pair", "_key"]).assign(with_best=pd.concat(marked))
