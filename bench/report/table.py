@@ -1,8 +1,10 @@
-"""The comparison as a table: numbers first (`build`), then the same rows as CSV, Markdown and for the terminal."""
+"""The comparison as a table: numbers first (`build`), then the same rows as CSV, Markdown and for the terminal.
+
+LaTeX and HTML are written by `latex` and `html`, from the same `columns.Grid`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -10,26 +12,29 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.report import stats
-from bench.report import text as t
+from bench.report import distance, stats
+from bench.report.columns import Grid, columns, grid
 
 LEVELS = {"agreement": "test/agreement", "nll": "test/nll", "ece": "test/ece"}
-LEVELS |= {"extra_params": "cost/extra_params", "best_on_validation": "test/top1_best_epoch_on_validation"}
-RATIOS = {"step_ratio": "cost/step_alone_ms", "images_ratio": "cost/images_seen"}
+LEVELS |= {
+    "memory_mb": "cost/memory_mb",
+    "extra_params": "cost/extra_params",
+    "best_on_validation": "test/top1_best_epoch_on_validation",
+}
+RATIOS = {"step_ratio": "cost/step_alone_ms", "memory_ratio": "cost/memory_mb", "images_ratio": "cost/images_seen"}
+PUBLISHED = {"reported": "published", "selection": "published_selection", "source": "published_source"}
+PUBLISHED |= {"distance": "distance", "half": "distance_half"}
 TERMINAL = ("n", "top1", "difference", "to_kd", "step_ratio")
-BOLD = (
-    "Bold: not distinguishable from the best row (the 95 % interval of the paired difference to it contains 0; "
-    "not corrected for the number of methods)."
-)
 
 
-def build(frame: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
+def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per pair and label, best mean difference to the baseline first, those without a finished run last.
 
     Columns: pair, label, baseline, n, top1, top1_half, difference (n, low, high, p, p_holm), to_kd (n, low, high; NaN
-    where there is no kd besides the baseline), agreement, nll, ece, step_ratio, extra_params, images_ratio,
-    best_on_validation, values (where the hyper-parameters come from), with_best (not distinguishable from the best).
-    Ratios are to the baseline of the pair.
+    where there is no kd besides the baseline), agreement, nll, ece, memory_mb (MiB), step_ratio, memory_ratio,
+    extra_params, images_ratio, best_on_validation, published (%, its selection and source), distance (ours - published,
+    with half, NaN where they do not compare), values (where the hyper-parameters come from), with_best (not
+    distinguishable from the best). Ratios are to the baseline of the pair. published: of `distance.beside`.
     """
     base = baseline or stats.choose_baseline(frame)
     out = frame[["pair", "label"]].drop_duplicates(ignore_index=True).assign(baseline=base)
@@ -43,12 +48,14 @@ def build(frame: pd.DataFrame, baseline: str | None = None) -> pd.DataFrame:
         out = out.merge(_level(frame, metric, name), on=["pair", "label"], how="left")
     for name, metric in RATIOS.items():
         out = out.merge(_ratio(frame, base, metric, name), on=["pair", "label"], how="left")
+    out = out.merge(_published(published), on=["pair", "label"], how="left")
     place = {pair: i for i, pair in enumerate(out["pair"].unique())}
     key = out["difference"].where(out["label"] != base, 0.0).where(out["n"] > 0)
     out = out.assign(_pair=out["pair"].map(place), _key=key).sort_values(
         ["_pair", "_key", "top1"], ascending=[True, False, False], kind="stable", ignore_index=True
     )
-    values = frame.drop_duplicates(["pair", "label"]).assign(values=frame.apply(_values, axis=1))
+    first = frame.drop_duplicates(["pair", "label"])
+    values = first.assign(values=first.apply(_values, axis=1))
     out = out.merge(values[["pair", "label", "values"]], on=["pair", "label"], how="left")
     marked = [_with_best(frame, part) for _, part in out.groupby("_pair", sort=False)]
     return out.drop(columns=["_pair", "_key"]).assign(with_best=pd.concat(marked))
@@ -88,6 +95,15 @@ def _ratio(frame: pd.DataFrame, base: str, metric: str, name: str) -> pd.DataFra
     return stats.ratios(frame, base, metric)[["pair", "label", "ratio"]].rename(columns={"ratio": name})
 
 
+def _published(rows: pd.DataFrame | None) -> pd.DataFrame:
+    """The number that stands in the table, with how far ours is from it; its half-width only where it compares."""
+    if rows is None or rows.empty:
+        return pd.DataFrame(columns=["pair", "label", *PUBLISHED.values()])
+    one = distance.chosen(rows)
+    one = one.assign(half=one["half"].where(one["distance"].notna()))
+    return one[["pair", "label", *PUBLISHED]].rename(columns=PUBLISHED)
+
+
 def _with_best(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.Series[bool]:
     """Rows of one pair whose paired interval to its first row contains 0, and that row; none with one seed."""
     best = rows["label"].iloc[0]
@@ -103,46 +119,6 @@ def _with_best(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.Series[bool]:
     return rows["label"].isin(near | {best})
 
 
-def columns(rows: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:
-    """Cells of one pair's rows as text: key -> (heading, one text per row). Columns that say nothing are left out."""
-    base = str(rows["baseline"].iloc[0])
-    compared = rows["difference_n"].fillna(0).gt(0).any()
-    width = t.decimals(rows["top1_half"])
-    out = {
-        "label": ("method", [str(name) for name in rows["label"]]),
-        "n": ("n", [str(n) for n in rows["n"]]),
-        "top1": ("top-1 (%)", [t.level(r.top1, r.top1_half, r.n, width) for r in rows.itertuples()]),
-    }
-    if (rows["values"] != "recipe").any():
-        out["values"] = ("values", [str(text) for text in rows["values"]])
-    if compared:
-        out["difference"] = (f"− {base} [95 % CI]", _differences(rows, "difference", base))
-    if rows["to_kd_n"].fillna(0).gt(0).any():
-        out["to_kd"] = ("− kd [95 % CI]", _differences(rows, "to_kd", "kd"))
-    plain: dict[str, tuple[str, Callable[[float], str]]] = {
-        "agreement": ("agreement (%)", lambda v: t.number(v, 1)),
-        "nll": ("NLL", lambda v: t.number(v, 3)),
-        "ece": ("ECE (%)", lambda v: t.number(v, 1)),
-        "step_ratio": ("step time", t.times),
-        "extra_params": ("extra params", t.counted),
-        "images_ratio": ("images", lambda v: t.times(v, 0 if v == round(v, 0) else 2)),
-        "best_on_validation": ("top-1, epoch by val. (%)", lambda v: t.number(v, width)),
-    }
-    for key, (heading, write) in plain.items():
-        if (rows[key].notna() & (compared or key not in RATIOS)).any():
-            out[key] = (heading, [write(float(value)) for value in rows[key].astype(float)])
-    return out
-
-
-def _differences(rows: pd.DataFrame, name: str, to: str) -> list[str]:
-    part = rows[[name, f"{name}_low", f"{name}_high", f"{name}_n"]].astype(float).fillna({f"{name}_n": 0})
-    low, high = part[f"{name}_low"], part[f"{name}_high"]
-    places = t.decimals((high - low) / 2, [*low, *high])
-    texts = [t.difference(mean, low, high, int(n), places) for mean, low, high, n in part.itertuples(index=False)]
-    own = "baseline" if name == "difference" else t.NONE
-    return [own if label == to else cell for label, cell in zip(rows["label"], texts, strict=True)]
-
-
 def csv(table: pd.DataFrame) -> str:
     """The numbers of all pairs, unrounded."""
     return table.to_csv(index=False, lineterminator="\n")
@@ -150,18 +126,18 @@ def csv(table: pd.DataFrame) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     """One table per pair, those rows bold that cannot be told from the best, and the line that says so."""
-    parts = []
-    for pair, rows in table.groupby("pair", sort=False):
-        cells = columns(rows)
-        lines = [[heading for heading, _ in cells.values()], [":--", *["--:"] * (len(cells) - 1)]]
-        for i, bold in enumerate(rows["with_best"]):
-            line = [_escaped(column[i]) for _, column in cells.values()]
-            strong = [key in ("label", "top1") and bold for key in cells]
-            lines.append([f"**{cell}**" if heavy else cell for cell, heavy in zip(line, strong, strict=True)])
-        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        caption = f"\n\n{BOLD}" if rows["with_best"].any() else ""
-        parts.append((f"**{pair}**\n\n" if table["pair"].nunique() > 1 else "") + text + caption)
-    return "\n\n".join(parts) + "\n"
+    many = table["pair"].nunique() > 1
+    return "\n\n".join(written(grid(rows), title=many) for _, rows in table.groupby("pair", sort=False)) + "\n"
+
+
+def written(cells: Grid, *, title: bool) -> str:
+    """One table as Markdown, without a newline at its end; title: above it, in bold."""
+    lines = [cells.heads, [":--", *["--:"] * (len(cells.heads) - 1)]]
+    for line, strong in zip(cells.cells, cells.strong, strict=True):
+        marked = zip(map(_escaped, line), strong, strict=True)
+        lines.append([f"**{cell}**" if heavy else cell for cell, heavy in marked])
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join([*([f"**{cells.title}**"] if title else []), text, *cells.captions])
 
 
 def rich(table: pd.DataFrame) -> list[Table]:

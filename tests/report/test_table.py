@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.report import stats, table
+from bench.report import columns, published, stats, table
 from bench.report import text as t
 from tests.report.made_up import GAINS, frame, run
 
@@ -111,3 +111,57 @@ def test_the_terminal_table_fits_80_columns() -> None:
 def test_labels_cannot_break_the_markdown() -> None:
     rows = table.build(pd.DataFrame([run("vanilla", 0, 1.0), run("a|b*c", 0, 2.0)]))
     assert "| a\\|b\\*c | 1 |" in table.markdown(rows)
+
+
+def test_memory_is_a_ratio_to_the_baseline_and_mib_in_the_csv() -> None:
+    runs = frame(seeds=2)
+    runs["cost/memory_mb"] = [10.0 * (1 + i // 2) for i in range(len(runs))]
+    rows = table.build(runs)
+    assert "memory" not in table.markdown(table.build(frame())) and "| memory |" in table.markdown(rows)
+    kd = rows.set_index("label").loc["kd"]
+    assert (kd["memory_mb"], kd["memory_ratio"]) == (20.0, 2.0) and "2.00×" in table.markdown(rows)
+    said = dict(columns.meanings(rows))
+    assert said["memory"].endswith("relative to vanilla (10.0 MiB).")
+
+
+def test_the_published_number_stands_with_its_mark_and_our_distance() -> None:
+    beside = pd.DataFrame(
+        {
+            "pair": "big->small",
+            "label": ["kd", "kd", "dkd", "crd"],
+            "reported": [80.0, 81.0, 82.0, 83.0],
+            "selection": [published.LAST, published.BEST, published.BEST, published.UNSAID],
+            "source": "s",
+            "half": [0.5, 0.5, math.nan, 0.7],
+            "distance": [1.25, 0.1, -2.0, math.nan],
+        }
+    )
+    rows = table.build(frame(), published=beside)
+    one = rows.set_index("label")
+    assert one["published"].dropna().to_dict() == {"kd": 80.0, "dkd": 82.0, "crd": 83.0}
+    assert math.isnan(one.loc["crd", "distance_half"])
+    cells = columns.columns(rows)
+    texts = {key: dict(zip(cells["label"][1], cells[key][1], strict=True)) for key in ("published", "distance")}
+    assert texts["published"] == {"block_kd": "–", "kd": "80.00", "dkd": "82.00†", "crd": "83.00‡", "vanilla": "–"} | {
+        "fitnet": "–"
+    }
+    assert texts["distance"]["kd"] == "+1.25 ± 0.50" and texts["distance"]["dkd"] == "−2.00"
+    assert texts["distance"]["crd"] == texts["distance"]["vanilla"] == t.NONE
+    assert table.markdown(rows).count("best epoch on the test split") == 1
+    assert table.build(frame(), published=beside.head(0))["published"].isna().all()
+
+
+def test_only_columns_that_are_there_are_explained() -> None:
+    heads = [heading for heading, _ in columns.meanings(table.build(frame({"crd": 0.0})))]
+    assert heads == ["top-1", "agreement", "NLL", "ECE", "extra params", "top-1, epoch by val."]
+    assert "− kd" in dict(columns.meanings(table.build(frame())))
+
+
+def test_a_grid_holds_the_numbers_that_its_texts_show() -> None:
+    rows = table.build(frame())
+    grid = columns.grid(rows, ["nll", "label", "difference", "nothing"])
+    assert grid.keys == ["nll", "label", "difference"] and grid.heads[0] == "NLL"
+    assert [line[0] for line in grid.values] == rows["nll"].tolist()
+    assert [line[2] for line in grid.values] == rows["difference"].fillna(0.0).tolist()
+    assert [line[1] for line in grid.strong] == rows["with_best"].tolist() and not any(line[0] for line in grid.strong)
+    assert grid.captions == [columns.BOLD]

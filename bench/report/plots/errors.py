@@ -1,0 +1,108 @@
+"""Whose errors are whose: test images by who of teacher and student is right, and whether errors are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bench.report import style
+from bench.report import text as t
+from bench.report.curves import short
+from bench.report.figures import AXIS, GAP, LINE, inches, styled
+from bench.report.plots.predictions import TEACHER, Said, told
+from bench.report.plots.ranking import Order, in_order, panels, seeds
+from bench.report.plots.sheet import SMALL, key, rows, sheet
+
+BOTH = "both_right"
+KINDS = {
+    "only_teacher_right": ("only teacher right", style.HUES[1]),
+    "only_student_right": ("only student right", style.HUES[2]),
+    "same_error": ("same error", style.HUES[0]),
+    "other_error": ("different errors", style.HUES[4]),
+}
+COLUMNS = ["pair", "label", "n", "images", BOTH, *KINDS]
+ROW, BAR = 0.22, 0.72  # inches of a row; of it, the bar
+
+
+def data(runs: pd.DataFrame, said: Mapping[str, Said], ranks: Order) -> pd.DataFrame:
+    """One row per label: n seeds, images (test images of all seeds), and five shares of them in %, which sum to 100.
+
+    both_right, only_teacher_right, only_student_right, same_error and other_error (both wrong, with the same class and
+    with different ones). Empty where no run has predictions and a teacher's.
+    """
+    sums: dict[tuple[str, str], list[list[int]]] = {}
+    for pair, label, run in told(runs, said):
+        if TEACHER in run:
+            sums.setdefault((pair, label), []).append(counts(run))
+    out = []
+    for (pair, label), each in sums.items():
+        total = np.sum(each, axis=0)
+        out.append((pair, label, len(each), int(total.sum()), *(100 * total / total.sum())))
+    return in_order(pd.DataFrame(out, columns=COLUMNS), ranks)
+
+
+def counts(run: Said) -> list[int]:
+    """Images by kind: both right, then `KINDS`."""
+    student, teacher = run["guess"] == run["label"], run[TEACHER] == run["label"]
+    wrong, same = ~student & ~teacher, run["guess"] == run[TEACHER]
+    kinds = (student & teacher, teacher & ~student, student & ~teacher, wrong & same, wrong & ~same)
+    return [int(kind.sum()) for kind in kinds]
+
+
+def figure(data: pd.DataFrame, commit: str = "") -> Figure:
+    """A stacked bar per row, what both get right as a number beside it. Raises `ValueError` without data."""
+    if data.empty:
+        raise ValueError("no finished run has its predictions and its teacher's: there is nothing to draw")
+    parts = panels(data)
+    caption = (
+        f"Test images by who is right, pooled over seeds ({seeds(data['n'])}). Bars: images that teacher or student "
+        f"get wrong (same error: both say the same wrong class); at the right the rest, which both get right. "
+        f"{commit}"
+    )
+    left = 2 * GAP + max(inches(short(label)) for label in data["label"].unique())
+    gaps: dict[str, float] = {"top": LINE + 1.5 * GAP, "above": LINE, "between": AXIS}
+    with styled():
+        heights = [ROW * len(part) for part in parts.values()]
+        right = 2 * GAP + max(inches("both right", SMALL), inches("100.0"))
+        drawn, axes = sheet(heights, list(parts), caption, left=left, right=right, **gaps)
+        most = float(data[list(KINDS)].sum(axis=1).max())
+        for ax, part in zip(axes, parts.values(), strict=True):
+            _panel(ax, part, most)
+        squares = [({"marker": "s", "markersize": 5, "color": colour}, said) for said, colour in KINDS.values()]
+        key(drawn, squares, 2 * GAP)
+        axes[-1].set_xlabel("test images (%)")
+    return drawn
+
+
+def _panel(ax: Axes, part: pd.DataFrame, most: float) -> None:
+    rows(ax, [short(label) for label in part["label"]])
+    ax.set_xlim(0, most)
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    per_inch = most / (ax.bbox.width / ax.figure.dpi)
+    over: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    start = np.zeros(len(part))
+    for kind, (_, colour) in KINDS.items():
+        share = part[kind].to_numpy(float)
+        ax.barh(np.arange(len(part)), share, BAR, left=start, color=colour, edgecolor="white", linewidth=0.5)
+        for y, (at, value) in enumerate(zip(start, share, strict=True)):
+            text = t.number(value, 1)
+            if (inches(text, SMALL) + GAP / 2) * per_inch < value:
+                look: dict[str, Any] = {"size": SMALL, "ha": "center", "va": "center_baseline"}
+                ax.text(at + value / 2, y, text, color=_on(colour), **look)
+        start += share
+    for y, value in enumerate(part[BOTH]):
+        ax.annotate(t.number(value, 1), (1, y), (72 * GAP, 0), va="center_baseline", **over)
+    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
+    ax.annotate("both right", (1, 1), (72 * GAP, 2), size=SMALL, color=style.GREY, **above)
+
+
+def _on(colour: str) -> str:
+    """White on what is dark, ink on what is light."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else style.INK

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from bench.report import distance, figures, html, overall, published, table
+from bench.report.answer import answer
+from tests.report.made_up import frame, run
+from tests.report.test_published import DATA, cifar, crd
+
+ROOT = Path(__file__).parents[2]
+VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
+SUITE: dict[str, Any] = {"name": "made", "about": "Made up", "protocol": {"epochs": 3, "lr_of": {}, "milestones": [2]}}
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+NASTY = "<b onmouseover=alert(1)>&\"'kd</b> `x` *y*"
+
+
+class Page(HTMLParser):
+    """Tags as they open and close, and the text of the cells of every table."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.tables[-1][-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str, name: str) -> list[str]:
+        return [str(attrs[name]) for found, attrs in self.tags if found == tag and name in attrs]
+
+
+def made(runs: pd.DataFrame, suite: Mapping[str, Any] = SUITE, **more: Any) -> str:
+    rows = more.pop("rows", None)
+    rows = table.build(runs) if rows is None else rows
+    pictures = more.pop("figures", {"difference": (PNG, "The main figure.")})
+    return html.page(runs, rows, answer(runs, str(rows["baseline"].iloc[0])), pictures, suite, DATA, **more)
+
+
+def test_first_comes_the_answer_then_the_figure_then_the_table() -> None:
+    runs = frame()
+    text = made(runs)
+    places = [text.index(part) for part in (answer(runs, "vanilla"), "<img", "The main figure.", "<table", "<h2")]
+    assert places == sorted(places)
+    page = Page(text)
+    assert "5 seeds per row" in page.text and "commit 0123456789ab" in page.text and "big → small" in page.text
+
+
+def test_a_sentence_opens_with_a_capital_and_a_name_stays_as_it_is() -> None:
+    none = made(frame({"vanilla": 0.0, "kd": 0.0}, seeds=2))
+    assert answer(frame({"vanilla": 0.0, "kd": 0.0}, seeds=2), "vanilla").startswith("no method")
+    assert '<p class="answer">No method is' in none
+    assert '<p class="answer">block_kd beats' in made(frame())
+
+
+def test_the_table_is_the_frame() -> None:
+    rows = table.build(frame())
+    head, *lines = Page(made(frame())).tables[0]
+    cells = table.columns(rows)
+    assert [" ".join(text.split()) for text in head] == [heading for heading, _ in cells.values()]
+    assert [[" ".join(text.split()) for text in line] for line in lines] == [
+        [column[i] for _, column in cells.values()] for i in range(len(rows))
+    ]
+    bold = re.findall(r"<strong>([^<]+)</strong>", made(frame()))
+    assert bold == rows.loc[rows["with_best"], "label"].tolist()
+
+
+def test_cells_carry_what_they_are_sorted_by() -> None:
+    rows = table.build(frame())
+    text = made(frame())
+    body = text[text.index("<tbody>") : text.index("</tbody>")]
+    values = [re.findall(r'data-v="([^"]*)"', line) for line in body.split("<tr>")[1:]]
+    place = list(table.columns(rows)).index("difference")
+    want = rows["difference"].where(rows["label"] != "vanilla", 0.0)
+    assert [float(line[place]) for line in values] == want.tolist()
+    assert [line[0] for line in values] == rows["label"].tolist()
+    kd = rows["label"].tolist().index("kd")
+    assert values[kd][place + 1] == ""  # no difference to itself: not known, sorted last
+
+
+@pytest.mark.parametrize("case", ["plain", "full"])
+def test_nothing_is_fetched(case: str) -> None:
+    text = made(frame()) if case == "plain" else full()
+    page = Page(text)
+    for tag, attrs in page.tags:
+        for name in ("src", "href", "srcset", "data", "poster", "action", "background"):
+            if name in attrs and tag != "a":
+                assert str(attrs[name]).startswith("data:"), (tag, attrs)
+    assert {tag for tag, _ in page.tags}.isdisjoint({"iframe", "object", "embed", "base", "form"})
+    style = "".join(re.findall(r"<style>(.*?)</style>", text, re.S))
+    assert "url(" not in style and "@import" not in style and len(style) > 1000
+    script = "".join(re.findall(r"<script>(.*?)</script>", text, re.S))
+    assert not re.search(r"https?:|fetch|XMLHttp|import\b|Worker", script)
+    assert any("default-src 'none'" in content for content in page.all("meta", "content"))
+    assert "@media print" in style and "prefers-color-scheme: dark" in style
+    assert 'name="viewport"' in text and '<html lang="en">' in text
+
+
+def test_the_figure_is_inside_with_its_size() -> None:
+    found = next(attrs for tag, attrs in Page(made(frame())).tags if tag == "img")
+    assert base64.b64decode(str(found["src"]).removeprefix("data:image/png;base64,")) == PNG
+    assert found["alt"] == "Difference to vanilla" and found["width"] == found["height"] == "0"  # 1 px of 1/300 inch
+
+
+def test_what_is_no_png_is_refused() -> None:
+    with pytest.raises(ValueError, match="figure 'difference' is no PNG"):
+        made(frame(), figures={"difference": (b"GIF89a" + b"0" * 40, "")})
+
+
+def test_links_inside_the_page_lead_somewhere_and_ids_are_unique() -> None:
+    page = Page(full())
+    ids = [str(attrs["id"]) for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    inner = [link[1:] for link in page.all("a", "href") if link.startswith("#")]
+    assert inner and set(inner) <= set(ids)
+    labelled = {str(attrs["aria-labelledby"]) for _, attrs in page.tags if "aria-labelledby" in attrs}
+    assert labelled <= set(ids)
+
+
+def test_every_run_has_its_command_and_its_link() -> None:
+    runs = frame(seeds=2)
+    page = Page(made(runs, links={name: f"http://host/#/{name}" for name in runs["fingerprint"][1:]}))
+    listed = page.tables[-1]
+    assert listed[0] == ["method", "seed", "top-1 (%)", "status", "command", "MLflow"] and len(listed) == 13
+    assert {line[4] for line in listed[1:]} == {f"kdbench rerun {name}" for name in runs["fingerprint"]}
+    assert [line[-1] for line in listed[1:]].count("–") == 1
+    assert {f"http://host/#/{name}" for name in runs["fingerprint"][1:]} <= set(page.all("a", "href"))
+    assert "MLflow" not in Page(made(runs)).tables[-1][0] and "kdbench run made" in page.text
+
+
+def test_long_lists_of_runs_are_folded() -> None:
+    assert "<details>" in made(frame(seeds=3)) and "<details>" not in made(frame(seeds=2))
+
+
+@pytest.mark.parametrize("where", ["label", "suite", "reason", "method", "caption", "section", "views"])
+def test_no_text_can_add_a_tag(where: str) -> None:
+    runs, more = frame(seeds=2), dict[str, Any]()
+    if where == "label":
+        runs = runs.replace({"label": {"dkd": NASTY}})
+    elif where == "suite":
+        more["suite"] = {**SUITE, "name": NASTY, "about": NASTY, "protocol": {NASTY: NASTY}}
+    elif where == "reason":
+        lost = pd.DataFrame([run("sld", 0, math.nan, status="failed", reason=NASTY)])
+        runs = pd.concat([runs, lost], ignore_index=True)
+    elif where == "method":
+        about = dict.fromkeys(("title", "authors", "venue", "code"), NASTY)
+        more["methods"] = {"kd": {**about, "deviations": [NASTY]}}
+    elif where == "caption":
+        more["figures"] = {NASTY: (PNG, NASTY)}
+    elif where == "section":
+        more["sections"] = [f"## Tuning\n\n{NASTY}\n\n| a |\n| --: |\n| {NASTY} |\n\n[x](javascript:alert(1))"]
+    else:
+        more["views"] = {NASTY: f'"{NASTY}'}
+    text = made(runs, **more)
+    page = Page(text)
+    assert not [tag for tag, _ in page.tags if tag == "b" and "onmouseover" in str(_)]
+    assert "<b onmouseover" not in text and 'href="javascript' not in text
+    if where not in ("section", "views"):
+        assert NASTY.replace("`", "") in page.text.replace("`", "")  # shown as it is, stars too
+
+
+def test_methods_have_their_paper_settings_and_deviations() -> None:
+    runs = frame({"vanilla": 0.0, "dkd": 1.0}, seeds=2)
+    runs.loc[runs["method"] == "dkd", "hp"] = json.dumps({"alpha": 1.0, "warmup": 0.08333333333333333, "mode": "code"})
+    about = {
+        "title": "Decoupled KD",
+        "authors": "Zhao",
+        "venue": "CVPR",
+        "year": 2022,
+        "url": "https://arxiv.org/abs/1",
+    }
+    known = {
+        "dkd": {**about, "code": "(none public)", "deviations": ("One `thing`.", "Another.")},
+        "vanilla": {"year": 0},
+    }
+    page = Page(made(runs, methods=known))
+    assert "Decoupled KD . Zhao, CVPR, 2022." in page.text and "https://arxiv.org/abs/1" in page.all("a", "href")
+    assert (
+        "Recipe: paper. alpha = 1, warmup = 0.0833333, mode = code" in page.text and "One thing . Another." in page.text
+    )
+    assert "Reference code" not in page.text and "built-in" not in page.text
+
+
+def test_budgets_say_who_was_tuned() -> None:
+    runs = frame({"vanilla": 0.0, "kd": 1.0}, seeds=2).assign(epochs=40)
+    assert "Every run trains 40 epochs. Nothing was tuned: every row runs a published recipe." in Page(made(runs)).text
+    more = frame({"kd(tuned)": 2.0}, seeds=2).assign(epochs=40, tuned=True, tuned_trials=24.0)
+    more["cost/epochs_before"] = 5.0
+    page = Page(made(pd.concat([runs, more], ignore_index=True)))
+    assert "Tuned: kd(tuned) (24 trials); every other row runs its published recipe." in page.text
+    assert "Epochs before the first, on a loss of their own: kd(tuned) 5." in page.text
+
+
+def test_sections_are_rendered_with_their_figures_inside_them() -> None:
+    text = "## Tuning\n\n**Equal budgets.**\n\n| method | trials |\n| :-- | --: |\n| kd\\*x | 24 |\n\n"
+    text += "![Best of k](figures/tuning.png)\n\n![Gone](figures/gone.png)\n\n![Far](https://host/a.png)"
+    drawn = {"difference": (PNG, "One."), "tuning": (PNG, "Two."), "cost": (PNG, "Three.")}
+    page = Page(made(frame(), sections=[text], figures=drawn))
+    assert page.all("img", "alt") == ["Difference to vanilla", "Accuracy and step time", "Best of k"]
+    assert all(source.startswith("data:") for source in page.all("img", "src")) and len(page.all("img", "src")) == 3
+    assert ["kd*x", "24"] in [line for rows in page.tables for line in rows] and "Two." not in page.text
+    assert page.all("section", "id") == ["table", "tuning"]
+
+
+def test_several_pairs_have_a_table_over_all_of_them() -> None:
+    runs = pd.concat([frame(pair="a->b", seeds=2), frame(pair="c->d", seeds=2)], ignore_index=True)
+    rows = table.build(runs)
+    page = Page(made(runs, rows=rows, overall=overall.build(runs, rows)))
+    assert len(page.tables) == 4 and page.tables[0][0][-2:] == ["a → b", "c → d"]
+    assert page.text.count("Bold: not distinguishable") == 1 and page.text.count("conditional on these pairs") == 1
+    anchors = [link for link in page.all("a", "href") if link.startswith("#row-")]
+    assert anchors == [f"#row-{i}" for i in range(len(rows))]
+    assert page.tables[-1][0][1] == "pair" and "->" not in re.sub("rerun [^ ]+", "", page.text)
+
+
+def test_published_numbers_stand_with_source_choice_and_distance() -> None:
+    found = distance.beside(cifar(), published.read(), crd(), DATA)
+    rows = table.build(cifar(), published=found)
+    page = Page(made(cifar(), {**SUITE, "protocol": crd()}, rows=rows, published=found))
+    line = next(line for line in page.tables[1] if line[0] == "dkd")
+    assert line[1:3] == ["76.32", "best epoch on test"] and line[4].startswith("+") and "mdistiller" in line[-1]
+    assert "5,000 of ours are held out" in page.text and "† best epoch on the test split" in page.text
+    other = Page(made(cifar(), rows=rows, published=distance.beside(cifar(), published.read(), {}, DATA)))
+    assert "No distances" in other.text and other.tables[1][1][4] == "–"
+
+
+@pytest.mark.parametrize("gains", [{"vanilla": 0.0}, {"crd": 1.0}])
+def test_one_method_and_no_figure(gains: dict[str, float]) -> None:
+    page = Page(made(frame(gains), figures={}))
+    assert "no differences" in page.text and not page.all("img", "src")
+
+
+def test_unfinished_runs_are_listed_and_a_row_without_a_finished_one_stays() -> None:
+    lost = pd.DataFrame([run("sld", seed, math.nan, status="diverged", reason="loss is nan") for seed in range(2)])
+    page = Page(made(pd.concat([frame(seeds=2), lost], ignore_index=True), missing=3))
+    assert "sld on big → small, seed 0: diverged (loss is nan)" in page.text
+    assert "not started: 3 runs" in page.text
+    assert ["sld", "0", "–", "diverged"] in [line[:4] for line in page.tables[-1]]
+
+
+def test_a_picture_is_the_figure_without_its_caption() -> None:
+    drawn = figures.difference_figure(figures.difference_data(frame(), "vanilla"), "vanilla", "Commit abc.")
+    whole = figures.rendered(drawn)["png"]
+    png, caption = html.picture(drawn)
+    assert (
+        caption.startswith("n = 5 seeds per row, each paired")
+        and caption.endswith("Commit abc.")
+        and "\n" not in caption
+    )
+    size = [int.from_bytes(x[i : i + 4]) for x in (whole, png) for i in (16, 20)]
+    assert size[0] == size[2] and 20 < size[1] - size[3] < 200  # as wide, and shorter by the caption
+    assert figures.rendered(drawn)["png"] == whole  # the figure itself is as it was
+    assert html.picture(drawn)[0] == png
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    assert pixels[-8:].min() == 255 and pixels.min() < 100  # nothing of the caption is left, and the rest is there
+
+
+def test_templates_come_with_the_package() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["bench"]
+    kept = {path for pattern in patterns for path in (ROOT / "bench").glob(pattern)}
+    needed = {
+        ROOT / "bench/report" / name for name in ("report.html.j2", "report.macros.j2", "report.css", "report.js")
+    }
+    assert needed <= kept and all(path.exists() for path in needed)
+
+
+def full() -> str:
+    """A page with all that there may be."""
+    runs = pd.concat([frame(pair="a->b", seeds=3), frame(pair="c->d", seeds=3)], ignore_index=True)
+    runs["cost/memory_mb"] = 12.0
+    rows = table.build(runs)
+    drawn = {name: (PNG, f"Caption of {name}.") for name in ("difference", "cost", "tuning")}
+    views = {"MLflow": "http://127.0.0.1:5000/#/experiments/1"}
+    links = {name: f"http://127.0.0.1:5000/#/runs/{name}" for name in runs["fingerprint"]}
+    known = published.read().head(0)
+    return made(
+        runs,
+        rows=rows,
+        overall=overall.build(runs, rows),
+        figures=drawn,
+        sections=["## Tuning\n\n![x](figures/tuning.png)\n\n| a | b |\n| :-- | --: |\n| c | 1 |"],
+        published=distance.beside(runs, known, {}, DATA),
+        methods={"kd": {"title": "KD", "url": "https://arxiv.org/abs/1503.02531", "deviations": ["None `here`."]}},
+        links=links,
+        views=views,
+        missing=2,
+    )
