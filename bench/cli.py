@@ -80,6 +80,7 @@ def run(
     from bench.progress import Progress
     from bench.run import run_suite
     from bench.suite import results_folder
+    from tracking import summary
 
     chosen = _suite(suite, methods, seeds, sets)
     if tuned:
@@ -87,9 +88,10 @@ def run(
     folder, on = results_folder(results), environment.device(device)
     with _mirror(folder, chosen.name) as mirror:
         outcome = run_suite(chosen, folder, device=on, rerun=rerun, progress=Progress(console, quiet), follower=mirror)
-    for trouble in outcome.troubles:
-        console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
-    done = report.write(folder, chosen.name)
+        for trouble in outcome.troubles:
+            console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
+        done = report.write(folder, chosen.name)
+        summary.record(done.report.parent, done.answer, done.frame)  # the mirror takes it along, after all runs
     _show(done)
     if outcome.skipped:
         console.print(
@@ -156,12 +158,26 @@ def tune(
 
 
 @app.command()
-def report(suite: SuiteName = "digits", results: Results = None) -> None:
+def report(
+    suite: SuiteName = "digits",
+    results: Results = None,
+    uri: Annotated[
+        str | None, typer.Option("--from", metavar="URI", help="Of the runs in this tracking store; needs no results.")
+    ] = None,
+) -> None:
     """Table, figures and answer from what has been run. Trains nothing."""
     from bench import report as reports
+    from tracking import summary
 
-    folder = Path(results or os.environ.get("KDBENCH_RESULTS") or "results").absolute()
-    _show(reports.write(folder, Path(suite).stem))
+    folder, name = Path(results or os.environ.get("KDBENCH_RESULTS") or "results").absolute(), Path(suite).stem
+    if uri:
+        from tracking import query
+
+        _show(reports.write(folder, name, found=query.suite(uri, name, results=folder)))
+        return
+    done = reports.write(folder, name)
+    summary.record(done.report.parent, done.answer, done.frame)  # `kdbench sync` brings it to MLflow
+    _show(done)
 
 
 @app.command()
@@ -415,7 +431,7 @@ def sync(results: Results = None, suite: Annotated[str | None, typer.Option(help
 
     folder = results_folder(results)
     delivered, already, failed = mirror.sync(folder, location.default_uri(folder), suite)
-    console.print(f"{delivered} runs delivered, {already} were there already, {len(failed)} failed", highlight=False)
+    console.print(f"{delivered} records delivered, {already} were there already, {len(failed)} failed", highlight=False)
     for record, reason in failed:
         console.print(f"  {record.folder.name}: {reason}", highlight=False, markup=False)
     if failed:
@@ -436,29 +452,54 @@ def export(
 
 
 @app.command()
-def ui(results: Results = None, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+def ui(
+    results: Results = None,
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the links and open no browser.")] = False,
+) -> None:
     """Open MLflow's side-by-side comparison on 127.0.0.1."""
-    from bench.suite import results_folder
-    from tracking import location, store
+    from contextlib import suppress
 
-    folder = results_folder(results)
-    uri = location.check(location.default_uri(folder))
-    if (file := location.sqlite_file(uri)) is None:
-        console.print(f"the runs are on {location.mask(uri)}: open it in a browser", highlight=False)
+    from tracking import location, store
+    from tracking import ui as uis
+
+    folder = Path(results or os.environ.get("KDBENCH_RESULTS") or "results").absolute()
+    found = store.existing(location.default_uri(folder), folder)
+    if found.uri.startswith(location.SERVERS):  # it has a UI of its own
+        _show_links(uis.links(found, found.uri, suite), no_open)
         return
-    location.prepare()
-    store.initialise(file)
-    base = f"http://127.0.0.1:{port}"
-    for name, number in store.Store(uri, folder).experiments().items():
-        console.print(f"{name}: {store.ui_link(base, number)}", highlight=False, soft_wrap=True)
-    console.print("[dim]Ctrl-C ends the server[/dim]")
-    sys.stdout.flush()
-    server = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execve(
-        sys.executable,
-        [sys.executable, "-m", "mlflow", *server],
-        {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-    )
+    uis.free_port(port)
+    base, _ = f"http://127.0.0.1:{port}", found.client  # which makes an older file ready before the server opens it
+    with suppress(KeyboardInterrupt), uis.serving(found.uri, port, folder) as server:
+        links = uis.links(found, base, suite)
+        uis.wait_for(port, server)
+        _show_links(links, no_open)
+        console.print("[dim]Ctrl-C ends the server[/dim]")
+        sys.stdout.flush()
+        server.process.wait()
+
+
+def _show_links(links: list[Any], no_open: bool) -> None:
+    """links: `tracking.ui.links`."""
+    from tracking import ui as uis
+    from tracking.views import PAGE
+
+    for row in links:
+        name = f"{row.suite}, {row.pair}" if row.pair else row.suite
+        console.print(
+            f"[bold]{name}[/bold]" + (f": {row.runs} runs of {len(row.methods)} methods" if row.runs else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+        shown = {"charts, means over seeds": row.charts, "best run of each method": row.compare}
+        for what, link in (shown | {"report": row.report, "tuning": row.tuning}).items():
+            if link:
+                console.print(f"  {what:<24}  {link}", highlight=False, markup=False, soft_wrap=True)
+        if row.runs > PAGE:
+            console.print(f"  [yellow]MLflow loads {PAGE} runs: press 'Load more' for means over all seeds[/yellow]")
+    if not no_open:
+        uis.show(links[0].charts)
 
 
 def _suite(name: str, methods: str | None, seeds: str | None, sets: list[str] | None) -> Suite:
@@ -480,14 +521,14 @@ def _mirror(folder: Path, suite: str) -> Iterator[Mirror]:
     uri = location.check(location.default_uri(folder))
     with Mirror(lambda: Store(uri, folder)) as mirror:
         yield mirror
-        for record in undelivered(folder, suite):
+        for record in undelivered(folder, suite, uri):
             mirror.finish(record)
 
 
 def _undelivered(mirror: Mirror) -> None:
     if pending := mirror.pending():
         console.print(
-            f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver: kdbench sync",
+            f"[yellow]{len(pending)} records are not in MLflow yet[/yellow] ({pending[0][1]}); deliver: kdbench sync",
             highlight=False,
         )
     else:
