@@ -6,15 +6,16 @@ BIN := .venv/bin
 RUN_FLAGS := $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS)) \
 	$(if $(DEVICE),--device $(DEVICE))
 BENCH_FLAGS := $(if $(RERUN),--rerun) $(if $(TUNED),--tuned $(if $(filter both,$(TUNED)),both,only))
+UI_FLAGS := $(if $(filter file,$(origin SUITE)),,--suite $(SUITE)) $(if $(filter file,$(origin PORT)),,--port $(PORT))
 TUNE_FLAGS := $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--name $(NAME))
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench tune report ui dashboard time test test-all check format docs readme clean
+.PHONY: help setup bench tune report ui dashboard time test test-all test-ui check format docs readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu RERUN=1 TRIALS=24 TUNED=1"
+	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu RERUN=1 TRIALS=24 TUNED=1 FROM=uri"
 
 setup: .venv/.ready ## make .venv and install everything into it
 
@@ -31,10 +32,10 @@ tune: setup ## find loss weights on the validation split
 	$(BIN)/python -m bench tune $(SUITE) $(RUN_FLAGS) $(TUNE_FLAGS)
 
 report: setup ## table, figures and answer from what has been run
-	$(BIN)/python -m bench report $(SUITE) $(if $(RESULTS),--results $(RESULTS))
+	$(BIN)/python -m bench report $(SUITE) $(if $(RESULTS),--results $(RESULTS)) $(if $(FROM),--from $(FROM))
 
 ui: setup ## MLflow's side-by-side comparison on 127.0.0.1
-	$(BIN)/python -m bench ui $(if $(RESULTS),--results $(RESULTS))
+	$(BIN)/python -m bench ui $(if $(RESULTS),--results $(RESULTS)) $(UI_FLAGS)
 
 dashboard: setup ## optuna-dashboard on the studies, on 127.0.0.1
 	@$(BIN)/python -c 'import optuna_dashboard' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[dashboard]'
@@ -48,6 +49,10 @@ test: setup ## the test suite
 
 test-all: setup ## the test suite with its slow part
 	$(BIN)/python -m pytest
+
+test-ui: setup ## MLflow's pages of a suite in a real browser
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[ui]'
+	$(BIN)/python -m pytest tests/ui -m ui -rs
 
 check: setup ## ruff and mypy
 	$(BIN)/python -m ruff check .

@@ -191,9 +191,9 @@ def test_an_unreachable_server_stops_nothing(
     assert "kdbench sync" in capsys.readouterr().out
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert call("sync", "--results", str(results)) == 0
-    assert "2 runs delivered" in capsys.readouterr().out
+    assert "3 records delivered" in capsys.readouterr().out
     assert call("sync", "--results", str(results)) == 0
-    assert "0 runs delivered, 2 were there already" in capsys.readouterr().out
+    assert "0 records delivered, 3 were there already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("what", ["methods", "networks", "datasets", "suites"])

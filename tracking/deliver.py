@@ -6,7 +6,6 @@ it the server is asked, and what is sent a second time is stored once, because t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
 import zlib
@@ -15,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tracking import payload
+from tracking.datasets import datasets
 from tracking.lines import Lines, RecordError, replace
 from tracking.locks import alive, boot_id
 from tracking.record import Record
@@ -30,20 +30,30 @@ class Delivery:
     """A single use: `Delivery(...).make()`. `parent` is the id of the run that this one belongs below."""
 
     def __init__(
-        self, client: MlflowClient, store: str, experiment_id: str, record: Record, kind: str, parent: str = ""
+        self,
+        client: MlflowClient,
+        store: str,
+        experiment_id: str,
+        record: Record,
+        kind: str,
+        parent: str = "",
+        words: payload.Words | None = None,
     ) -> None:
         self.client, self.store, self.experiment_id, self.record = client, store, experiment_id, record
         self.parent = parent
         self.lines = record.read()
         self.kind = str(self.lines.header["spec"].get("kind", kind))
         self.status, self.reason = _status(self.lines)
+        self.words = words or payload.words(self.lines, self.kind)
+        self.texts = self.words.checksum()
 
     def make(self) -> bool:
         """Send what is missing; True if anything was sent."""
         cache = self._cached()
         run = self._find(cache)
         state = _state(self.lines, self.status)
-        same = (cache.get("state"), cache.get("parent", "")) == (state, self.parent)
+        known = cache.get("state"), cache.get("parent", ""), cache.get("texts", 0)
+        same = known == (state, self.parent, self.texts)
         if run is not None and same and run.info.status == self.status:
             return False
         if run is None:
@@ -97,24 +107,23 @@ class Delivery:
         return run if run.info.lifecycle_stage == "active" else None
 
     def _create(self) -> Any:
-        tags = payload.tags(self.lines, self.kind)
-        tags |= {"mlflow.user": "kdbench", "mlflow.source.name": "kdbench", "mlflow.source.type": "LOCAL"}
+        tags = {"mlflow.user": "kdbench", "mlflow.source.name": "kdbench", "mlflow.source.type": "LOCAL"}
         start = payload.milliseconds(self.lines.header["time"])
-        return self.client.create_run(self.experiment_id, start, tags, payload.run_name(self.lines.header["spec"]))
+        return self.client.create_run(self.experiment_id, start, self.words.tags | tags, self.words.name)
 
     def _describe(self, run: Any) -> None:
         """Params and data that are not there yet (they cannot be changed), and tags that have changed."""
         from mlflow.entities import Param, RunTag
 
-        params = {k: v for k, v in payload.params(self.lines).items() if k not in run.data.params}
-        tags = payload.tags(self.lines, self.kind) | {"kd.end_reason": self.reason}
+        params = {k: v for k, v in self.words.params.items() if k not in run.data.params}
+        tags = self.words.tags | {"kd.end_reason": self.reason}
         tags |= {"mlflow.parentRunId": self.parent} if self.parent else {}
         tags = {k: v for k, v in tags.items() if run.data.tags.get(k) != v}
         if params or tags:
             new = [Param(k, v) for k, v in params.items()], [RunTag(k, v) for k, v in tags.items()]
             self.client.log_batch(run.info.run_id, params=new[0], tags=new[1])
         if not (run.inputs and run.inputs.dataset_inputs) and self.lines.header["spec"].get("dataset"):
-            self.client.log_inputs(run.info.run_id, datasets=_datasets(self.lines))
+            self.client.log_inputs(run.info.run_id, datasets=datasets(self.lines))
 
     def _send(self, run_id: str, points: list[payload.Point]) -> None:
         from mlflow.entities import Metric
@@ -127,6 +136,8 @@ class Delivery:
         """What comes with the end; the status last, so that FINISHED means complete."""
         self.client.log_dict(run_id, self.lines.header["spec"], "spec.json")
         self.client.log_artifact(run_id, str(self.record.path))
+        for name, text in self.words.texts.items():
+            self.client.log_text(run_id, text, name)
         for name in self.record.files():
             folder = "student" if name.startswith("student") else str(PurePosixPath(name).parent)
             self.client.log_artifact(run_id, str(self.record.folder / name), None if folder == "." else folder)
@@ -137,7 +148,7 @@ class Delivery:
     def _remember(self, run_id: str, state: str) -> None:
         count = len(self.lines.epochs)
         cache: dict[str, Any] = dict(zip(("store", "experiment_id", "record"), self._key(), strict=True))
-        cache |= {"run_id": run_id, "parent": self.parent}
+        cache |= {"run_id": run_id, "parent": self.parent, "texts": self.texts}
         cache |= {"epochs": count, "prefix": _prefix(self.lines, count), "state": state}
         replace(self.record.folder / CACHE, json.dumps(cache | {"done": self.lines.end is not None}, indent=1) + "\n")
 
@@ -150,9 +161,14 @@ def delivered_to(record: Record) -> dict[str, Any]:
         return {}
 
 
-def is_delivered(record: Record) -> bool:
-    """Whether the last delivery took the whole record, as it is now, to its end; nobody is asked."""
+def is_delivered(record: Record, store: str | None = None) -> bool:
+    """Whether the last delivery took the whole record, as it is now, to its end; nobody is asked.
+
+    store: the URI, masked, of the one store that counts; any does if none is named.
+    """
     cache = delivered_to(record)
+    if store is not None and cache.get("store") != store:
+        return False
     try:
         lines = record.read()
     except RecordError:
@@ -179,22 +195,3 @@ def _state(lines: Lines, status: str) -> str:
 def _prefix(lines: Lines, count: int) -> int:
     """A checksum of the first `count` epochs."""
     return zlib.crc32(json.dumps([line["crc"] for line in lines.epochs[:count]]).encode())
-
-
-def _datasets(lines: Lines) -> list[Any]:
-    """The data's name and digest, as the input of training and of evaluation."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    spec = lines.header["spec"]
-    data = spec.get("data") or {}
-    own = data.get("fingerprint") or data.get("digest")
-    digest = str(own or hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16])[:36]
-    source = json.dumps({"tags": {"mlflow.source.type": "LOCAL", "mlflow.source.name": "kdbench"}})
-    names = {"train": str(spec["dataset"]), "eval": f"{spec['dataset']} (held out)"}  # one name would be stored once
-    return [
-        DatasetInput(
-            Dataset(name, digest, "code", source, profile=json.dumps(data)[:16000]),
-            [InputTag("mlflow.data.context", context)],
-        )
-        for context, name in names.items()
-    ]

@@ -41,8 +41,14 @@ def tuning_name(suite: str) -> str:
     return f"kd-tune/{suite}"
 
 
+REPORTS = "kd-report"
+"""The experiment of all suites' reports."""
+
+
 def experiment_of(spec: Mapping[str, Any]) -> str:
     """The experiment of a record, by the spec in its header."""
+    if spec.get("kind") == "suite":
+        return REPORTS
     return (tuning_name if spec.get("kind") in ("study", "trial") else experiment_name)(spec["suite"])
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import NamedTuple
 
+from tracking import summary
 from tracking.deliver import is_delivered
 from tracking.lines import RecordError
-from tracking.location import TrackingError
+from tracking.location import TrackingError, check, mask
 from tracking.record import FILE, Record
 from tracking.store import Store
 
-PLACES = ("runs/*", "tuning/*", "tuning/*/trials/*")  # of a suite's records: a study comes before its trials
+PLACES = ("runs/*", "tuning/*", "tuning/*/trials/*", "summary")
+"""Of a suite's records: a study comes before its trials, and the report after the runs whose ids it names."""
 
 
 class Mirror:
@@ -180,13 +182,14 @@ def sync(
     return Synced(delivered, already, failed)
 
 
-def undelivered(results: str | os.PathLike[str], suite: str | None = None) -> list[Record]:
-    """Records that no store is known to hold whole, judged by the caches alone; contacts nothing."""
-    return [record for record in records(results, suite) if not is_delivered(record)]
+def undelivered(results: str | os.PathLike[str], suite: str | None = None, uri: str | None = None) -> list[Record]:
+    """Records that the store (any, if none is named) is not known to hold whole, judged by the caches alone."""
+    store = None if uri is None else mask(check(uri))
+    return [r for r in records(results, suite) if not is_delivered(r, store) or summary.outdated(r)]
 
 
 def records(results: str | os.PathLike[str], suite: str | None = None) -> Iterable[Record]:
-    """All records under a results folder, or those of one suite: runs, then tuning studies, then their trials."""
+    """All records under a results folder, or those of one suite: runs, tuning studies, their trials, the report."""
     found = (sorted(Path(results).glob(f"{suite or '*'}/{place}/{FILE}")) for place in PLACES)
     return [Record(path.parent) for paths in found for path in paths]
 

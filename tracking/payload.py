@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracking.frame import COLUMNS, describe
 from tracking.lines import Lines
@@ -19,6 +20,7 @@ INTEGERS = ("seed", "epochs", "threads", "tuned_trials")
 BOOLEANS = ("tuned", "dirty")
 SEARCH = ("sampler", "pruner", "objective", "batch", "rule")
 PROTOCOL = ("epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "precision")
+SETTINGS = ("protocol", "data")  # what the runs of one table must have in common; whole, as tags
 MLFLOW_STATUS = {
     "finished": "FINISHED",
     "pruned": "KILLED",
@@ -31,6 +33,23 @@ BEST, STUDY = "best/hp.", "study/"
 INFINITE = 1.7976931348623157e308  # what MLflow's SQL store keeps of an infinity
 
 Point = tuple[str, float, int, int]  # name, value, milliseconds, step
+
+
+class Words(NamedTuple):
+    """What a run in MLflow is called and described by."""
+
+    tags: dict[str, str]
+    params: dict[str, str]
+    name: str
+    texts: dict[str, str]  # artifacts that are made for MLflow, by name
+
+    def checksum(self) -> int:
+        """Of the texts, which may change while the record stays; 0 without any."""
+        return zlib.crc32(json.dumps(self.texts).encode()) if self.texts else 0
+
+
+def words(lines: Lines, kind: str) -> Words:
+    return Words(tags(lines, kind), params(lines), run_name(lines.header["spec"]), {})
 
 
 def params(lines: Lines) -> dict[str, str]:
@@ -56,6 +75,7 @@ def tags(lines: Lines, kind: str) -> dict[str, str]:
     out |= {f"kd.{name}": _text(environment[name]) for name in ("pid", "boot_id") if environment.get(name) is not None}
     named = ("teacher_hash", "study", "trial", "stage")
     out |= {f"kd.{name}": _text(spec[name]) for name in named if spec.get(name) not in (None, "")}
+    out |= {f"kd.{name}": _text(spec[name]) for name in SETTINGS if spec.get(name)}
     out["kd.final"] = json.dumps(sorted(lines.end["metrics"]) if lines.end else [])
     out["mlflow.note.content"] = note(row, lines)
     return {name: value[:7900] for name, value in out.items()}
@@ -128,6 +148,18 @@ def row_of(tags: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, A
     return {name: _unbounded(value) for name, value in values.items() if value is not None} | row
 
 
+def settings_of(tags: Mapping[str, str], params: Mapping[str, str], profile: str = "") -> dict[str, Any]:
+    """Protocol and data of a run, as its spec has them. A run without those tags has a few of the protocol's values as
+    params, and its data as the profile of its input."""
+    known = {name: _value(params[name]) for name in PROTOCOL if name in params}
+    protocol, data = (_value(tags.get(f"kd.{name}", "")) for name in SETTINGS)
+    other = _value(profile)
+    return {
+        "protocol": protocol if isinstance(protocol, dict) else known,
+        "data": data if isinstance(data, dict) else other if isinstance(other, dict) else {},
+    }
+
+
 def safe(name: str) -> str:
     """A name that MLflow takes: other signs than letters, digits and `_-. :/` become `_`."""
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII).strip("/")[:250]
@@ -148,6 +180,14 @@ def _is_study(lines: Lines) -> bool:
 
 def _unbounded(value: float) -> float:
     return value if abs(value) < INFINITE or value != value else float("inf") * (1 if value > 0 else -1)
+
+
+def _value(text: str) -> Any:
+    """The inverse of `_text`."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,6 @@ a synchronous `MlflowClient` in few large calls; nothing fluent, so it may run i
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sqlite3
@@ -15,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tracking import summary, views
 from tracking.deliver import Delivery, delivered_to
 from tracking.lines import RecordError
 from tracking.location import (
@@ -32,26 +32,14 @@ from tracking.location import (
 )
 from tracking.locks import alive, boot_id, locked
 from tracking.record import Record
+from tracking.views import SHARED_VIEW, VIEW, ui_link
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["Store", "TrackingError", "default_uri", "mask", "ui_link"]
+__all__ = ["SHARED_VIEW", "VIEW", "Store", "TrackingError", "default_uri", "existing", "mask", "ui_link"]
 
-VIEW = "method-mean"
-SHARED_VIEW = {
-    "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": "label"}]},
-    "searchFilter": "",
-}
-NOTE = (
-    "One run per student, written by kdbench. Compare only runs of one pair; group by the param `label` to average "
-    "over seeds. The headline is `test/top1` at the last step, taken once; every choice reads `validation/*`."
-)
-TUNING_VIEW = {"searchFilter": ""}  # no groups: an average over trials means nothing
-TUNING_NOTE = (
-    "One run per tuning study, written by kdbench, with its trials below it; a study's step is the number of a trial. "
-    "Everything is measured on the validation split."
-)
+PAGE = 200  # runs in one answer: a thousand take a server so long that a client's patience ends
 
 
 class Store:
@@ -105,10 +93,12 @@ class Store:
         """Make MLflow hold what the record holds, in the experiment that its spec names if no other is given; False if
         it already did. Twice is once. A trial's study is delivered before it."""
         with self.border():
-            name = experiment or experiment_of(record.header["spec"])
+            spec, store = record.header["spec"], mask(self.uri)
+            name = experiment or experiment_of(spec)
             parent = self._study_run(record, name)
             with locked(record.folder):
-                return Delivery(self.client, mask(self.uri), self.experiment(name), record, kind, parent).make()
+                words = summary.words(record, store) if spec.get("kind") == "suite" else None
+                return Delivery(self.client, store, self.experiment(name), record, kind, parent, words).make()
 
     def reap(self, experiment: str) -> list[str]:
         """End, as KILLED, runs of this host whose process is gone; their ids."""
@@ -127,7 +117,7 @@ class Store:
         token = None
         with self.border():
             while True:
-                page = self.client.search_runs(experiments, query, max_results=1000, page_token=token)
+                page = self.client.search_runs(experiments, query, max_results=PAGE, page_token=token)
                 found += page
                 token = page.token
                 if not token:
@@ -156,17 +146,23 @@ class Store:
         return next((run.info.run_id for run in self.search([self.experiment(experiment)], query)), "")
 
     def _create(self, name: str) -> str:
-        note, view = (TUNING_NOTE, TUNING_VIEW) if name.startswith(tuning_name("")) else (NOTE, SHARED_VIEW)
-        tags = {"mlflow.note.content": note, f"mlflow.sharedViewState.{VIEW}": json.dumps(view)}
         file = sqlite_file(self.uri)
         place = (file.parent / "artifacts" / name.replace("/", "-")).as_uri() if file else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=place, tags=tags))
+            return str(self.client.create_experiment(name, artifact_location=place, tags=views.experiment_tags(name)))
         except Exception:
             found = self.client.get_experiment_by_name(name)  # another process was faster
             if found is None:
                 raise
             return str(found.experiment_id)
+
+
+def existing(uri: str, results: str | os.PathLike[str]) -> Store:
+    """A store to read from. A SQLite file that is not there is refused: MLflow would make an empty one."""
+    store = Store(uri, results)
+    if (file := sqlite_file(store.uri)) is not None and not file.is_file():
+        raise TrackingError(f"no MLflow store at {store.uri} yet; `kdbench run` makes one")
+    return store
 
 
 def initialise(file: Path) -> None:
@@ -189,12 +185,6 @@ def initialise(file: Path) -> None:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.close()
         MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments(max_results=1)
-
-
-def ui_link(base: str, experiment_id: str) -> str:
-    """The experiment's page with charts grouped by method (MLflow's UI opens elsewhere by default)."""
-    query = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW}"
-    return f"{mask(base).rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
 
 def _worked_on(tags: dict[str, str]) -> bool:

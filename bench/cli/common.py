@@ -41,7 +41,7 @@ SuiteName = Annotated[
 Methods = Annotated[str | None, typer.Option(help="Only these methods, comma-separated: kd,dkd")]
 Seeds = Annotated[str | None, typer.Option(help="How many seeds ('5'), or which ('0,1,7').")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Change a key of the suite: --set protocol.epochs=10")]
-Results = Annotated[str | None, typer.Option(help="Folder of the results. [default: $KDBENCH_RESULTS or results]")]
+Results = Annotated[str | None, typer.Option(help="Folder of the results; $KDBENCH_RESULTS or results by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="A Python file that holds a method, for this call.", callback=_plug)
@@ -68,14 +68,14 @@ def following(folder: Path, suite: str) -> Iterator[Mirror]:
     uri = location.check(location.default_uri(folder))
     with Mirror(lambda: Store(uri, folder)) as mirror:
         yield mirror
-        for record in undelivered(folder, suite):
+        for record in undelivered(folder, suite, uri):
             mirror.finish(record)
 
 
 def say_delivered(mirror: Mirror) -> None:
     if pending := mirror.pending():
         console.print(
-            f"[yellow]{len(pending)} runs are not in MLflow yet[/yellow] ({pending[0][1]}); deliver: kdbench sync",
+            f"[yellow]{len(pending)} records are not in MLflow yet[/yellow] ({pending[0][1]}); deliver: kdbench sync",
             highlight=False,
         )
     else:

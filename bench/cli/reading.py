@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -27,17 +27,29 @@ from bench.cli.common import (
 )
 from bench.errors import unknown
 
-if TYPE_CHECKING:
-    pass
-
 
 @app.command()
-def report(suite: SuiteName = "digits", results: Results = None) -> None:
+def report(
+    suite: SuiteName = "digits",
+    results: Results = None,
+    uri: Annotated[
+        str | None, typer.Option("--from", metavar="URI", help="Of the runs in this tracking store; needs no results.")
+    ] = None,
+) -> None:
     """Table, figures and answer from what has been run. Trains nothing."""
     from bench import report as reports
 
-    folder = results_of(results)
-    show(reports.write(folder, Path(suite).stem))
+    folder, name = results_of(results), Path(suite).stem
+    if uri:
+        from tracking import query
+
+        show(reports.write(folder, name, found=query.suite(uri, name, results=folder)))
+        return
+    from tracking import summary
+
+    done = reports.write(folder, name)
+    summary.record(done.report.parent, done.answer, done.frame)  # `kdbench sync` brings it to MLflow
+    show(done)
 
 
 @app.command()
@@ -45,7 +57,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A row's label (kd), a suite's results, or an MLflow run id.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another of the same kind.")],
     suite: Annotated[
-        str | None, typer.Option(help="Whose rows. [default: the suite that was run last in the results]")
+        str | None, typer.Option(help="Whose rows; without it those of the suite that was run last in the results.")
     ] = None,
     results: Results = None,
     uri: Annotated[str | None, typer.Option("--from", metavar="URI", help="The tracking server to read from.")] = None,

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.common import (
-    Results,
-    app,
-    console,
-)
+from bench.cli.common import Results, app, console, results_of
 
 if TYPE_CHECKING:
-    pass
+    from tracking.ui import Links
 
 
 @app.command()
@@ -27,7 +23,7 @@ def sync(results: Results = None, suite: Annotated[str | None, typer.Option(help
 
     folder = results_folder(results)
     delivered, already, failed = mirror.sync(folder, location.default_uri(folder), suite)
-    console.print(f"{delivered} runs delivered, {already} were there already, {len(failed)} failed", highlight=False)
+    console.print(f"{delivered} records delivered, {already} were there already, {len(failed)} failed", highlight=False)
     for record, reason in failed:
         console.print(f"  {record.folder.name}: {reason}", highlight=False, markup=False)
     if failed:
@@ -43,31 +39,53 @@ def export(
     """Take a distilled student home: its weights under the network's own names."""
     from bench import student
 
-    arch = student.export(Path(results or os.environ.get("KDBENCH_RESULTS") or "results"), fingerprint, to)
+    arch = student.export(results_of(results), fingerprint, to)
     console.print(f"{to}: {arch}; load it with bench.student.load('{to}')", highlight=False)
 
 
 @app.command()
-def ui(results: Results = None, port: Annotated[int, typer.Option(min=1, max=65535)] = 5000) -> None:
+def ui(
+    results: Results = None,
+    suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the links and open no browser.")] = False,
+) -> None:
     """Open MLflow's side-by-side comparison on 127.0.0.1."""
-    from bench.suite import results_folder
     from tracking import location, store
+    from tracking import ui as uis
 
-    folder = results_folder(results)
-    uri = location.check(location.default_uri(folder))
-    if (file := location.sqlite_file(uri)) is None:
-        console.print(f"the runs are on {location.mask(uri)}: open it in a browser", highlight=False)
+    folder = results_of(results)
+    found = store.existing(location.default_uri(folder), folder)
+    if found.uri.startswith(location.SERVERS):  # it has a UI of its own
+        _show_links(uis.links(found, found.uri, suite), no_open)
         return
-    location.prepare()
-    store.initialise(file)
-    base = f"http://127.0.0.1:{port}"
-    for name, number in store.Store(uri, folder).experiments().items():
-        console.print(f"{name}: {store.ui_link(base, number)}", highlight=False, soft_wrap=True)
-    console.print("[dim]Ctrl-C ends the server[/dim]")
-    sys.stdout.flush()
-    server = ["server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execve(
-        sys.executable,
-        [sys.executable, "-m", "mlflow", *server],
-        {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-    )
+    uis.free_port(port)
+    base, _ = f"http://127.0.0.1:{port}", found.client  # which makes an older file ready before the server opens it
+    with suppress(KeyboardInterrupt), uis.serving(found.uri, port, folder) as server:
+        links = uis.links(found, base, suite)
+        uis.wait_for(port, server)
+        _show_links(links, no_open)
+        console.print("[dim]Ctrl-C ends the server[/dim]")
+        sys.stdout.flush()
+        server.process.wait()
+
+
+def _show_links(links: list[Links], no_open: bool) -> None:
+    from tracking import ui as uis
+    from tracking.views import PAGE
+
+    for row in links:
+        name = f"{row.suite}, {row.pair}" if row.pair else row.suite
+        console.print(
+            f"[bold]{name}[/bold]" + (f": {row.runs} runs of {len(row.methods)} methods" if row.runs else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+        shown = {"charts, means over seeds": row.charts, "best run of each method": row.compare}
+        for what, link in (shown | {"report": row.report, "tuning": row.tuning}).items():
+            if link:
+                console.print(f"  {what:<24}  {link}", highlight=False, markup=False, soft_wrap=True)
+        if row.runs > PAGE:
+            console.print(f"  [yellow]MLflow loads {PAGE} runs: press 'Load more' for means over all seeds[/yellow]")
+    if not no_open:
+        uis.show(links[0].charts)

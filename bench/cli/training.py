@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -25,9 +25,6 @@ from bench.cli.common import (
     show,
     suite_of,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -51,6 +48,7 @@ def run(
     from bench.progress import Progress
     from bench.run import run_suite
     from bench.suite import results_folder
+    from tracking import summary
 
     chosen = suite_of(suite, methods, seeds, sets)
     if tuned:
@@ -58,9 +56,10 @@ def run(
     folder, on = results_folder(results), environment.device(device)
     with following(folder, chosen.name) as mirror:
         outcome = run_suite(chosen, folder, device=on, rerun=rerun, progress=Progress(console, quiet), follower=mirror)
-    for trouble in outcome.troubles:
-        console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
-    done = report.write(folder, chosen.name)
+        for trouble in outcome.troubles:
+            console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
+        done = report.write(folder, chosen.name)
+        summary.record(done.report.parent, done.answer, done.frame)  # the mirror takes it along, after all runs
     show(done)
     if outcome.skipped:
         console.print(
@@ -77,18 +76,18 @@ def tune(
     plugin: Plugins = None,
     methods: Methods = None,
     seeds: Seeds = None,
-    trials: Annotated[int | None, typer.Option(help="Trials per method, the recipe included. [default: 24]")] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials per method, the recipe included; 24 by default.")] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Trials that train in lockstep; 1: one after the other. [default: 8]")
+        int | None, typer.Option(help="Trials that train in lockstep; 1: one after the other; 8 by default.")
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, random, grid, cmaes or gp. [default: tpe]")] = None,
-    pruner: Annotated[str | None, typer.Option(help="none, halving or hyperband. [default: none]")] = None,
-    objective: Annotated[str | None, typer.Option(help="accuracy, or accuracy,cost. [default: accuracy]")] = None,
-    rule: Annotated[str | None, typer.Option(help="confirmed or best_trial. [default: confirmed]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the search. [default: 0]")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, random, grid, cmaes or gp; tpe by default.")] = None,
+    pruner: Annotated[str | None, typer.Option(help="none, halving or hyperband; none by default.")] = None,
+    objective: Annotated[str | None, typer.Option(help="accuracy, or accuracy,cost; accuracy by default.")] = None,
+    rule: Annotated[str | None, typer.Option(help="confirmed or best_trial; confirmed by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search; 0 by default.")] = None,
     name: Annotated[str, typer.Option(help="Of new studies, where others of this suite stay as they are.")] = "",
     storage: Annotated[
-        str | None, typer.Option(help="Optuna's database, a URL. [default: optuna.db in the results]")
+        str | None, typer.Option(help="Optuna's database, a URL; optuna.db in the results by default.")
     ] = None,
     sets: Sets = None,
     results: Results = None,

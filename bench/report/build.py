@@ -14,9 +14,10 @@ import pandas as pd
 from rich.table import Table
 
 from bench.errors import UserError
-from bench.report import figures, gain, page, stats, table, tuning
+from bench.report import figures, gain, page, server, stats, table, tuning
 from bench.report.answer import answer
 from tracking.frame import frame as frame_of
+from tracking.query import Found
 from tracking.record import FILE, Record
 
 SUFFIXES = ("png", "pdf")
@@ -36,33 +37,37 @@ class Report:
     rows: pd.DataFrame  # `table.build`
 
 
-def write(results: Path, suite: str, *, records: Sequence[Record] | None = None) -> Report:
+def write(results: Path, suite: str, *, records: Sequence[Record] | None = None, found: Found | None = None) -> Report:
     """The report of what the last call of `suite` asked for, written into results/<suite>/.
 
-    `records` stand in for those of the folder. Raises `UserError` where there is nothing that can be reported honestly.
+    `records` stand in for those of the folder. With `found`, the report is of all runs of the suite that a tracking
+    store holds, needs no results, and is written into results/<suite>/mlflow/. Raises `UserError` where there is
+    nothing that can be reported honestly.
     """
-    where = results / suite
-    manifest = _manifest(where, suite)
+    where = results / suite / ("mlflow" if found else "")
+    manifest = _manifest(where, suite) if found is None else server.manifest(found, suite)
     wanted: list[str] = manifest["fingerprints"]
-    if records is None:
+    if found is not None:
+        records = found.records
+    elif records is None:
         folders = [where / "runs" / fingerprint for fingerprint in wanted]
         records = [Record(folder) for folder in folders if (folder / FILE).exists()]
-    headers = {record.header["fingerprint"]: record.header for record in records}
     records = [record for record in records if record.header["fingerprint"] in wanted]
-    if not records:
+    specs = [record.header["spec"] for record in records] if found is None else list(found.specs.values())
+    if not specs:
         raise _nothing(results, suite)
-    specs = [headers[record.header["fingerprint"]]["spec"] for record in records]
-    _one_protocol(specs, manifest["suite"], suite)
-    runs = _in_order(frame_of(records), wanted)
+    _one_protocol(specs, manifest["suite"], suite, "" if found is None else server.MIXED)
+    runs = _in_order(frame_of(records) if found is None else found.frame, wanted)
     _something_finished(runs, suite)
     baseline = stats.choose_baseline(runs)
     rows, sentence = table.build(runs, baseline), answer(runs, baseline)
     name, drawn = _figure(runs, baseline)
     files = {f"figures/{name}.{suffix}": content for suffix, content in figures.rendered(drawn).items()}
     files["table.csv"] = table.csv(rows).encode()
-    data, missing = specs[0].get("data") or manifest["suite"].get("data") or {}, len(wanted) - len(records)
-    found = [gain.section(gain.gain(runs)), tuning.section(results, suite)] if runs["tuned"].any() else []
-    files["report.md"] = page.page(runs, rows, sentence, name, manifest["suite"], data, missing, found).encode()
+    data, missing = specs[0].get("data") or manifest["suite"].get("data") or {}, len(wanted) - len(specs)
+    told = [gain.section(gain.gain(runs))] if runs["tuned"].any() else []
+    told += [tuning.section(results, suite)] if told and found is None else []
+    files["report.md"] = page.page(runs, rows, sentence, name, manifest["suite"], data, missing, told).encode()
     put(where, files, stale=[f"figures/{'top1' if name == 'difference' else 'difference'}.{s}" for s in SUFFIXES])
     png, pdf = (where / "figures" / f"{name}.{suffix}" for suffix in SUFFIXES)
     return Report(sentence, table.rich(rows), where / "report.md", where / "table.csv", png, pdf, runs, rows)
@@ -95,9 +100,9 @@ def _nothing(results: Path, suite: str) -> UserError:
     return UserError(f"no results for '{suite}' in {results}; run `kdbench run {suite}`")
 
 
-def _one_protocol(specs: list[dict[str, Any]], suite: dict[str, Any], name: str) -> None:
+def _one_protocol(specs: list[dict[str, Any]], suite: dict[str, Any], name: str, mend: str = "") -> None:
     """Refuse to compare students of different protocols, data or (within a pair) teachers."""
-    again = f"and cannot be compared; run `kdbench run {name}` again"
+    again = f"and cannot be compared; {mend or f'run `kdbench run {name}` again'}"
     for spec in specs:
         for what, first in (("protocol", suite["protocol"]), ("data", specs[0].get("data"))):
             if keys := _changed(first, spec.get(what)):

@@ -1,0 +1,197 @@
+"""MLflow's UI on a suite: the links that lead there, and the server on this machine that answers them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from tracking.location import REPORTS, SETTINGS, TrackingError, experiment_name, mask, tuning_name
+from tracking.store import Store
+from tracking.views import compare_link, run_link, ui_link, view_tag
+
+CHOICE = "validation/top1"  # the best run is chosen by; never by a test metric
+DETAILED = 5  # suites whose runs are looked at if none is named; a store may hold many
+START_S = 120.0
+
+
+class Links(NamedTuple):
+    """Where one pair of a suite is shown. An empty link: there is nothing to show there."""
+
+    suite: str
+    pair: str  # empty where all runs are of one pair
+    runs: int
+    methods: tuple[str, ...]
+    charts: str
+    compare: str = ""  # the best run per method, by the validation split
+    report: str = ""
+    tuning: str = ""
+
+
+def links(store: Store, base: str, suite: str | None = None) -> list[Links]:
+    """Of every suite in the store, the one that was run last first; of the newest five, or of the one that is named,
+    with a row per pair and the views that their links open written to the store.
+
+    base: the server's address. Raises `TrackingError` for a store without runs, or without that suite.
+    """
+    experiments = store.experiments()
+    prefix = experiment_name("")
+    known = {name.removeprefix(prefix): number for name, number in experiments.items() if name.startswith(prefix)}
+    if not known:
+        raise TrackingError("no runs in MLflow yet; `kdbench run` makes some")
+    if suite is not None and suite not in known:
+        raise TrackingError(f"no runs of '{suite}' in MLflow; there are {', '.join(sorted(known))}")
+    wanted = [suite] if suite is not None else _newest_first(store, known)
+    out = []
+    for place, name in enumerate(wanted):
+        tuning = experiments.get(tuning_name(name), "")
+        plain = [Links(name, "", 0, (), ui_link(base, known[name]))]
+        rows = _of_suite(store, base, name, known[name]) if place < DETAILED else plain
+        report, tuned = _report(store, base, name), ui_link(base, tuning) if tuning else ""
+        out += [row._replace(report=report, tuning=tuned) for row in rows]
+    return out
+
+
+def _of_suite(store: Store, base: str, suite: str, experiment: str) -> list[Links]:
+    runs = store.search([experiment], "tags.`kd.kind` = 'run'")
+    pairs = sorted({run.data.params.get("pair", "") for run in runs})
+    tags = store.client.get_experiment(experiment).tags
+    out = []
+    for pair in pairs if len(pairs) > 1 else [None]:
+        mine = [run for run in runs if pair in (None, run.data.params.get("pair", ""))]
+        labels = sorted({run.data.params.get("label", "") for run in mine})
+        name, view = view_tag(labels, pair)
+        if tags.get(name) != view:
+            store.client.set_experiment_tag(experiment, name, view)
+        best = _best(mine)
+        compare = compare_link(base, experiment, [run.info.run_id for run in best]) if len(best) > 1 else ""
+        out.append(Links(suite, pair or "", len(mine), tuple(labels), ui_link(base, experiment, pair), compare))
+    return out
+
+
+def _best(runs: list[Any]) -> list[Any]:
+    """The finished run of each method that is best on the validation split, best method first."""
+    done = [run for run in runs if run.data.tags.get("kd.status") == "finished" and CHOICE in run.data.metrics]
+    best: dict[str, Any] = {}
+    for run in sorted(done, key=lambda run: run.data.metrics[CHOICE], reverse=True):
+        best.setdefault(run.data.params.get("label", ""), run)
+    return list(best.values())
+
+
+def _newest_first(store: Store, known: dict[str, str]) -> list[str]:
+    def started(number: str) -> int:
+        with store.border():
+            found = store.client.search_runs([number], max_results=1, order_by=["attributes.start_time DESC"])
+        return int(found[0].info.start_time) if found else 0
+
+    return sorted(known, key=lambda name: (-started(known[name]), name))
+
+
+def _report(store: Store, base: str, suite: str) -> str:
+    with store.border():
+        experiment = store.client.get_experiment_by_name(REPORTS)
+        if experiment is None or experiment.lifecycle_stage != "active":
+            return ""
+        query, newest = f"tags.`kd.suite` = '{suite}'", ["attributes.start_time DESC"]
+        found = store.client.search_runs([experiment.experiment_id], query, max_results=1, order_by=newest)
+        if not found:
+            return ""
+        run_id = found[0].info.run_id
+        files = {artifact.path for artifact in store.client.list_artifacts(run_id)}
+    name = next((name for name in ("report.html", "report.md") if name in files), "")
+    return run_link(base, experiment.experiment_id, run_id, name)
+
+
+def free_port(port: int) -> None:
+    """Return if nobody uses the port of 127.0.0.1, else raise `TrackingError` with one that is free."""
+    if not _free(port):
+        other = next((p for p in range(port + 1, min(port + 100, 65536)) if _free(p)), None)
+        raise TrackingError(f"port {port} of 127.0.0.1 is taken; type --port {other or 8080}")
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+class Server(NamedTuple):
+    process: subprocess.Popen[bytes]
+    said: IO[bytes]  # what it writes, which is of no use while all is well
+
+
+@contextmanager
+def serving(uri: str, port: int, folder: Path) -> Iterator[Server]:
+    """MLflow's server on 127.0.0.1, ended with the block; also if this process is told to end.
+
+    uri: of a database, which the server gets by its environment since other users see command lines; folder: where
+    the server would keep artifacts of its own.
+    """
+    command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--uvicorn-opts", "--log-level warning"]  # else one line per request
+    environment = SETTINGS | os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # it would start eight more processes
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    said = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the server runs)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *command],
+        env=environment,
+        cwd=folder,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=said,
+        stderr=said,
+    )
+    try:
+        yield Server(process, said)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(port: int, server: Server, seconds: float = START_S) -> None:
+    """Return when the server answers. Raises `TrackingError` if it ends first, or does not in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if server.process.poll() is not None:
+            server.said.seek(0)
+            last = server.said.read().decode(errors="replace").splitlines()[-1:]
+            raise TrackingError(f"MLflow's server ended before it answered: {mask(' '.join(last))[:300]}")
+        if _answers(port):
+            return
+        time.sleep(0.2)
+    raise TrackingError(f"MLflow's server did not answer within {seconds:.0f} s")
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)  # which asks no proxy
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def show(link: str) -> bool:
+    """Open a browser on it; False where there is no display."""
+    display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return bool(display) and webbrowser.open(link)
