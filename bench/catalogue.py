@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -64,6 +65,19 @@ def methods_brief() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def cited(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """By method, what a report says of it without loading it: paper, deviations, what its recipes are said to give."""
+    out = {}
+    for name in dict.fromkeys(names):
+        m = registry.get(name)
+        said = {
+            key: {"selection": r.selection, "source": r.source, "reported": dict(r.reported)}
+            for key, r in m.recipes.items()
+        }
+        out[name] = {**asdict(m.paper), "deviations": list(m.deviations), "recipes": said}
+    return out
 
 
 def built_in() -> tuple[str, ...]:

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 import methods
+from bench import catalogue, keep, layers, models, tuned
 from bench import data as datasets
 from bench import environment as env
-from bench import keep, layers, models, tuned
 from bench import teacher as teachers
 from bench.cohort import Cohort
 from bench.data import Data
@@ -219,6 +219,7 @@ def _manifest(where: Path, suite: Suite, fingerprints: list[str], teacher: Teach
             "suite": suite.model_dump(mode="json"),
             "fingerprints": fingerprints,
             "teacher_top1": {teacher.network.arch: teacher.top1},
+            "methods": catalogue.cited(spec.method for spec in suite.methods),
         },
         indent=1,
     )

@@ -73,6 +73,13 @@ class Mirror:
             queued = {record.folder: (record, self._why or "waiting") for record in going}
             return list((queued | self._reasons).values())
 
+    def wait(self, timeout: float = 60.0) -> None:
+        """Until nothing waits to be delivered, or the store is not to be had, or `timeout` seconds have passed."""
+        end = time.monotonic() + timeout
+        with self._wake:
+            while (self._waiting or self._current) and not self._why and (left := end - time.monotonic()) > 0:
+                self._wake.wait(left)
+
     def close(self, timeout: float = 60.0) -> None:
         """Deliver what waits, then stop. What is left after `timeout` seconds stays pending."""
         start = time.monotonic()
@@ -101,6 +108,7 @@ class Mirror:
                     self._reasons[record.folder] = (record, failure)
                     if not isinstance(failure, Refusal):
                         self._waiting.setdefault(record.folder, record)
+                self._wake.notify_all()
 
     def _next(self) -> Record | None:
         """The next record to deliver, when it is time; None when all is done."""

@@ -10,19 +10,26 @@ import sys
 import tempfile
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from tracking.location import REPORTS, SETTINGS, TrackingError, experiment_name, mask, tuning_name
+from tracking.deliver import delivered_to
+from tracking.location import REPORTS, SERVERS, SETTINGS, TrackingError, experiment_name, mask, tuning_name
 from tracking.store import Store
 from tracking.views import compare_link, run_link, ui_link, view_tag
 
 CHOICE = "validation/top1"  # the best run is chosen by; never by a test metric
 DETAILED = 5  # suites whose runs are looked at if none is named; a store may hold many
 START_S = 120.0
+PORT = 5000
+LOCAL = f"http://127.0.0.1:{PORT}"
+
+if TYPE_CHECKING:
+    from tracking.query import Found
+    from tracking.record import Record
 
 
 class Links(NamedTuple):
@@ -60,6 +67,29 @@ def links(store: Store, base: str, suite: str | None = None) -> list[Links]:
         report, tuned = _report(store, base, name), ui_link(base, tuning) if tuning else ""
         out += [row._replace(report=report, tuning=tuned) for row in rows]
     return out
+
+
+def known(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
+    """Where a report leads: addresses of the runs in MLflow by fingerprint, and of the views of all of them by what
+    they show, as far as the last deliveries tell; nobody is asked. A database's pages are those of `kdbench ui`.
+    """
+    told = {record.header["fingerprint"]: delivered_to(record) for record in records}
+    return _addresses(
+        {name: (c["store"], c["experiment_id"], c["run_id"]) for name, c in told.items() if "run_id" in c}
+    )
+
+
+def known_of(found: Found) -> tuple[dict[str, str], dict[str, str]]:
+    """The same of runs that came out of a store."""
+    return _addresses({name: (found.where, *ids) for name, ids in found.ids.items()})
+
+
+def _addresses(runs: Mapping[str, tuple[str, str, str]]) -> tuple[dict[str, str], dict[str, str]]:
+    """runs: store, experiment and run by fingerprint."""
+    bases = {store: store if store.startswith(SERVERS) else LOCAL for store, _, _ in runs.values()}
+    of_runs = {name: run_link(bases[store], experiment, run) for name, (store, experiment, run) in runs.items()}
+    whole = {ui_link(bases[store], experiment) for store, experiment, _ in runs.values()}
+    return of_runs, {"MLflow: all runs side by side": whole.pop()} if len(whole) == 1 else {}
 
 
 def _of_suite(store: Store, base: str, suite: str, experiment: str) -> list[Links]:

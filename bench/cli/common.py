@@ -97,7 +97,7 @@ def show(done: Any) -> None:
         console.print(table)
     console.print(done.answer, highlight=False, markup=False, style="bold")
     console.print(
-        f"\nreport {short(done.report)}\nfigure {short(done.figure)}\ntable  {short(done.csv)}",
+        f"\nreport {short(done.html)}\nfigure {short(done.figure)}\ntable  {short(done.csv)}",
         highlight=False,
         soft_wrap=True,
     )

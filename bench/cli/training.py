@@ -58,6 +58,7 @@ def run(
         outcome = run_suite(chosen, folder, device=on, rerun=rerun, progress=Progress(console, quiet), follower=mirror)
         for trouble in outcome.troubles:
             console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
+        mirror.wait()  # so that the report knows where its runs are
         done = report.write(folder, chosen.name)
         summary.record(done.report.parent, done.answer, done.frame)  # the mirror takes it along, after all runs
     show(done)

@@ -1,4 +1,4 @@
-"""From the records of a suite to its report: table.csv, report.md and a figure beside them, each whole or not there."""
+"""From the records of a suite to its report: pages, tables and figures in its folder, each whole or not there."""
 
 from __future__ import annotations
 
@@ -14,8 +14,24 @@ import pandas as pd
 from rich.table import Table
 
 from bench.errors import UserError
-from bench.report import figures, gain, page, server, stats, table, tuning
+from bench.report import (
+    distance,
+    gain,
+    html,
+    latex,
+    markup,
+    overall,
+    page,
+    plots,
+    published,
+    server,
+    stats,
+    table,
+    tuning,
+)
 from bench.report.answer import answer
+from bench.report.figures import rendered
+from tracking import ui as uis
 from tracking.frame import frame as frame_of
 from tracking.query import Found
 from tracking.record import FILE, Record
@@ -30,6 +46,7 @@ class Report:
     answer: str  # one sentence per pair
     tables: list[Table]  # one per pair
     report: Path
+    html: Path
     csv: Path
     figure: Path  # the PNG; the PDF lies beside it
     pdf: Path
@@ -59,27 +76,51 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     _one_protocol(specs, manifest["suite"], suite, "" if found is None else server.MIXED)
     runs = _in_order(frame_of(records) if found is None else found.frame, wanted)
     _something_finished(runs, suite)
-    baseline = stats.choose_baseline(runs)
-    rows, sentence = table.build(runs, baseline), answer(runs, baseline)
-    name, drawn = _figure(runs, baseline)
-    files = {f"figures/{name}.{suffix}": content for suffix, content in figures.rendered(drawn).items()}
-    files["table.csv"] = table.csv(rows).encode()
-    data, missing = specs[0].get("data") or manifest["suite"].get("data") or {}, len(wanted) - len(specs)
+    data = specs[0].get("data") or manifest["suite"].get("data") or {}
+    cited = manifest.get("methods") or {}
+    recipes = {name: about.get("recipes", {}) for name, about in cited.items()}
+    near = distance.beside(runs, published.read(results, recipes), manifest["suite"]["protocol"], data)
+    base = stats.choose_baseline(runs)
+    rows, sentence = table.build(runs, base, near), answer(runs, stats.choose_reference(runs, base))
+    several = overall.build(runs, rows) if runs["pair"].nunique() > 1 else None
     told = [gain.section(gain.gain(runs))] if runs["tuned"].any() else []
     told += [tuning.section(results, suite)] if told and found is None else []
-    files["report.md"] = page.page(runs, rows, sentence, name, manifest["suite"], data, missing, told).encode()
-    put(where, files, stale=[f"figures/{'top1' if name == 'difference' else 'difference'}.{s}" for s in SUFFIXES])
-    png, pdf = (where / "figures" / f"{name}.{suffix}" for suffix in SUFFIXES)
-    return Report(sentence, table.rich(rows), where / "report.md", where / "table.csv", png, pdf, runs, rows)
+    made = plots.drawn(runs, records, base, f"Commit {page.commits(runs)}.", near)
+    missing = len(wanted) - len(specs)
+    files = {f"figures/{name}.{s}": content for name, p in made.items() for s, content in rendered(p.figure).items()}
+    files |= {"table.csv": table.csv(rows).encode(), "table.tex": latex.tables(rows, suite, several).encode()}
+    if several is not None:
+        files["overall.csv"] = overall.csv(several).encode()
+    about = manifest["suite"]
+    files["report.md"] = page.page(runs, rows, sentence, list(made), about, data, missing, told, several, near).encode()
+    pictures = {name: html.picture(plot.figure, files[f"figures/{name}.png"]) for name, plot in made.items()}
+    links, views = uis.known(records) if found is None else uis.known_of(found)
+    files["report.html"] = html.page(
+        runs,
+        rows,
+        sentence,
+        pictures | _of_tuning(where, told),
+        about,
+        data,
+        missing=missing,
+        overall=several,
+        published=near,
+        sections=told,
+        methods=cited,
+        links=links,
+        views=views,
+    ).encode()
+    both = [*(f"figures/{name}.{suffix}" for name in plots.NAMES for suffix in SUFFIXES), "overall.csv"]
+    put(where, files, stale=[name for name in both if name not in files])
+    main = where / "figures" / f"{next(iter(made))}.png"
+    paths = where / "report.md", where / "report.html", where / "table.csv", main, main.with_suffix(".pdf")
+    return Report(sentence, table.rich(rows), *paths, runs, rows)
 
 
-def _figure(runs: pd.DataFrame, baseline: str) -> tuple[str, figures.Figure]:
-    """Differences where there are any, else the accuracies themselves."""
-    commit = f"Commit {page.commits(runs)}."
-    data = figures.difference_data(runs, baseline)
-    if data.empty:
-        return "top1", figures.level_figure(figures.level_data(runs), commit)
-    return "difference", figures.difference_figure(data, baseline, commit)
+def _of_tuning(where: Path, told: Sequence[str]) -> dict[str, html.Picture]:
+    """The figures that the words on tuning show, as they lie in the suite's folder."""
+    names = {name for text in told for name in markup.images(text)}
+    return {name: html.Picture((where / "figures" / f"{name}.png").read_bytes()) for name in sorted(names)}
 
 
 def _manifest(where: Path, suite: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import pandas as pd
 
 from bench.report import stats
 from bench.report import text as t
-from bench.report.tuning_page import table_of
 
 COLUMNS = ("pair", "row", "trials", "n", "recipe", "tuned", "difference", "low", "high", "p", "p_holm")
 
@@ -66,7 +65,7 @@ def section(rows: pd.DataFrame) -> str:
         [
             "## Tuned against recipe",
             f"**{answer(rows)}**",
-            table_of([*["pair"] * many, *head], [[*[r.pair] * many, *_cells(r)] for r in rows.itertuples()], right=6),
+            t.table_of([*["pair"] * many, *head], [[*[r.pair] * many, *_cells(r)] for r in rows.itertuples()], right=6),
             text,
         ]
     )

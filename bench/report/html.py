@@ -13,31 +13,19 @@ from bench.report import html_parts as parts
 from bench.report import overall as overalls
 from bench.report import page as pages
 from bench.report import text as t
-from bench.report.picture import Embedded, embedded, picture
+from bench.report.picture import Embedded, Picture, embedded, picture
 
-__all__ = ["page", "picture"]
+__all__ = ["Picture", "page", "picture"]
 
 KEYED = re.compile(r"[a-z]+: ")  # a line of the environment that names one thing
 MANY = 12  # runs; a longer list is folded
-TITLES = {
-    "difference": "Difference to {base}",
-    "top1": "Accuracy",
-    "difference_kd": "Difference to kd",
-    "matrix": "Every row against every other",
-    "cost": "Accuracy and step time",
-    "learning": "Learning curves",
-    "fidelity": "Fidelity and accuracy",
-    "calibration": "Calibration",
-    "errors": "Errors of teacher and students",
-    "reported": "Published and ours",
-}
 
 
 def page(
     frame: pd.DataFrame,
     rows: pd.DataFrame,
     sentence: str,
-    figures: Mapping[str, tuple[bytes, str]],
+    figures: Mapping[str, Picture],
     suite: Mapping[str, Any],
     data: Mapping[str, Any],
     *,
@@ -51,14 +39,14 @@ def page(
 ) -> str:
     """The report of one suite as HTML.
 
-    frame, rows, sentence, suite, data, missing: as for `page.page`; figures: name -> (PNG, caption as plain text), the
-    main one first (`picture` makes them); overall: `overall.build`, where there are several pairs; published:
-    `distance.beside`; sections: Markdown of tuning, whose images are figures by name; methods: name -> title, authors,
-    venue, year, url, code, deviations, any of which may be missing; links: fingerprint -> address of the run in MLflow;
-    views: words -> address of a view of all runs. Raises `ValueError` for a picture that is no PNG.
+    frame, rows, sentence, suite, data, missing: as for `page.page`; figures: name -> `picture`, the main one first;
+    overall: `overall.build`, where there are several pairs; published: `distance.beside`; sections: Markdown of tuning,
+    whose images are figures by name; methods: name -> title, authors, venue, year, url, code, deviations, any of which
+    may be missing; links: fingerprint -> address of the run in MLflow; views: words -> address of a view of all runs.
+    Raises `ValueError` for a picture that is no PNG.
     """
     base = str(rows["baseline"].iloc[0])
-    drawn = {name: embedded(name, _title(name, base), *found) for name, found in figures.items()}
+    drawn = {name: embedded(name, _title(name, base), found) for name, found in figures.items()}
     inside = {name for text in sections for name in markup.images(text)}
     tables = _tables(rows)
     made = parts.plain(pages.environment(frame))
@@ -104,7 +92,7 @@ def _opened(sentence: str) -> str:
 
 
 def _title(name: str, base: str) -> str:
-    return TITLES.get(name, name.replace("_", " ").replace("-", " ").capitalize()).format(base=base)
+    return pages.TITLES.get(name, name.replace("_", " ").replace("-", " ").capitalize()).format(base=base)
 
 
 def _tables(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -8,54 +8,90 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import stats, table
+from bench.report import columns, distance, overall, stats, table
+from bench.report import html_parts as parts
 from bench.report import text as t
 
-COLUMNS = """\
-- **top-1**: test accuracy of the last epoch, mean over seeds ± half-width of the 95 % t interval.
-- **− {base}**, **− kd**: mean over seeds of the difference within a seed, percentage points, with its 95 % t interval.
-- **agreement**: share of test images on which student and teacher name the same class.
-- **NLL**: test negative log-likelihood, nats per example. **ECE**: expected calibration error on test, 15 bins.
-- **step time**: one training step with all that the method needs (views, teacher, its own part), relative to {base};
-  median over seeds of the ratio within a seed.
-- **extra params**: parameters besides the student's own. **images**: training images seen, relative to {base}.
-- **top-1, epoch by val.**: test accuracy of the epoch that was best on the validation split."""
+TITLES = {
+    "difference_kd": "Difference to kd",
+    "difference": "Difference to {base}",
+    "top1": "Accuracy",
+    "matrix": "Every row against every other",
+    "cost": "Accuracy and step time",
+    "learning": "Learning curves",
+    "fidelity": "Fidelity and accuracy",
+    "calibration": "Calibration",
+    "errors": "Errors of teacher and students",
+    "reported": "Published and ours",
+}
+"""Of the figures."""
 
 
 def page(
     frame: pd.DataFrame,
     rows: pd.DataFrame,
     sentence: str,
-    image: str,
+    images: Sequence[str],
     suite: Mapping[str, Any],
     data: Mapping[str, Any],
     missing: int = 0,
     tuning: Sequence[str] = (),
+    several: pd.DataFrame | None = None,
+    near: pd.DataFrame | None = None,
 ) -> str:
     """The report of one suite as Markdown.
 
-    rows: `table.build`; image: the figure's name; suite, data: as recorded; missing: runs that left no record yet;
-    tuning: what is said of it where rows were tuned.
+    rows: `table.build`; images: the figures' names, the main one first; suite, data: as recorded; missing: runs that
+    left no record yet; tuning: what is said of it where rows were tuned; several: `overall.build`, where there are
+    several pairs; near: `distance.beside`.
     """
     base = str(rows["baseline"].iloc[0])
     compared = rows["difference_n"].fillna(0).gt(0).any()
+    main, *others = [f"![{TITLES[name].format(base=base)}](figures/{name}.png)" for name in images]
     parts = [
         f"# {suite['name']}" + (f"\n\n{suite['about']}" if suite.get("about") else ""),
         "\n\n".join(f"**{line}**" for line in sentence.split("\n")),
-        f"![{image}](figures/{image}.png)",
+        main,
+        overall.markdown(several, rows).strip() if several is not None else "",
         table.markdown(rows).strip(),
         _baseline(base) if compared else f"The table has no differences: no finished run can be compared with {base}.",
-        f"## What the columns mean\n\n{COLUMNS.format(base=base)}" if compared else "",
-        *tuning,
+        "## What the columns mean\n\n" + "\n".join(f"- **{name}**: {what}" for name, what in columns.meanings(rows)),
         "## How to read it\n\n" + "\n".join(f"- {line}" for line in notes(frame, rows)),
+        *tuning,
+        "\n\n".join(["## Figures", *others]) if others else "",
+        _published(near, suite["protocol"], data, list(rows["pair"].unique())),
         f"## Protocol\n\n{_settings(suite['protocol'])}",
         f"## Data\n\n{_settings(data)}",
         "## Teacher\n\n" + "\n".join(teachers(frame)),
         "## Methods\n\n" + "\n".join(recipes(frame)),
         "## Environment\n\n" + "\n".join(environment(frame)),
         "## Unfinished runs\n\n" + "\n".join(left_out(frame, missing)),
+        "## Runs\n\n" + "\n".join(_runs(frame)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _published(
+    near: pd.DataFrame | None, protocol: Mapping[str, Any], data: Mapping[str, Any], pairs: list[str]
+) -> str:
+    """What others report of these rows, each number with its choice of epoch and its source."""
+    if near is None or near.empty:
+        return ""
+    head = ["method", "pair", "published (%)", "choice of epoch", "ours (%)", "− published", "protocol", "source"]
+    cells = parts.published(near)
+    keys = ("label", "pair", "reported", "selection", "ours", "distance", "protocol", "source")
+    lines = t.table_of(head, [[cell[key] or "not known" for key in keys] for cell in cells], right=3)
+    return f"## What others published\n\n{distance.remark(protocol, data, pairs)}\n\n{lines}"
+
+
+def _runs(frame: pd.DataFrame) -> list[str]:
+    """The fingerprints of every row, by which its runs are repeated."""
+    out = ["`kdbench rerun FINGERPRINT` repeats a run and says whether its numbers agree.", ""]
+    many = frame["pair"].nunique() > 1
+    for (pair, label), runs in frame.groupby(["pair", "label"], sort=False):
+        each = ", ".join(f"seed {row.seed} `{row.fingerprint}`" for row in runs.itertuples())
+        out.append(f"- {label}{f' on {pair}' if many else ''}: {each}")
+    return out
 
 
 def notes(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:

@@ -161,6 +161,14 @@ def choose_baseline(frame: pd.DataFrame, by: str = "label") -> str:
     return str(runs[by].iloc[0])
 
 
+def choose_reference(frame: pd.DataFrame, baseline: str) -> str:
+    """The name that the answer and the main figure compare with: kd if it has finished runs on every pair, and is not
+    alone; else the baseline."""
+    runs = usable(frame)
+    with_kd = runs.loc[runs["label"] == "kd", "pair"].nunique() == frame["pair"].nunique()
+    return "kd" if with_kd and runs["label"].nunique() > 1 else baseline
+
+
 def moments(values: NDArray[np.float64]) -> dict[str, Any]:
     """n, mean, sd (n - 1) and half-width of the 95 % t interval of [n] numbers; what n is too small for is NaN."""
     n = len(values)

@@ -72,3 +72,10 @@ def joined(names: Sequence[str], word: str = "and") -> str:
 def plural(n: int, word: str) -> str:
     """'1 seed', '5 seeds'."""
     return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def table_of(head: Sequence[str], lines: Iterable[Sequence[str]], right: int) -> str:
+    """A Markdown table whose last `right` columns are numbers."""
+    rule = [":--"] * (len(head) - right) + ["--:"] * right
+    rows = [head, rule, *([cell.replace("|", "\\|").replace("*", "\\*") for cell in line] for line in lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

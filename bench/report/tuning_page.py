@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -130,7 +130,7 @@ def markdown(rows: pd.DataFrame) -> str:
         cells = _cells(part)
         lines = zip(*(column for _, column in cells.values()), strict=True)
         title = f"**{pair}**\n\n" if rows["pair"].nunique() > 1 else ""
-        parts.append(title + table_of([heading for heading, _ in cells.values()], lines, right=len(cells) - 1))
+        parts.append(title + t.table_of([heading for heading, _ in cells.values()], lines, right=len(cells) - 1))
     return "\n\n".join(parts)
 
 
@@ -177,7 +177,7 @@ def _spaces(known: Sequence[Study]) -> str:
             for knob, space in study.space.items()
         ]
         title = f"**{pair}**\n\n" if len(pairs) > 1 else ""
-        parts.append(title + table_of(("method", "hyper-parameter", "range", "recipe", "chosen"), lines, right=2))
+        parts.append(title + t.table_of(("method", "hyper-parameter", "range", "recipe", "chosen"), lines, right=2))
     return "\n\n".join(parts)
 
 
@@ -222,10 +222,3 @@ def _plain(value: Any) -> str:
 
 def _bold(text: str) -> str:
     return "\n\n".join(f"**{line}**" for line in text.split("\n"))
-
-
-def table_of(head: Sequence[str], lines: Iterable[Sequence[str]], right: int) -> str:
-    """A Markdown table whose last `right` columns are numbers."""
-    rule = [":--"] * (len(head) - right) + ["--:"] * right
-    rows = [head, rule, *([cell.replace("|", "\\|").replace("*", "\\*") for cell in line] for line in lines)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

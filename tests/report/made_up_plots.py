@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.report import distance, published
 from tests.report.made_up import ENVIRONMENT, GAINS, costs
 from tests.report.made_up import run as row
 from tracking.frame import frame
@@ -74,3 +75,9 @@ def rows_of(tops: Mapping[str, Sequence[float]], extra: Mapping[str, dict[str, f
     """A frame with one row per label and seed, of these top-1 (%); `extra` are more metrics by label."""
     each = [(label, seed, top1) for label, values in tops.items() for seed, top1 in enumerate(values)]
     return pd.DataFrame([row(label, seed, top1) | (extra or {}).get(label, {}) for label, seed, top1 in each])
+
+
+def near(runs: pd.DataFrame, records: Sequence[Record]) -> pd.DataFrame:
+    """What is published beside these runs, as the report reads it."""
+    spec = records[0].header["spec"] if records else {}
+    return distance.beside(runs, published.read(), spec.get("protocol") or {}, spec.get("data") or {})

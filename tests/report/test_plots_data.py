@@ -17,7 +17,7 @@ from bench.report import figures, stats
 from bench.report.plots import calibration, cost, difference_kd, errors, fidelity, learning, matrix, ranking
 from bench.report.plots import reported as published
 from tests.report.made_up import frame
-from tests.report.made_up_plots import CRD, rows_of, suite
+from tests.report.made_up_plots import CRD, near, rows_of, suite
 
 PAIR = "big->small"
 
@@ -187,7 +187,7 @@ def test_reported_golden(tmp_path: Path) -> None:
     made[stats.TOP1] = made["seed"].map({0: 73.0, 1: 73.5, 2: 74.0})
     made["test/top1_best_epoch_on_test"] = 76.0
     ranks = ranking.order(made, "vanilla")
-    data = published.data(made, records, tmp_path, ranks)
+    data = published.data(near(made, records), ranks)
     assert set(data["label"]) == {"vanilla", "kd", "dkd"}  # no number is of kd at another temperature
     kd = data[data["label"] == "kd"].iloc[0]
     assert kd[["selection", "reported", "n"]].tolist() == ["last epoch", 73.33, 3] and "RepDistiller" in kd["source"]
@@ -205,10 +205,10 @@ def test_reported_compares_no_other_protocol_and_no_other_pair(tmp_path: Path) -
     made, records = suite(tmp_path / "a", {"vanilla": 0.0, "kd": 1.0})
     ranks = ranking.order(made, "vanilla")
     _, short = suite(tmp_path / "b", {"vanilla": 0.0, "kd": 1.0}, protocol=CRD | {"epochs": 10})
-    data = published.data(made, short, tmp_path, ranks)
+    data = published.data(near(made, short), ranks)
     assert len(data) and data["difference"].isna().all() and data["ours"].notna().any()
     caption = " ".join(published.figure(data).texts[0].get_text().split())
     assert "– where protocol or data are not the same" in caption
-    assert published.data(made.assign(dataset="digits"), records, tmp_path, ranks).empty
+    assert published.data(near(made.assign(dataset="digits"), records), ranks).empty
     other = made.assign(pair="resnet14->resnet8w3")
-    assert published.data(other, records, tmp_path, ranking.order(other, "vanilla")).empty
+    assert published.data(near(other, records), ranking.order(other, "vanilla")).empty

@@ -1,10 +1,9 @@
-"""The figures of a report beside its main one: each a module with `data` (what is drawn) and `figure` (how)."""
+"""The figures of a report: each a module with `data` (what is drawn) and `figure` (how)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,8 +13,19 @@ from tracking.record import Record
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NAMES = ("difference_kd", "matrix", "cost", "learning", "fidelity", "calibration", "errors", "reported")
-"""All figures that there may be, in the order of a report."""
+NAMES = (
+    "difference_kd",
+    "difference",
+    "top1",
+    "matrix",
+    "cost",
+    "learning",
+    "fidelity",
+    "calibration",
+    "errors",
+    "reported",
+)
+"""All figures that there may be, in the order of a report: the first that there is, is its main one."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +38,15 @@ class Plot:
 
 
 def drawn(
-    results_folder: Path, runs: pd.DataFrame, records: Sequence[Record], baseline: str, commit: str
+    runs: pd.DataFrame, records: Sequence[Record], baseline: str, commit: str, near: pd.DataFrame
 ) -> dict[str, Plot]:
     """The figures of one suite by name, in the order of `NAMES`; one that has nothing to show is not there.
 
-    results_folder: where all suites lie, and published/published.csv; runs: `tracking.frame.frame`; records: of these
-    runs, with their folders; commit: a sentence that ends every caption. Raises `ValueError` where no run is finished
-    or the baseline has no finished run, `UserError` for files that cannot be read.
+    runs: `tracking.frame.frame`; records: of these runs, with their folders; commit: a sentence that ends every
+    caption; near: `distance.beside`. Raises `ValueError` where no run is finished or the baseline has no finished run,
+    `UserError` for files that cannot be read.
     """
+    from bench.report import figures
     from bench.report.plots import calibration, cost, difference_kd, errors, fidelity, learning, matrix, reported
     from bench.report.plots.predictions import read
     from bench.report.plots.ranking import order
@@ -44,20 +55,28 @@ def drawn(
     ranks, said = order(runs, baseline), read(runs, records)
     found = {
         "difference_kd": difference_kd.data(runs) if baseline != difference_kd.KD else pd.DataFrame(),
+        "difference": figures.difference_data(runs, baseline),
         "matrix": matrix.data(runs),
         "cost": cost.data(runs, baseline),
         "learning": learning.data(runs, records, ranks),
         "fidelity": fidelity.data(runs, ranks),
         "calibration": calibration.data(runs, said, ranks),
         "errors": errors.data(runs, said, ranks),
-        "reported": reported.data(runs, records, results_folder, ranks),
+        "reported": reported.data(near, ranks),
     }
     plain = {"difference_kd": difference_kd, "matrix": matrix, "errors": errors, "reported": reported}
     based = {"cost": cost, "learning": learning, "fidelity": fidelity, "calibration": calibration}
     out = {}
+    if found["difference_kd"].empty and found["difference"].empty:
+        found["top1"] = figures.level_data(runs)
     for name in NAMES:
-        if (shown := found[name]).empty:
+        if (shown := found.get(name, pd.DataFrame())).empty:
             continue
-        figure = plain[name].figure(shown, commit) if name in plain else based[name].figure(shown, baseline, commit)
+        if name == "top1":
+            figure = figures.level_figure(shown, commit)
+        elif name == "difference":
+            figure = figures.difference_figure(shown, baseline, commit)
+        else:
+            figure = plain[name].figure(shown, commit) if name in plain else based[name].figure(shown, baseline, commit)
         out[name] = Plot(figure, caption_of(figure), shown)
     return out

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,7 +15,6 @@ from bench.report.figures import AXIS, GAP, LINE, inches, styled
 from bench.report.plots.ranking import Order, in_order, panels, seeds
 from bench.report.plots.sheet import SMALL, key, rows, sheet
 from bench.report.published import BEST, LAST, UNSAID
-from tracking.record import Record
 
 MARKS = {LAST: "s", BEST: "^", UNSAID: "D"}
 SAID = {LAST: "last epoch", BEST: "best epoch on test", UNSAID: "choice of epoch not said"}
@@ -26,15 +23,14 @@ ROW = 0.24  # inches
 COLUMNS = ["pair", "label", "source", "selection", "protocol", "reported", "n", "ours", "low", "high", "difference"]
 
 
-def data(runs: pd.DataFrame, records: Sequence[Record], results: Path, ranks: Order) -> pd.DataFrame:
+def data(near: pd.DataFrame, ranks: Order) -> pd.DataFrame:
     """One row per row of the suite that keeps to its recipe, and different published number; empty where there is none.
 
     Pair, label, source, selection and protocol of the number, reported (top-1, %), n seeds, ours (by the same choice of
     epoch, or of the last where theirs is not said; NaN where that was not measured), low, high (95 % t interval),
-    difference (ours - reported, points; NaN where protocol or data are not the same). `distance.beside` has the order.
+    difference (ours - reported, points; NaN where protocol or data are not the same). near: `distance.beside`, which
+    has the order.
     """
-    spec = records[0].header["spec"] if len(records) else {}
-    near = distance.beside(runs, published.read(results), spec.get("protocol") or {}, spec.get("data") or {})
     near = near.assign(low=near["ours"] - near["half"], high=near["ours"] + near["half"], difference=near["distance"])
     return in_order(near, ranks)[COLUMNS]
 
