@@ -9,6 +9,7 @@ import io
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import matplotlib
@@ -161,6 +162,7 @@ def _name(label: str) -> str:
     return f"{first}\n{textwrap.shorten(bracket + rest.replace(',', ', '), 26, placeholder='…)')}"
 
 
+@cache
 def inches(text: str, size: float = style.SIZE) -> float:
     """How wide a text is on paper."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
