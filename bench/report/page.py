@@ -11,6 +11,7 @@ import pandas as pd
 from bench.report import columns, distance, overall, stats, table
 from bench.report import html_parts as parts
 from bench.report import text as t
+from bench.report.notes import notes
 
 TITLES = {
     "difference_kd": "Difference to kd",
@@ -92,52 +93,6 @@ def _runs(frame: pd.DataFrame) -> list[str]:
         each = ", ".join(f"seed {row.seed} `{row.fingerprint}`" for row in runs.itertuples())
         out.append(f"- {label}{f' on {pair}' if many else ''}: {each}")
     return out
-
-
-def notes(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    """What the numbers are conditional on, how the epoch was chosen, and what the tests can show at this n."""
-    low, high = int(rows["n"].min()), int(rows["n"].max())
-    out = [
-        f"n = {t.plural(high, 'seed') if low == high else f'{low} to {high} seeds'} per row. A seed sets the student's "
-        "initial weights, the order of the data and the augmentation, alike for all methods.",
-        "Intervals are two-sided 95 % t intervals over seeds, conditional on one teacher and one split of the data: "
-        "another teacher or split can move all rows, and the differences between them.",
-        "Selection rule: the last epoch. No epoch was chosen on the test split.",
-        "The best of several methods is partly the luckiest; its interval is not corrected for that.",
-    ]
-    if (rows["difference_high"] == rows["difference_low"]).any():
-        out.append("An interval of width 0 means that every seed gave the same difference; it is no certainty.")
-    return [*out, *inflation(frame), *p_values(rows)]
-
-
-def inflation(frame: pd.DataFrame) -> list[str]:
-    """What choosing the best epoch on the test split would have added, where the runs recorded it."""
-    name, runs = "test/top1_best_epoch_on_test", stats.usable(frame)
-    if name not in runs or not runs[name].notna().any():
-        return []
-    gain = (runs[name] - runs[stats.TOP1]).dropna()
-    rows = gain.groupby(runs["label"]).mean()
-    by_row = f" ({rows.min():.2f} to {rows.max():.2f} by row)" if len(rows) > 1 else ""
-    return [
-        f"Selection inflation: the best epoch on the test split is on average {gain.mean():.2f} points above the last"
-        f"{by_row}; a paper that reports the best epoch reports that much more."
-    ]
-
-
-def p_values(rows: pd.DataFrame) -> list[str]:
-    """The sign-flip tests, with the smallest p-value that they could give."""
-    known = rows[rows["difference_n"].fillna(0) > 1]
-    if known.empty:
-        return []
-    base, n, many = known["baseline"].iloc[0], int(known["difference_n"].max()), rows["pair"].nunique() > 1
-    tests = [
-        f"{f'{r.pair}, ' if many else ''}{r.label} {r.difference_p:.2g} ({r.difference_p_holm:.2g})"
-        for r in known.itertuples()
-    ]
-    return [
-        f"Two-sided sign-flip p-values against {base}, Holm-corrected in brackets: {'; '.join(tests)}. "
-        f"With n = {n} no p-value can be below {2.0 ** (1 - n):.2g}."
-    ]
 
 
 def teachers(frame: pd.DataFrame) -> list[str]:

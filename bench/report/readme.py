@@ -16,7 +16,7 @@ from tracking.record import scan
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = Path("results/reference/digits")
 BEGIN, END = "<!-- digits:begin -->\n", "<!-- digits:end -->\n"
-SHOWN = ("label", "n", "top1", "difference", "to_kd", "step_ratio")
+SHOWN = ("label", "n", "top1", "to_kd", "difference", "step_ratio")
 
 
 def block(folder: Path) -> str:
@@ -24,7 +24,7 @@ def block(folder: Path) -> str:
     records = scan(folder)
     runs = frame(records)
     baseline = stats.choose_baseline(runs)
-    rows = table.build(runs, baseline)
+    rows, against = table.build(runs, baseline), stats.choose_reference(runs, baseline)
     ends = [record.final["time"] for record in records if record.final]
     took = max(ends) - min(record.header["time"] for record in records)
     first = records[0].header["spec"]
@@ -32,12 +32,12 @@ def block(folder: Path) -> str:
     n = t.plural(int(rows["n"].max()), "paired seed")
     parts = [
         f"`make bench`, {len(records)} runs in {minutes} on {_one(runs, 'threads')} thread of {_one(runs, 'cpu')}:"
-        f" {answer(runs, baseline)}",
+        f" {answer(runs, against)}",
         _table(rows),
-        f"![Paired difference to {baseline}]({RESULTS}/figures/difference.png)",
+        f"![Paired difference to {against}]({RESULTS}/figures/difference{'_kd' * (against == 'kd')}.png)",
         f"Test top-1 of the last epoch, {first['teacher']} → {first['student']} on {first['data']['train']} handwritten"
         f" digits, n = {n}, 95 % t intervals conditional on one teacher and one split; published recipes; "
-        f"torch {_one(runs, 'torch')}, commit {page.commits(runs)}. [The whole report]({RESULTS}/report.md); on real "
+        f"torch {_one(runs, 'torch')}, commit {page.commits(runs)}. [The whole report]({RESULTS}/report.md), also as one [HTML file]({RESULTS}/report.html); on real "
         "CIFAR-100 at a CPU's size the order is another: [report](results/reference/cifar100-mini/report.md).",
     ]
     return "\n\n".join(parts) + "\n"

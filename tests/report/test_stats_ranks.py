@@ -82,6 +82,23 @@ def test_posthoc_says_nothing_where_friedman_found_nothing() -> None:
     assert found.p > 0.9 and not any(found.apart(x, y) for x in "abc" for y in "abc")
 
 
+def test_nemenyi_alone_tells_nothing_apart() -> None:
+    """Drawn at random: two mean ranks lie further apart than the critical difference, and Friedman's p is above 5 %."""
+    names = tuple("abcdefgh")
+    values = [
+        [5, 6, 4, 0, 7, 3, 2, 1],
+        [1, 0, 7, 3, 6, 4, 5, 2],
+        [1, 3, 5, 2, 7, 4, 0, 6],
+        [0, 4, 3, 1, 6, 7, 5, 2],
+        [5, 4, 3, 2, 7, 0, 1, 6],
+        [7, 2, 3, 1, 4, 5, 6, 0],
+    ]
+    found = ranks(frame(np.array(values, dtype=float), names, seeds=1))
+    mean = found.rows.set_index("label")["rank"]
+    assert mean["d"] - mean["e"] > found.critical and found.p == pytest.approx(0.0869, abs=1e-4)
+    assert not found.apart("d", "e")
+
+
 def test_too_little_is_refused_with_a_reason() -> None:
     with pytest.raises(NotEnough, match="3 methods or more; there are 2"):
         ranks(frame(AUC[:, :2], NAMES[:2]))

@@ -1,0 +1,82 @@
+"""How to read a report: what its numbers are conditional on, and what its tests can show at this n."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bench.report import sentences, stats, stats_power, stats_ranks
+from bench.report import text as t
+
+
+def notes(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """What the numbers are conditional on, how the epoch was chosen, and what the tests can show at this n."""
+    low, high = int(rows["n"].min()), int(rows["n"].max())
+    out = [
+        f"n = {t.plural(high, 'seed') if low == high else f'{low} to {high} seeds'} per row. A seed sets the student's "
+        "initial weights, the order of the data and the augmentation, alike for all methods.",
+        "Intervals are two-sided 95 % t intervals over seeds, conditional on one teacher and one split of the data: "
+        "another teacher or split can move all rows, and the differences between them.",
+        "Selection rule: the last epoch. No epoch was chosen on the test split.",
+        "The best of several methods is partly the luckiest; its interval is not corrected for that.",
+    ]
+    if (rows["difference_high"] == rows["difference_low"]).any():
+        out.append("An interval of width 0 means that every seed gave the same difference; it is no certainty.")
+    against = stats.choose_reference(frame, str(rows["baseline"].iloc[0]))
+    few = sentences.lacking(frame)
+    return [*out, *[few] * bool(few), *inflation(frame), *p_values(rows), *better(frame, against), *ranked(frame)]
+
+
+def inflation(frame: pd.DataFrame) -> list[str]:
+    """What choosing the best epoch on the test split would have added, where the runs recorded it."""
+    name, runs = "test/top1_best_epoch_on_test", stats.usable(frame)
+    if name not in runs or not runs[name].notna().any():
+        return []
+    gain = (runs[name] - runs[stats.TOP1]).dropna()
+    rows = gain.groupby(runs["label"]).mean()
+    by_row = f" ({rows.min():.2f} to {rows.max():.2f} by row)" if len(rows) > 1 else ""
+    return [
+        f"Selection inflation: the best epoch on the test split is on average {gain.mean():.2f} points above the last"
+        f"{by_row}; a paper that reports the best epoch reports that much more."
+    ]
+
+
+def p_values(rows: pd.DataFrame) -> list[str]:
+    """The sign-flip tests, with the smallest p-value that they could give."""
+    known = rows[rows["difference_n"].fillna(0) > 1]
+    if known.empty:
+        return []
+    base, n, many = known["baseline"].iloc[0], int(known["difference_n"].max()), rows["pair"].nunique() > 1
+    tests = [
+        f"{f'{r.pair}, ' if many else ''}{r.label} {r.difference_p:.2g} ({r.difference_p_holm:.2g})"
+        for r in known.itertuples()
+    ]
+    return [
+        f"Two-sided sign-flip p-values against {base}, Holm-corrected in brackets: {'; '.join(tests)}. "
+        f"With n = {n} no p-value can be below {2.0 ** (1 - n):.2g}."
+    ]
+
+
+def better(frame: pd.DataFrame, against: str) -> list[str]:
+    """How probable it is that a row is better than the one it is compared with, and what would decide the undecided."""
+    many, power = frame["pair"].nunique() > 1, f"{100 * stats_power.POWER:.0f} % power"
+    rows = stats_power.outlook(frame, against)
+    rows = rows[rows["p_mean"].notna()].sort_values("p_mean", ascending=False, kind="stable")
+    said, more = [], []
+    for row in rows.itertuples():
+        name = f"{f'{row.pair}, ' if many else ''}{row.label}"
+        said.append(f"{name} {sentences.probability(row.p_mean)}")
+        more += [f"{name} {t.counted(row.further)}"] if row.state == "more" else []
+    out = [f"Probability that a row's mean is above that of {against} (t model, flat prior): {'; '.join(said)}."]
+    out.append(
+        f"Further seeds that would tell a row from {against} with {power}, if mean and spread stay as observed "
+        f"(few seeds make this an order of magnitude): {'; '.join(more)}."
+    )
+    return out[: bool(said) + bool(more)]
+
+
+def ranked(frame: pd.DataFrame) -> list[str]:
+    """Mean ranks over pairs, where there are enough of them; a supplement to the paired differences."""
+    try:
+        return [sentences.ranks(stats_ranks.ranks(frame))]
+    except stats_ranks.NotEnough:
+        return []
