@@ -37,8 +37,9 @@ def block(folder: Path) -> str:
         f"![Paired difference to {against}]({RESULTS}/figures/difference{'_kd' * (against == 'kd')}.png)",
         f"Test top-1 of the last epoch, {first['teacher']} → {first['student']} on {first['data']['train']} handwritten"
         f" digits, n = {n}, 95 % t intervals conditional on one teacher and one split; published recipes; "
-        f"torch {_one(runs, 'torch')}, commit {page.commits(runs)}. [The whole report]({RESULTS}/report.md), also as one [HTML file]({RESULTS}/report.html); on real "
-        "CIFAR-100 at a CPU's size the order is another: [report](results/reference/cifar100-mini/report.md).",
+        f"torch {_one(runs, 'torch')}, commit {page.commits(runs)}. [The whole report]({RESULTS}/report.md), also as "
+        f"one [HTML file]({RESULTS}/report.html); on real CIFAR-100 at a CPU's size the order is another: "
+        "[report](results/reference/cifar100-mini/report.md).",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -50,6 +50,25 @@ def test_mirror_is_silent_when_nobody_answers_and_sync_delivers_later(
     assert undelivered(tmp_path) == []
 
 
+def test_waiting_ends_with_the_last_delivery_or_with_the_store(make: Make, store: Store, tmp_path: Path) -> None:
+    records = [make(seed) for seed in range(3)]
+    with Mirror(lambda: store) as mirror:
+        for record in records:
+            mirror.finish(record)
+        mirror.wait()
+        assert all(delivered_to(record)["done"] for record in records)
+    mirror = Mirror(lambda: Store("http://127.0.0.1:9", tmp_path))
+    mirror.finish(make(3))
+    start = time.monotonic()
+    mirror.wait()
+    assert time.monotonic() - start < 20 and len(mirror.pending()) == 1
+    mirror.close()
+    with Mirror(lambda: store) as idle:
+        start = time.monotonic()
+        idle.wait()
+        assert time.monotonic() - start < 1
+
+
 def test_mirror_goes_on_when_the_store_comes_back(make: Make, store: Store) -> None:
     answers = iter([TrackingError("away"), TrackingError("still away")])
 

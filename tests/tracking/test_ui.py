@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote
 import pytest
 
 from tests.tracking.conftest import environment, spec
-from tracking import ui, views
+from tracking import query, ui, views
 from tracking.location import TrackingError
 from tracking.record import Record
 from tracking.store import Store
@@ -74,6 +74,24 @@ def test_a_row_per_pair_with_its_own_view(store: Store) -> None:
         key = row.charts.partition("viewStateShareKey=")[2]
         assert json.loads(tags[views.TAG + key])["searchFilter"] == f"params.pair = '{row.pair}'"
         assert row.runs == 2 and len(compared(row.compare)[0]) == 2
+
+
+def test_a_report_knows_its_runs_without_asking(store: Store) -> None:
+    ids = {seed: run(store, "tiny", "kd", seed) for seed in (0, 1)}
+    records = [Record(store.results / "tiny" / "runs" / f"tiny-small-kd-{seed}") for seed in (0, 1, 2)]
+    records[2].begin("later", spec(2, suite="tiny"), environment())  # not delivered
+    experiment = store.experiment("kd/tiny")
+    runs, views_ = ui.known(records)
+    assert runs == {f"tiny-small-kd-{s}": views.run_link(BASE, experiment, ids[s]) for s in (0, 1)}
+    assert list(views_.values()) == [views.ui_link(BASE, experiment)]
+    found = query.suite(store.uri, "tiny", results=store.results)
+    assert ui.known_of(found) == (runs, views_)
+    assert ui.known([]) == ({}, {})
+
+
+def test_a_server_has_pages_of_its_own() -> None:
+    runs, _ = ui._addresses({"a": ("http://host:5000", "1", "r")})
+    assert runs["a"].startswith("http://host:5000/#/experiments/1/runs/r")
 
 
 def test_nothing_to_compare(store: Store) -> None:
