@@ -38,6 +38,7 @@ ui: setup ## MLflow's side-by-side comparison on 127.0.0.1
 	$(BIN)/python -m bench ui $(if $(RESULTS),--results $(RESULTS)) $(UI_FLAGS)
 
 dashboard: setup ## optuna-dashboard on the studies, on 127.0.0.1
+	@test -f $(or $(RESULTS),results)/optuna.db || { echo 'no studies in $(or $(RESULTS),results) yet; make tune'; exit 2; }
 	@$(BIN)/python -c 'import optuna_dashboard' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[dashboard]'
 	$(BIN)/optuna-dashboard --host 127.0.0.1 --port $(PORT) sqlite:///$(abspath $(or $(RESULTS),results))/optuna.db
 
