@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from bench.errors import UserError
+from bench.stop import Interrupted
 
 if TYPE_CHECKING:
     from bench.suite import Suite
@@ -74,7 +75,7 @@ def following(folder: Path, suite: str) -> Iterator[Mirror]:
     with Mirror(lambda: Store(uri, folder)) as mirror:
         try:
             yield mirror
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Interrupted):
             mirror.close(timeout=2.0)  # what asked to stop does not wait; the next call delivers the rest
             raise
         for record in undelivered(folder, suite, uri):

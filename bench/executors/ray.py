@@ -246,4 +246,4 @@ def _work(task: Task, order: Order, after: Any) -> tuple[Any, str]:
     except stop.Interrupted as stopped:
         if stopped.number == signal.SIGTERM:  # this machine is taken back: Ray tries again on another
             os._exit(128 + stopped.number)
-        raise
+        raise KeyboardInterrupt from None  # as Ray expects it of a task that it cancels
