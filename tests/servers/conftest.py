@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
@@ -24,6 +25,7 @@ from tracking.location import SETTINGS
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_TRACKING_URI", "KDBENCH_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def free_port() -> int:
@@ -86,9 +88,6 @@ class Postgres:
         self.bin, self.folder, self.port = bin, folder, free_port()
         self.user = "nobody" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
         if self.user:
-            for place in (folder, *folder.parents):
-                if place.stat().st_uid == 0 and place != Path("/"):
-                    place.chmod(place.stat().st_mode | 0o011)
             shutil.chown(folder, self.user)
         self._do("initdb", "-D", "data", "-U", "kd", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C")
         self.start()
@@ -102,8 +101,15 @@ class Postgres:
 
     def database(self, name: str) -> str:
         """The URL of a new, empty one."""
-        self._do("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "kd", name)
+        self.sql(f"CREATE DATABASE {name}")
         return f"postgresql+psycopg://kd@127.0.0.1:{self.port}/{name}"
+
+    def sql(self, text: str) -> None:
+        import psycopg
+
+        with psycopg.connect(f"host=127.0.0.1 port={self.port} user=kd dbname=postgres", autocommit=True) as connection:
+            for statement in filter(str.strip, text.split(";")):
+                connection.execute(statement)  # type: ignore[call-overload]
 
     def _do(self, tool: str, *words: str) -> None:
         done = subprocess.run(
@@ -133,16 +139,17 @@ def postgres_bin() -> Path | None:
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     if find_spec("psycopg") is None:
         pytest.skip("psycopg is missing: make test-servers installs it")
     if (programs := postgres_bin()) is None:
         pytest.skip(
             "no PostgreSQL: apt-get install postgresql, name its programs in KDBENCH_POSTGRES, or make test-servers"
         )
-    cluster = Postgres(programs, tmp_path_factory.mktemp("postgres"))
-    yield cluster
-    cluster.stop("immediate")
+    with TemporaryDirectory() as folder:  # pytest's own temporary folders are root's alone
+        cluster = Postgres(programs, Path(folder))
+        yield cluster
+        cluster.stop("immediate")
 
 
 @pytest.fixture
