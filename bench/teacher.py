@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from bench import checkpoint, models
+from bench import checkpoint, claims, keep, models
 from bench.cohort import Cohort
 from bench.data import Data
 from bench.errors import UserError
@@ -69,7 +69,10 @@ def obtain(
     environment: dict[str, Any],
     progress: Any,
 ) -> Teacher:
-    """The pair's teacher on the data's device: from its file, from the cache, or trained now."""
+    """The pair's teacher on the data's device: from its file, from the cache, or trained now.
+
+    Raises `claims.Held` while another process trains it.
+    """
     mark = fingerprint(pair, described, protocol, seed)
     network = build(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
     if pair.teacher_file:
@@ -86,8 +89,11 @@ def obtain(
                 "teacher": pair.teacher,
                 "seed": seed,
             }
-            record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
-            _train(network, data, protocol, seed, record, progress)
+            what = f"teacher {pair.teacher}"
+            with claims.claim(claims.file_of(folder.parent, mark), what, [folder]) as check:
+                if not (record.status == "finished" and record.intact()):
+                    record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
+                    _train(network, data, protocol, seed, record, progress, check)
         network.load_state_dict(load_file(folder / "teacher.safetensors"))
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -96,7 +102,9 @@ def obtain(
     return Teacher(network, mark, models.state_hash(network), metrics(logits, data.validation.y)["top1"])
 
 
-def _train(network: Network, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any) -> None:
+def _train(
+    network: Network, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: keep.Check
+) -> None:
     """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
     dims = network.dims()
     method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
@@ -104,20 +112,20 @@ def _train(network: Network, data: Data, protocol: Protocol, seed: int, record: 
     keeper = Keeper(member, record, None)
     keeper.resume()
     cohort = Cohort(data, protocol, None, [member], seed)
+    with keep.training([keeper], check) as kept, progress.cohort(f"teacher {network.arch}", cohort) as watch:
 
-    def after_epoch(cohort: Cohort, epoch: int) -> None:
-        keeper.after_epoch()
-        watch.epoch(cohort, epoch)
+        def after_epoch(cohort: Cohort, epoch: int) -> None:
+            kept()
+            watch.epoch(cohort, epoch)
 
-    with progress.cohort(f"teacher {network.arch}", cohort) as watch:
         cohort.train(after_epoch, watch.step)
+    check()
     if member.status != "running":
         record.end(member.status, member.reason, {}, [])
         raise UserError(
             f"the teacher {network.arch} {member.status}: {member.reason}; lower teacher.protocol.lr in the suite"
         )
-    weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
-    save_file(weights, record.folder / "teacher.safetensors")
+    (record.folder / "teacher.safetensors").write_bytes(keep.weights(network.state_dict()))
     checkpoint.remove(keeper.path)
     record.hold_epochs(member.history)
     record.end("finished", "", cohort.evaluate(member, "validation"), ["teacher.safetensors"])

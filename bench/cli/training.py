@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -163,18 +164,18 @@ def train_teacher(
     suite: SuiteName = "digits", sets: Sets = None, results: Results = None, device: Device = "auto"
 ) -> None:
     """Train the suite's teachers alone (a run of the suite then finds them)."""
+    from bench import claims, environment
     from bench import data as datasets
-    from bench import environment, teacher
     from bench.progress import Progress
-    from bench.run import describe, resolved
+    from bench.run import resolved
     from bench.suite import results_folder
+    from bench.work import Ground
 
     folder, on = results_folder(results), environment.device(device)
     chosen = resolved(suite_of(suite, None, None, sets), on)
     data = datasets.load(chosen.data, on)
     made, progress = environment.environment(on), Progress(console)
     for pair in chosen.pairs:
-        got = teacher.obtain(
-            pair, data, describe(data), chosen.teacher_protocol(), chosen.teacher.seed, folder, made, progress
-        )
+        get = partial(Ground.of, chosen, pair, data, folder, made, progress, None)
+        got = claims.patiently(get, progress.say).teacher
         console.print(f"teacher {pair.teacher} {got.fingerprint}: {got.top1:.2f} % on validation", highlight=False)
