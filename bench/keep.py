@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bench import checkpoint
+from bench.errors import notice
 from bench.evaluate import Predictions
 from bench.member import FORMAT, Member
 from tracking.record import Record
@@ -77,6 +78,17 @@ class Keeper:
         self.record.end(status, reason, metrics, files)
         if self.follower:
             self.follower.finish(self.record)
+
+
+def done(record: Record, statuses: Sequence[str] = ("finished",)) -> bool:
+    """Has the run ended for good, with all that it left as it was? Damage is named, and leaves the run to be done."""
+    if told := record.mend():
+        notice(told)
+    if record.status not in statuses:
+        return False
+    if damaged := record.damaged():
+        notice(f"{damaged[0]}: damaged or missing; this run is done anew")
+    return not damaged
 
 
 def clear(folder: Path) -> None:

@@ -70,7 +70,7 @@ def run_suite(
         outcome.fingerprints += [run.fingerprint for run in runs]
         _manifest(where, suite, outcome.fingerprints, teacher)
         shapes = dims(pair, data, suite.protocol.batch_size, teacher.network)  # once: it holds what Q costs minutes for
-        for todo in _cohorts(runs, where, rerun, outcome):
+        for todo in _cohorts(runs, where, rerun, teacher, outcome):
             _train(todo, data, shapes, teacher, where, made, progress, follower, outcome)
     return outcome
 
@@ -129,17 +129,24 @@ def _views_exist(kind: type[Method], data: Data) -> None:
         raise unknown("view of the images", view, data.views)
 
 
-def _cohorts(runs: list[Run], where: Path, rerun: bool, outcome: Outcome) -> Iterator[list[Run]]:
+def _cohorts(runs: list[Run], where: Path, rerun: bool, teacher: Teacher, outcome: Outcome) -> Iterator[list[Run]]:
     """Unfinished runs that share pair and seed, cohort by cohort."""
     groups: dict[int, list[Run]] = defaultdict(list)
+    others = 0  # finished runs that learnt from other bits: a teacher that was lost, and trained anew elsewhere
     for run in runs:
         record = Record(where / "runs" / run.fingerprint)
         if rerun:
             keep.clear(record.folder)
-        elif record.status == "finished" and record.intact():
+        elif keep.done(record):
             outcome.skipped += 1
+            others += record.header["spec"].get("teacher_hash") not in (None, teacher.state)
             continue
         groups[run.seed].append(run)
+    if others:
+        raise UserError(
+            f"{others} finished runs on {runs[0].pair.name} learnt from a teacher of this recipe but of other bits: put"
+            f" its file back in {where.parent / 'teachers' / teacher.fingerprint}, or train all anew with --rerun"
+        )
     yield from groups.values()
 
 

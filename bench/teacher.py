@@ -14,7 +14,7 @@ from bench.cohort import Cohort
 from bench.data import Data
 from bench.errors import UserError
 from bench.evaluate import logits_of, metrics
-from bench.keep import Keeper
+from bench.keep import Keeper, done
 from bench.member import Member
 from bench.models.base import Network
 from bench.protocol import NUMBERS, Protocol, digest
@@ -77,7 +77,7 @@ def obtain(
     else:
         folder = results / "teachers" / mark
         record = Record(folder)
-        if not (record.status == "finished" and record.intact()):
+        if not done(record):
             spec = {
                 "suite": "teachers",
                 "dataset": data.name,

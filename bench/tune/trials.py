@@ -106,7 +106,7 @@ def train(
         run = Run.of(ground.suite, ground.pair, row, seed, dict(ground.described), ground.teacher.fingerprint)
         record = records[number] = Record(folder / "trials" / run.fingerprint)
         twin = any(record.folder == keeper.record.folder for keeper in keepers.values())
-        if twin or (record.status in ENDED and record.intact()):
+        if twin or keep.done(record, ENDED):
             continue
         member = runs.member_of(run, ground.data, ground.shapes)
         facts = {"teacher_hash": ground.teacher.state, "facts": member.method.facts}
