@@ -21,6 +21,7 @@ from bench import teacher as teachers
 from bench.cohort import Cohort
 from bench.data import Data
 from bench.data.augment import VIEWS
+from bench.data.cache import checksum
 from bench.errors import UserError
 from bench.keep import Follower, Keeper, Left
 from bench.member import Member, make_optimizer
@@ -30,7 +31,11 @@ from bench.seeds import drawing_from
 from bench.suite import Pair, Run, Suite
 from bench.teacher import Teacher
 from methods.base import Dims, Method, Refusal, unknown
+from tracking.lines import replace
 from tracking.record import Record
+from tracking.seal import MARK, opened, sealed
+
+MANIFEST = "suite.json"
 
 
 @dataclass
@@ -50,6 +55,7 @@ def run_suite(
     suite = resolved(suite, device)
     data = datasets.load(suite.data, device)
     described = describe(data)
+    sums = _checksums(suite, results / suite.name)
     whole = described | data.describe_test()
     rows = {
         pair.name: [tuned.resolved(spec, suite, pair, described, results) for spec in suite.methods]
@@ -68,7 +74,7 @@ def run_suite(
             for spec, found in rows[pair.name]
         ]
         outcome.fingerprints += [run.fingerprint for run in runs]
-        _manifest(where, suite, outcome.fingerprints, teacher)
+        _manifest(where, suite, outcome.fingerprints, teacher, sums)
         shapes = dims(pair, data, suite.protocol.batch_size, teacher.network)  # once: it holds what Q costs minutes for
         for todo in _cohorts(runs, where, rerun, teacher, outcome):
             _train(todo, data, shapes, teacher, where, made, progress, follower, outcome)
@@ -218,18 +224,35 @@ def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data, outcome: Outco
         outcome.troubles.append(f"{run.label} on {run.pair.name}, seed {run.seed}: {member.status} ({member.reason})")
 
 
-def _manifest(where: Path, suite: Suite, fingerprints: list[str], teacher: Teacher) -> None:
+def _checksums(suite: Suite, where: Path) -> dict[str, str]:
+    """SHA-256 of the files that the suite's data and teachers come from. Raises `UserError` where one has changed since
+    the suite was last run: no other run could be compared with those that are here."""
+    files = datasets.files(suite.data)
+    files |= {p.teacher_file: Path(p.teacher_file).expanduser() for p in suite.pairs if p.teacher_file}
+    now = {name: checksum(path) for name, path in files.items() if path.is_file()}
+    try:
+        before = dict(json.loads(opened((where / MANIFEST).read_text(encoding="utf-8"))).get("files", {}))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return now  # there is none, or a damaged one, which this call writes anew
+    if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
+        raise UserError(
+            f"{changed[0]} is not the file that this suite was run with (its SHA-256 differs): put that one back, or"
+            f" move {where / MANIFEST} away if the change is meant"
+        )
+    return before | now
+
+
+def _manifest(where: Path, suite: Suite, fingerprints: list[str], teacher: Teacher, checksums: dict[str, str]) -> None:
     """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
-    where.mkdir(parents=True, exist_ok=True)
     text = json.dumps(
         {
+            "seal": MARK,
             "suite": suite.model_dump(mode="json"),
             "fingerprints": fingerprints,
             "teacher_top1": {teacher.network.arch: teacher.top1},
             "methods": catalogue.cited(spec.method for spec in suite.methods),
+            "files": checksums,
         },
         indent=1,
     )
-    partial = where / "suite.json.partial"
-    partial.write_text(text)
-    partial.replace(where / "suite.json")
+    replace(where / MANIFEST, sealed(text))

@@ -128,7 +128,7 @@ class Record:
 
     def files(self) -> dict[str, str]:
         """SHA-256 by name of what the run left; empty before its end."""
-        end = self.read().end
+        end = self.read().end if self.path.exists() else None
         return dict(end["files"]) if end else {}
 
     def intact(self) -> bool:
@@ -140,12 +140,12 @@ class Record:
         return [self.folder / name for name, digest in self.files().items() if sha256(self.folder / name) != digest]
 
     def file(self, name: str) -> Path | None:
-        """Where a file is that the run left; None if it left none of that name. Raises `RecordError` for damage."""
-        path, digest = self.folder / name, self.files().get(name)
-        if digest is None:
+        """Where that file of the run is; None if it is not there. Raises `RecordError` if it is not what was left."""
+        path = self.folder / name
+        if not path.exists():
             return None
-        if sha256(path) != digest:
-            raise RecordError(f"{path}: damaged; run its suite again, and this run alone is done anew")
+        if sha256(path) != self.files().get(name, sha256(path)):
+            raise RecordError(f"{path}: damaged; run its suite again, and what it holds is made anew")
         return path
 
     def mend(self) -> str:

@@ -106,7 +106,7 @@ def _column(shard: Path, name: str) -> pa.ChunkedArray:
     if name not in _schema(shard).names:
         raise UserError(f"{shard.name}: no column '{name}' as in the first shard; write all shards alike")
     try:
-        return pq.ParquetFile(shard).read(columns=[name])[name]
+        return pq.ParquetFile(shard, page_checksum_verification=True).read(columns=[name])[name]
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(shard, error) from None
 
