@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 import methods
+from bench import plain as from_yaml
 from bench import teacher as teachers
 from bench.errors import UserError, unknown
 from bench.spec import TUNED, MethodSpec, Pair, flat
@@ -64,13 +65,13 @@ def resolved(
     title = spec.study or spec.method
     file = file_of(results, suite.name, pair, title)
     try:
-        content = yaml.safe_load(opened(file.read_text(encoding="utf-8")))
+        content = from_yaml.load(opened(file.read_text(encoding="utf-8")))
         values, budget, made_for = dict(content["values"]), dict(content["budget"]), dict(content["made_for"])
         about = {"row": title, "study": content["study"], "trial": content["trial"], "rule": content["rule"], **budget}
     except FileNotFoundError:
         again = f"kdbench tune {suite.name} --methods '{title}'"
         raise UserError(f"no tuned values of {title} on {pair.name} ({file}); find them: {again}") from None
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:80] or type(error).__name__
         again = f"kdbench tune {suite.name} --methods '{title}'"
         raise UserError(f"{file} is not what kdbench tune writes ({reason}); have it written anew: {again}") from None

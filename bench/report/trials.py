@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from bench import plain
 from bench.errors import UserError
 from tracking.record import FILE, Record
 
@@ -102,8 +102,8 @@ def _study(record: Record) -> Study:
     if missing := [key for key in ("pair", "label", "space", "hp", "tune") if key not in spec]:
         raise UserError(f"{record.path}: not the record of a study (its spec has no '{missing[0]}')")
     try:
-        chosen = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["values"]) if record.file(TUNED) else {}
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        chosen = dict(plain.load(path.read_text(encoding="utf-8"))["values"]) if record.file(TUNED) else {}
+    except (OSError, ValueError, TypeError, KeyError):
         raise UserError(f"{path}: not readable as the values that a study chose; move it away") from None
     return Study(
         pair=str(spec["pair"]),
