@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
-import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from bench import checkpoint
+from bench.claims import Held
 from bench.errors import notice
 from bench.evaluate import Predictions
 from bench.member import FORMAT, Member
+from bench.stop import Interrupted, gracefully
+from tracking.lines import Damage
 from tracking.record import Record
 
 CHECKPOINT_EVERY_S = 5.0
 """An epoch that ends sooner after the last checkpoint writes none: a kill costs at most this much, plus one epoch."""
+
+
+Check = Callable[[], None]
+"""Raises `claims.Held` where the work is another process's by now."""
 
 
 class Follower(Protocol):
@@ -56,8 +63,11 @@ class Keeper:
             self.member.load_state_dict(state)
 
     def after_epoch(self) -> None:
-        if time.monotonic() - self._saved < CHECKPOINT_EVERY_S or self.member.status != "running":
-            return
+        if time.monotonic() - self._saved >= CHECKPOINT_EVERY_S and self.member.status == "running":
+            self.save()
+
+    def save(self) -> None:
+        """Keep the member as it is; call it between two epochs."""
         checkpoint.save(self.path, self.member.state_dict())
         self.record.hold_epochs(self.member.history)
         self._saved = time.monotonic()
@@ -68,10 +78,15 @@ class Keeper:
         """Write what the run leaves, then its last line: a record that says finished is complete."""
         files = []
         if left is not None:
-            state = {name: value.contiguous().cpu() for name, value in left.student.items()}
-            save_file(state, self.record.folder / "student.safetensors", {"network": json.dumps(left.about)})
-            np.savez_compressed(self.record.folder / "predictions.npz", **left.predictions.arrays())  # type: ignore[arg-type]
-            files = ["student.safetensors", "predictions.npz"]
+            predictions = io.BytesIO()
+            np.savez_compressed(predictions, **left.predictions.arrays())  # type: ignore[arg-type]
+            contents = {
+                "student.safetensors": weights(left.student, {"network": json.dumps(left.about)}),
+                "predictions.npz": predictions.getvalue(),
+            }
+            for name, content in contents.items():
+                (self.record.folder / name).write_bytes(content)
+            files = [*contents]
         if status != "interrupted":  # an interrupted run's rows may be ahead of its checkpoint: they come again
             self.record.hold_epochs(self.member.history)
             checkpoint.remove(self.path)
@@ -80,8 +95,21 @@ class Keeper:
             self.follower.finish(self.record)
 
 
-def done(record: Record, statuses: Sequence[str] = ("finished",)) -> bool:
-    """Has the run ended for good, with all that it left as it was? Damage is named, and leaves the run to be done."""
+def weights(state: dict[str, Tensor], about: dict[str, str] | None = None) -> bytes:
+    """A state as the content of a safetensors file."""
+    return save({name: value.contiguous().cpu() for name, value in state.items()}, about)
+
+
+def finished(record: Record) -> bool:
+    """Is there nothing left to be done? Only looks, since the run may be another process's."""
+    try:
+        return record.status == "finished" and record.intact()
+    except Damage:
+        return False
+
+
+def done(record: Record, statuses: Collection[str] = ("finished",)) -> bool:
+    """The same of one's own run: damage is named, and leaves the run to be done."""
     if told := record.mend():
         notice(told)
     if record.status not in statuses:
@@ -98,18 +126,33 @@ def clear(folder: Path) -> None:
 
 
 @contextmanager
-def interruptible(keepers: Iterable[Keeper]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the runs as `interrupted`, to be resumed from their last checkpoint."""
+def training(keepers: Collection[Keeper], check: Check) -> Iterator[Callable[[], None]]:
+    """Yields what is to be called after every epoch: it keeps what is due.
 
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+    Ctrl-C and SIGTERM end the runs as `interrupted`, with a checkpoint of the epoch that just ended where it ended in
+    time; the same command resumes them. So does an error that is no run's own (a full disk). Where `check` finds the
+    claim lost, nothing is written any more: the runs are another's.
+    """
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
+    def after_epoch() -> None:
+        check()
+        pause()
         for keeper in keepers:
-            keeper.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            keeper.after_epoch()
+
+    with gracefully() as pause:
+        try:
+            yield after_epoch
+        except Held:
+            raise
+        except KeyboardInterrupt as stop:
+            for keeper in keepers:
+                if isinstance(stop, Interrupted) and stop.whole and keeper.member.status == "running":
+                    keeper.save()
+                keeper.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
+            raise
+        except Exception as error:
+            for keeper in keepers:
+                with suppress(Exception):
+                    keeper.end("interrupted", " ".join(f"{type(error).__name__}: {error}".split()), {})
+            raise

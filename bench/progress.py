@@ -66,10 +66,13 @@ class Progress:
             yield Watch(epoch, step)
         self._say(title, cohort, time.monotonic() - start, images)
 
-    def _say(self, title: str, cohort: Cohort, seconds: float, images: int) -> None:
+    def say(self, line: str) -> None:
         if not self.quiet:
-            rate = f"{images / max(seconds, 1e-9):,.0f} img/s"
-            self.console.print(f"{title}: {seconds:.1f} s, {rate}; validation {accuracies(cohort)}", highlight=False)
+            self.console.print(line, highlight=False, markup=False)
+
+    def _say(self, title: str, cohort: Cohort, seconds: float, images: int) -> None:
+        rate = f"{images / max(seconds, 1e-9):,.0f} img/s"
+        self.say(f"{title}: {seconds:.1f} s, {rate}; validation {accuracies(cohort)}")
 
 
 def accuracies(cohort: Cohort) -> str:

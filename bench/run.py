@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections import defaultdict
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +16,33 @@ import torch
 from torch import nn
 
 import methods
-from bench import catalogue, keep, layers, models, tuned
+from bench import catalogue, claims, models, tuned
 from bench import data as datasets
 from bench import environment as env
 from bench import teacher as teachers
-from bench.cohort import Cohort
 from bench.data import Data
 from bench.data.augment import VIEWS
 from bench.data.cache import checksum
 from bench.errors import UserError
-from bench.keep import Follower, Keeper, Left
-from bench.member import Member, make_optimizer
-from bench.models.base import Network
+from bench.executors.local import Local
+from bench.keep import Follower, finished
+from bench.member import make_optimizer
 from bench.progress import Progress
 from bench.seeds import drawing_from
+from bench.spec import MethodSpec
 from bench.suite import Pair, Run, Suite
-from bench.teacher import Teacher
-from methods.base import Dims, Method, Refusal, unknown
-from tracking.lines import replace
+from bench.work import Cell, Done, describe, dims
+from methods.base import Method, Refusal, unknown
+from tracking.lines import Damage, replace
 from tracking.record import Record
 from tracking.seal import MARK, opened, sealed
 
 MANIFEST = "suite.json"
+
+Rows = dict[str, list[tuple[MethodSpec, dict[str, Any]]]]
+"""By pair, the rows of the comparison with their values, and where these come from, if from a study."""
+Spread = Callable[[list[Cell]], Iterable[Done]]
+"""What brings cohorts to other machines."""
 
 
 @dataclass
@@ -43,42 +50,88 @@ class Outcome:
     """What a call of `run_suite` did."""
 
     fingerprints: list[str]
-    skipped: int = 0
     trained: int = 0
     troubles: list[str] = field(default_factory=list)  # one line per run that failed or diverged
 
+    @property
+    def skipped(self) -> int:
+        """Runs that were finished already, or that another process finished meanwhile."""
+        return len(self.fingerprints) - self.trained
+
 
 def run_suite(
-    suite: Suite, results: Path, *, device: torch.device, rerun: bool, progress: Progress, follower: Follower | None
+    suite: Suite,
+    results: Path,
+    *,
+    device: torch.device,
+    rerun: bool,
+    progress: Progress,
+    follower: Follower | None,
+    spread: Spread | None = None,
 ) -> Outcome:
-    """Train what the suite still lacks. Raises `UserError` before any training where the suite cannot be run."""
+    """Train what the suite still lacks, in this process or where `spread` brings it; what another process trains at the
+    same time is waited for. Raises `UserError` before any training where the suite cannot be run."""
     suite = resolved(suite, device)
-    data = datasets.load(suite.data, device)
-    described = describe(data)
-    sums = _checksums(suite, results / suite.name)
-    whole = described | data.describe_test()
+    data = datasets.load(suite.data, "cpu" if spread else device)
+    described, checksums = describe(data), _checksums(suite, results / suite.name)
     rows = {
         pair.name: [tuned.resolved(spec, suite, pair, described, results) for spec in suite.methods]
         for pair in suite.pairs
     }
     for pair in suite.pairs:
         check(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
-    where, made = results / suite.name, env.environment(device)
-    outcome = Outcome([])
-    for pair in suite.pairs:
-        protocol = suite.teacher_protocol()
-        teacher = teachers.obtain(pair, data, described, protocol, suite.teacher.seed, results, made, progress)
-        runs = [
-            Run.of(suite, pair, spec, seed, whole, teacher.fingerprint, found)
-            for seed in suite.seeds
-            for spec, found in rows[pair.name]
-        ]
-        outcome.fingerprints += [run.fingerprint for run in runs]
-        _manifest(where, suite, outcome.fingerprints, teacher, sums)
-        shapes = dims(pair, data, suite.protocol.batch_size, teacher.network)  # once: it holds what Q costs minutes for
-        for todo in _cohorts(runs, where, rerun, teacher, outcome):
-            _train(todo, data, shapes, teacher, where, made, progress, follower, outcome)
+    reap(results / suite.name, follower)
+    cells, fingerprints = _plan(suite, rows, data, results, time.time() if rerun else 0.0)
+    outcome = Outcome(fingerprints)
+    _manifest(results / suite.name, suite, fingerprints, checksums)
+    do = spread or Local(data, results, env.environment(device), progress, follower).each
+    for done in do(cells):
+        outcome.trained += done.trained
+        outcome.troubles += done.troubles
+    _manifest(
+        results / suite.name, suite, fingerprints, checksums
+    )  # another call of the suite may have asked for other runs
     return outcome
+
+
+def _plan(suite: Suite, rows: Rows, data: Data, results: Path, anew: float) -> tuple[list[Cell], list[str]]:
+    """What is to be trained, each pair's teacher before its cohorts; and the fingerprints of all runs of the suite."""
+    described = describe(data)
+    whole, fingerprints, cells = described | data.describe_test(), [], []
+    for pair in suite.pairs:
+        mark = teachers.fingerprint(pair, described, suite.teacher_protocol(), suite.teacher.seed)
+        todo, taught = [], set[str]()
+        for seed in suite.seeds:
+            runs = [Run.of(suite, pair, spec, seed, whole, mark, found) for spec, found in rows[pair.name]]
+            fingerprints += [run.fingerprint for run in runs]
+            records = [Record(results / suite.name / "runs" / run.fingerprint) for run in runs]
+            left = [bool(anew) or not finished(record) for record in records]
+            taught |= {r.header["spec"].get("teacher_hash") for r, more in zip(records, left, strict=True) if not more}
+            chosen = list(compress(zip(rows[pair.name], runs, strict=True), left))
+            narrow = {"pairs": [pair], "seeds": [seed], "methods": [spec for (spec, _), _ in chosen]}
+            cell = Cell(
+                suite.model_copy(update=narrow),
+                results,
+                tuple(found for (_, found), _ in chosen),
+                tuple(run.fingerprint for _, run in chosen),
+                anew=anew,
+            )
+            todo += [cell] if chosen else []
+        if todo:
+            known = tuple(sorted(filter(None, taught)))
+            cells += [dataclasses.replace(todo[0], found=(), fingerprints=(), taught=known), *todo]
+    return cells, fingerprints
+
+
+def reap(where: Path, follower: Follower | None) -> None:
+    """End, as interrupted, the records that processes were writing which are gone. Costs nothing where none died."""
+    for folder in claims.bury(where):
+        record = Record(folder)
+        with suppress(Damage):  # whoever does the run mends it
+            if record.status == "running":
+                record.end("interrupted", "its process is gone; the same command resumes it", {}, [])
+                if follower:
+                    follower.finish(record)
 
 
 def resolved(suite: Suite, device: torch.device) -> Suite:
@@ -87,22 +140,6 @@ def resolved(suite: Suite, device: torch.device) -> Suite:
         torch.set_num_threads(suite.protocol.threads)
     precision = env.precision(suite.protocol.precision, device)
     return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": precision})})
-
-
-def describe(data: Data) -> dict[str, Any]:
-    """What training sees of the data, for fingerprints and records: content, splits, normalisation, augmentation."""
-    return {**data.describe(), "mean": list(data.mean), "std": list(data.std), "pad": data.pad, "flip": data.flip}
-
-
-def dims(pair: Pair, data: Data, batch_size: int, teacher: Network | None = None) -> Dims:
-    """What methods may size themselves by; with the trained teacher, also what they may read of it."""
-    student = teachers.build(pair.student, data, init="dims").dims()
-    if teacher is None:
-        shapes = teachers.build(pair.teacher, data, init="dims").dims()
-        return Dims(student, shapes, data.n_classes, batch_size, data.train.y)
-    return Dims(
-        student, teacher.dims(), data.n_classes, batch_size, data.train.y, cache(lambda: layers.quality(teacher, data))
-    )
 
 
 def check(suite: Suite, pair: Pair, data: Data) -> None:
@@ -123,6 +160,10 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
                 )
         except Refusal as error:
             raise UserError(f"{spec.title} on {pair.name}: {error}") from None
+        except UserError:
+            raise
+        except Exception:  # a fault of the method's own: its runs end by it, and no other's
+            continue
     if pair.teacher_file:
         models.load_state(teachers.build(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser())
 
@@ -133,95 +174,6 @@ def _views_exist(kind: type[Method], data: Data) -> None:
         if view in VIEWS:
             raise Refusal(f"it needs the {view} view of an image, and data.{view} is false for {data.name}")
         raise unknown("view of the images", view, data.views)
-
-
-def _cohorts(runs: list[Run], where: Path, rerun: bool, teacher: Teacher, outcome: Outcome) -> Iterator[list[Run]]:
-    """Unfinished runs that share pair and seed, cohort by cohort."""
-    groups: dict[int, list[Run]] = defaultdict(list)
-    others = 0  # finished runs that learnt from other bits: a teacher that was lost, and trained anew elsewhere
-    for run in runs:
-        record = Record(where / "runs" / run.fingerprint)
-        if rerun:
-            keep.clear(record.folder)
-        elif keep.done(record):
-            outcome.skipped += 1
-            others += record.header["spec"].get("teacher_hash") not in (None, teacher.state)
-            continue
-        groups[run.seed].append(run)
-    if others:
-        raise UserError(
-            f"{others} finished runs on {runs[0].pair.name} learnt from a teacher of this recipe but of other bits: put"
-            f" its file back in {where.parent / 'teachers' / teacher.fingerprint}, or train all anew with --rerun"
-        )
-    yield from groups.values()
-
-
-def _train(
-    runs: list[Run],
-    data: Data,
-    shapes: Dims,
-    teacher: Teacher,
-    where: Path,
-    made: dict[str, Any],
-    progress: Progress,
-    follower: Follower | None,
-    outcome: Outcome,
-) -> None:
-    """One cohort: restore, train, evaluate, keep."""
-    pair, seed, protocol = runs[0].pair, runs[0].seed, runs[0].protocol
-    keepers = []
-    for run in runs:
-        record, member = Record(where / "runs" / run.fingerprint), member_of(run, data, shapes)
-        facts = {"teacher_hash": teacher.state, "facts": member.method.facts}
-        record.begin(run.fingerprint, {**run.spec(), **facts}, made)
-        keeper = Keeper(member, record, follower)
-        keeper.resume()
-        keepers.append(keeper)
-    cohort = Cohort(data, protocol, teacher.network, [keeper.member for keeper in keepers], seed)
-
-    def after_epoch(cohort: Cohort, epoch: int) -> None:
-        for keeper in keepers:
-            keeper.after_epoch()
-        watch.epoch(cohort, epoch)
-
-    with keep.interruptible(keepers), progress.cohort(f"{pair.name} seed {seed}", cohort) as watch:
-        cohort.train(after_epoch, watch.step)
-    teacher.verify()
-    for run, keeper in zip(runs, keepers, strict=True):
-        _finish(run, keeper, cohort, data, outcome)
-
-
-def member_of(run: Run, data: Data, shapes: Dims) -> Member:
-    network = teachers.build(run.pair.student, data, init=run.seed)  # the method is not named: all start alike
-    with drawing_from("method", run.method, run.seed):
-        method = methods.get(run.method)(shapes, **run.hp)
-    return Member(run.label, network, method, run.protocol, data.train.x.device, "member", run.method, run.seed)
-
-
-def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data, outcome: Outcome) -> None:
-    member, final = keeper.member, {}
-    if member.status == "running":
-        try:
-            final = cohort.final(member)
-            member.status = "finished"
-        except Exception as error:
-            member.fail("failed", f"{type(error).__name__} in the final evaluation: {error}".splitlines()[0])
-    network = {"arch": run.pair.student, "in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
-    whole = network | {
-        "classes": list(data.classes),
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "method": run.method,
-        "hp": run.hp,
-        "teacher": run.pair.teacher,
-        "batch_size": run.protocol.batch_size,
-    }
-    done = member.status == "finished"
-    left = Left(cohort.deployed[member.name], whole, cohort.predictions[member.name]) if done else None
-    keeper.end(member.status, member.reason, final, left)
-    outcome.trained += 1
-    if not done:
-        outcome.troubles.append(f"{run.label} on {run.pair.name}, seed {run.seed}: {member.status} ({member.reason})")
 
 
 def _checksums(suite: Suite, where: Path) -> dict[str, str]:
@@ -242,14 +194,13 @@ def _checksums(suite: Suite, where: Path) -> dict[str, str]:
     return before | now
 
 
-def _manifest(where: Path, suite: Suite, fingerprints: list[str], teacher: Teacher, checksums: dict[str, str]) -> None:
+def _manifest(where: Path, suite: Suite, fingerprints: list[str], checksums: dict[str, str]) -> None:
     """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
     text = json.dumps(
         {
             "seal": MARK,
             "suite": suite.model_dump(mode="json"),
             "fingerprints": fingerprints,
-            "teacher_top1": {teacher.network.arch: teacher.top1},
             "methods": catalogue.cited(spec.method for spec in suite.methods),
             "files": checksums,
         },

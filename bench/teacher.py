@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from bench import checkpoint, models
+from bench import checkpoint, claims, keep, models
 from bench.cohort import Cohort
 from bench.data import Data
 from bench.errors import UserError
 from bench.evaluate import logits_of, metrics
-from bench.keep import Keeper, done
+from bench.keep import Keeper
 from bench.member import Member
 from bench.models.base import Network
 from bench.protocol import NUMBERS, Protocol, digest
@@ -32,10 +33,13 @@ class Teacher:
     state: str  # sha256 of its weights: the same after every cohort, or the cohort is void
     top1: float  # on the validation split, %
 
-    def verify(self) -> None:
-        """Raise RuntimeError if anything touched the teacher."""
+    def verify(self, keepers: Iterable[Keeper]) -> None:
+        """If anything touched the teacher, end the runs that learnt from it as failed, and raise `UserError`."""
         if models.state_hash(self.network) != self.state:
-            raise RuntimeError("the teacher's state changed while students trained: these runs are void")
+            void = "the teacher's state changed while students trained, one of their methods writes into it: void"
+            for keeper in keepers:
+                keeper.end("failed", void, {})
+            raise UserError(f"{void}; leave that method out, and the same command trains the others anew")
 
 
 def build(name: str, data: Data, *, init: object) -> Network:
@@ -69,7 +73,10 @@ def obtain(
     environment: dict[str, Any],
     progress: Any,
 ) -> Teacher:
-    """The pair's teacher on the data's device: from its file, from the cache, or trained now."""
+    """The pair's teacher on the data's device: from its file, from the cache, or trained now.
+
+    Raises `claims.Held` while another process trains it.
+    """
     mark = fingerprint(pair, described, protocol, seed)
     network = build(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
     if pair.teacher_file:
@@ -77,7 +84,7 @@ def obtain(
     else:
         folder = results / "teachers" / mark
         record = Record(folder)
-        if not done(record):
+        if not keep.finished(record):
             spec = {
                 "suite": "teachers",
                 "dataset": data.name,
@@ -86,8 +93,11 @@ def obtain(
                 "teacher": pair.teacher,
                 "seed": seed,
             }
-            record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
-            _train(network, data, protocol, seed, record, progress)
+            what = f"teacher {pair.teacher}"
+            with claims.claim(claims.file_of(folder.parent, mark), what, [folder]) as check:
+                if not keep.done(record):
+                    record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
+                    _train(network, data, protocol, seed, record, progress, check)
         network.load_state_dict(load_file(folder / "teacher.safetensors"))
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -96,7 +106,9 @@ def obtain(
     return Teacher(network, mark, models.state_hash(network), metrics(logits, data.validation.y)["top1"])
 
 
-def _train(network: Network, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any) -> None:
+def _train(
+    network: Network, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: keep.Check
+) -> None:
     """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
     dims = network.dims()
     method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
@@ -104,20 +116,20 @@ def _train(network: Network, data: Data, protocol: Protocol, seed: int, record: 
     keeper = Keeper(member, record, None)
     keeper.resume()
     cohort = Cohort(data, protocol, None, [member], seed)
+    with keep.training([keeper], check) as kept, progress.cohort(f"teacher {network.arch}", cohort) as watch:
 
-    def after_epoch(cohort: Cohort, epoch: int) -> None:
-        keeper.after_epoch()
-        watch.epoch(cohort, epoch)
+        def after_epoch(cohort: Cohort, epoch: int) -> None:
+            kept()
+            watch.epoch(cohort, epoch)
 
-    with progress.cohort(f"teacher {network.arch}", cohort) as watch:
         cohort.train(after_epoch, watch.step)
+    check()
     if member.status != "running":
         record.end(member.status, member.reason, {}, [])
         raise UserError(
             f"the teacher {network.arch} {member.status}: {member.reason}; lower teacher.protocol.lr in the suite"
         )
-    weights = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
-    save_file(weights, record.folder / "teacher.safetensors")
+    (record.folder / "teacher.safetensors").write_bytes(keep.weights(network.state_dict()))
     checkpoint.remove(keeper.path)
     record.hold_epochs(member.history)
     record.end("finished", "", cohort.evaluate(member, "validation"), ["teacher.safetensors"])

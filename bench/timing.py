@@ -31,9 +31,10 @@ from bench.errors import UserError
 from bench.keep import CHECKPOINT_EVERY_S
 from bench.member import Member, make_optimizer
 from bench.models.base import Network
-from bench.run import describe, dims, member_of, resolved
+from bench.run import resolved
 from bench.seeds import generator
 from bench.suite import MethodSpec, Run, Suite
+from bench.work import describe, dims, member_of
 from methods.base import Progress, Seen
 
 STEPS = 5  # per lap

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import methods
-from bench import checkpoint, models, run, teacher
+from bench import checkpoint, models, run, teacher, work
 from bench import data as datasets
 from bench.cohort import Cohort
 from bench.data import Data
@@ -49,12 +49,12 @@ def cohort_of(suite: Suite, names: list[str], **swaps: type[KD]) -> Cohort:
     data = datasets.load(suite.data, torch.device("cpu"))
     pair = suite.pairs[0]
     network = teacher.build(pair.teacher, data, init="teacher").requires_grad_(False).eval()
-    shapes = run.dims(pair, data, suite.protocol.batch_size, network)
+    shapes = work.dims(pair, data, suite.protocol.batch_size, network)
     members = []
     specs = {spec.method: spec for spec in suite.methods}
     for name in names:
-        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, run.describe(data), "")
-        member = run.member_of(entry, data, shapes)
+        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, work.describe(data), "")
+        member = work.member_of(entry, data, shapes)
         if name in swaps:
             member.method = swaps[name](shapes, **entry.hp)
         members.append(member)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import signal
 import sys
 from typing import NoReturn
 
 import typer
 
+from bench import stop
 from bench.cli import measuring, reading, stores, training  # noqa: F401  # their commands join the application
 from bench.cli.common import app
 
@@ -22,18 +26,21 @@ def _(context: typer.Context) -> None:
 
 def main() -> NoReturn:
     """Run the command line: what a person can mend is one line and exit code 2."""
+    stop.at_once()
     try:
         code = app(standalone_mode=False)
-    except (typer.Abort, KeyboardInterrupt):
-        _stop("stopped; the same command goes on where it was", 130)
+    except (typer.Abort, KeyboardInterrupt) as stopped:
+        _stop("stopped; the same command goes on where it was", 128 + getattr(stopped, "number", signal.SIGINT))
     except BrokenPipeError:
         os._exit(1)
     except Exception as error:
         if isinstance(error, ClickException):
             _stop(error.format_message() + "; see --help", 2)  # type: ignore[attr-defined]
-        if not _of_user(error):
-            raise
-        _stop(str(error), 2)
+        if _of_user(error):
+            _stop(str(error), 2)
+        if reason := _disk(error):
+            _stop(f"{reason}; what is finished is safe, and the same command goes on once it can write again", 2)
+        raise
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
@@ -46,6 +53,17 @@ def _of_user(error: Exception) -> bool:
         "tracking.location": "TrackingError",
     }
     return any(isinstance(error, getattr(sys.modules[m], name)) for m, name in homes.items() if m in sys.modules)
+
+
+def _disk(error: BaseException | None) -> str:
+    """Which file could not be written, and why, if that is what lies behind an error; a database says it in words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return f"{error.filename or 'the results folder'}: {error.strerror}"
+        if found := re.search(r"disk is full|disk I/O error|readonly database|No space left on device", str(error)):
+            return f"a file in the results folder cannot be written ({found[0]})"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _stop(text: str, code: int) -> NoReturn:

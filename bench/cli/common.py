@@ -67,7 +67,11 @@ def following(folder: Path, suite: str) -> Iterator[Mirror]:
 
     uri = location.check(location.default_uri(folder))
     with Mirror(lambda: Store(uri, folder)) as mirror:
-        yield mirror
+        try:
+            yield mirror
+        except KeyboardInterrupt:
+            mirror.close(timeout=2.0)  # what asked to stop does not wait; the next call delivers the rest
+            raise
         for record in undelivered(folder, suite, uri):
             mirror.finish(record)
 

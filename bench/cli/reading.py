@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,13 +85,14 @@ def layers(
     as_json: Json = False,
 ) -> None:
     """What each stage of the suite's teachers offers, and which stages `layers: auto` takes. Trains teachers alone."""
+    from bench import claims, environment, layers, teacher
     from bench import data as datasets
-    from bench import environment, layers, teacher
     from bench.progress import Progress
     from bench.report import layers as shown
     from bench.run import check as fits
-    from bench.run import describe, resolved
+    from bench.run import resolved
     from bench.suite import MethodSpec, results_folder
+    from bench.work import Ground
     from methods.logit_free import best_stages
 
     folder, on = results_folder(results), environment.device(device)
@@ -103,8 +105,8 @@ def layers(
     known: dict[str, Any] = {}  # several pairs may share a teacher
     for_machines = []
     for pair in chosen.pairs:
-        protocol, seed = chosen.teacher_protocol(), chosen.teacher.seed
-        got = teacher.obtain(pair, data, describe(data), protocol, seed, folder, made, progress)
+        get = partial(Ground.of, chosen, pair, data, folder, made, progress, None)
+        got = claims.patiently(get, progress.say).teacher
         if got.fingerprint not in known:
             known[got.fingerprint] = layers.rows(got.network, data)
         rows, n = known[got.fingerprint], teacher.build(pair.student, data, init="dims").n_stages

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.common import (
@@ -25,6 +27,7 @@ from bench.cli.common import (
     show,
     suite_of,
 )
+from bench.errors import UserError
 
 
 @app.command()
@@ -57,9 +60,15 @@ def run(
     with following(folder, chosen.name) as mirror:
         outcome = run_suite(chosen, folder, device=on, rerun=rerun, progress=Progress(console, quiet), follower=mirror)
         for trouble in outcome.troubles:
-            console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
+            console.print(f"[red]not finished:[/red] {escape(trouble)}", highlight=False, soft_wrap=True)
         mirror.wait()  # so that the report knows where its runs are
-        done = report.write(folder, chosen.name)
+        try:
+            done = report.write(folder, chosen.name)
+        except UserError as nothing:
+            if not outcome.troubles:
+                raise
+            console.print(str(nothing), markup=False, highlight=False, soft_wrap=True)
+            raise SystemExit(1) from None
         summary.record(done.report.parent, done.answer, done.frame)  # the mirror takes it along, after all runs
     show(done)
     if outcome.skipped:
@@ -110,7 +119,9 @@ def tune(
         out = study(chosen, folder, device=on, progress=Progress(console), follower=mirror, url=storage, name=name)
     for row in out:
         if row.trouble:
-            console.print(f"[red]not tuned:[/red] {row.method} on {row.pair}: {row.trouble}", highlight=False)
+            console.print(
+                f"[red]not tuned:[/red] {escape(f'{row.method} on {row.pair}: {row.trouble}')}", highlight=False
+            )
     done = tuning.write(folder, chosen.name, environment.environment(on))
     console.print(done.table)
     console.print(done.answer, highlight=False, markup=False, style="bold")
@@ -163,18 +174,18 @@ def train_teacher(
     suite: SuiteName = "digits", sets: Sets = None, results: Results = None, device: Device = "auto"
 ) -> None:
     """Train the suite's teachers alone (a run of the suite then finds them)."""
+    from bench import claims, environment
     from bench import data as datasets
-    from bench import environment, teacher
     from bench.progress import Progress
-    from bench.run import describe, resolved
+    from bench.run import resolved
     from bench.suite import results_folder
+    from bench.work import Ground
 
     folder, on = results_folder(results), environment.device(device)
     chosen = resolved(suite_of(suite, None, None, sets), on)
     data = datasets.load(chosen.data, on)
     made, progress = environment.environment(on), Progress(console)
     for pair in chosen.pairs:
-        got = teacher.obtain(
-            pair, data, describe(data), chosen.teacher_protocol(), chosen.teacher.seed, folder, made, progress
-        )
+        get = partial(Ground.of, chosen, pair, data, folder, made, progress, None)
+        got = claims.patiently(get, progress.say).teacher
         console.print(f"teacher {pair.teacher} {got.fingerprint}: {got.top1:.2f} % on validation", highlight=False)

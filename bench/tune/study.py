@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,10 @@ import torch
 
 import bench
 import methods
+from bench import claims, tuned
 from bench import data as datasets
 from bench import environment as env
 from bench import run as runs
-from bench import teacher as teachers
-from bench import tuned
 from bench.errors import UserError
 from bench.keep import Follower
 from bench.progress import Progress
@@ -33,9 +33,9 @@ from bench.suite import Suite
 from bench.tune import pruning, select, storage
 from bench.tune.ledger import Ledger
 from bench.tune.search import Search, directions, distribution, grid
-from bench.tune.trials import Ground, Result, told_trial, train, trial_to_tell
+from bench.tune.trials import Result, told_trial, train, trial_to_tell
+from bench.work import Ground
 from methods.base import Value
-from tracking.locks import locked
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,20 @@ def tune(
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
     database = storage.connect(url, results)
     data = datasets.load(suite.data, device, test=False)
-    described, made = runs.describe(data), env.environment(device)
     for pair in suite.pairs:
         runs.check(suite, pair, data)
         for spec in suite.methods:
             recipe_of(suite, pair.name, spec)
-    out = []
+    runs.reap(results / suite.name, follower)
+    out: list[Tuned] = []
     for pair in suite.pairs:
-        teacher = teachers.obtain(
-            pair, data, described, suite.teacher_protocol(), suite.teacher.seed, results, made, progress
-        )
-        shapes = runs.dims(pair, data, suite.protocol.batch_size, teacher.network)
-        ground = Ground(suite, pair, data, described, teacher, shapes, made, progress, follower)
+        get = partial(Ground.of, suite, pair, data, results, env.environment(device), progress, follower)
+        ground = claims.patiently(get, progress.say)
+        studies = [Study(ground, spec, results, name) for spec in suite.methods if suite.tune.narrowed(spec.method)]
+        out += claims.in_turn([partial(study.run, database) for study in studies], progress.say)
         for spec in suite.methods:
-            if suite.tune.narrowed(spec.method):
-                out.append(Study(ground, spec, results, name).run(database))
-            else:
-                progress.console.print(f"{spec.title} has nothing to tune", highlight=False)
+            if not suite.tune.narrowed(spec.method):
+                progress.say(f"{spec.title} has nothing to tune")
     return out
 
 
@@ -125,8 +122,9 @@ class Study:
         self.starts = max(shares) if self.plan.pruner != "none" else 0.0  # the latest of all: so budgets are equal
 
     def run(self, database: optuna.storages.BaseStorage) -> Tuned:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder):  # a second call waits, then finds everything told
+        """Raises `claims.Held` where another process runs it."""
+        path = claims.file_of(self.folder.parent.parent, f"tuning {self.folder.name}")
+        with claims.claim(path, f"study {self.name}", [self.folder]) as self.check:
             study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
             search = Search(self.plan, self.knobs, self.recipe, self.name)
             ledger = Ledger(self.folder, self.described(), self.ground)
@@ -162,7 +160,9 @@ class Study:
         about = {"kind": "trial", "stage": stage, "study": self.name, "study_fingerprint": self.fingerprint}
         title = f"{self.ground.pair.name} {self.spec.title} "
         title += f"trials {min(settings)}-{max(settings)}" if stage == "search" else f"confirmed with seed {seed}"
-        return train(self.ground, self.spec, settings, self.folder, about, title, seed=seed, rungs=rungs)
+        return train(
+            self.ground, self.spec, settings, self.folder, about, title, seed=seed, rungs=rungs, check=self.check
+        )
 
     def _choose(self, results: Mapping[int, Result], params: Mapping[int, dict[str, Any]]) -> select.Choice:
         def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:

@@ -12,36 +12,17 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bench import keep
-from bench import run as runs
 from bench.cohort import Cohort
-from bench.data import Data
 from bench.data.batches import n_batches
-from bench.keep import Follower, Keeper
-from bench.progress import Progress
-from bench.spec import MethodSpec, Pair
-from bench.suite import Run, Suite
-from bench.teacher import Teacher
+from bench.keep import Keeper
+from bench.spec import MethodSpec
+from bench.suite import Run
 from bench.tune.pruning import losers
-from methods.base import Dims
+from bench.work import Ground, begun
 from tracking.record import Record
 
 ENDED = ("finished", "pruned", "failed", "diverged")
 METRIC, TIE = "validation/top1", "validation/nll"  # of the last epoch, as the headline is
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What all trials of a pair stand on."""
-
-    suite: Suite
-    pair: Pair
-    data: Data  # its test split is closed
-    described: Mapping[str, Any]
-    teacher: Teacher
-    shapes: Dims
-    environment: Mapping[str, Any]
-    progress: Progress
-    follower: Follower | None
 
 
 @dataclass(frozen=True)
@@ -94,6 +75,7 @@ def train(
     *,
     seed: int,
     rungs: Iterable[int] = (),
+    check: keep.Check,
 ) -> dict[int, Result]:
     """Train the settings (by number of the trial) as students of one seed. What a record holds is not trained again.
 
@@ -108,14 +90,10 @@ def train(
         twin = any(record.folder == keeper.record.folder for keeper in keepers.values())
         if twin or keep.done(record, ENDED):
             continue
-        member = runs.member_of(run, ground.data, ground.shapes)
-        facts = {"teacher_hash": ground.teacher.state, "facts": member.method.facts}
-        described = run.spec() | facts | dict(about) | {"label": spec.title, "trial": number}
-        record.begin(run.fingerprint, described, ground.environment)
-        keeper = keepers[number] = Keeper(member, record, ground.follower)
-        keeper.resume()
+        if keeper := begun(run, record, ground, dict(about) | {"label": spec.title, "trial": number}):
+            keepers[number] = keeper
     if keepers:
-        _train(ground, title, keepers, records, seed, list(rungs))
+        _train(ground, title, keepers, records, seed, list(rungs), check)
     steps = n_batches(len(ground.data.train.y), ground.suite.protocol.batch_size)
     return {number: _result(record, steps) for number, record in records.items()}
 
@@ -127,30 +105,33 @@ def _train(
     records: Mapping[int, Record],
     seed: int,
     rungs: list[int],
+    check: keep.Check,
 ) -> None:
     members = [keeper.member for keeper in keepers.values()]
     cohort = Cohort(ground.data, ground.suite.protocol, ground.teacher.network, members, seed)
-
-    def after_epoch(cohort: Cohort, epoch: int) -> None:
-        for keeper in keepers.values():
-            keeper.after_epoch()
-        watch.epoch(cohort, epoch)
-        judge()
 
     def judge() -> None:
         while rungs and all(member.epoch >= rungs[0] for member in cohort.alive()):
             _judge(rungs.pop(0), cohort, keepers, records)
 
     judge()  # a kill may have come when all stood at a rung
-    with keep.interruptible(keepers.values()), ground.progress.cohort(title, cohort) as watch:
+    with keep.training(keepers.values(), check) as kept, ground.progress.cohort(title, cohort) as watch:
+
+        def after_epoch(cohort: Cohort, epoch: int) -> None:
+            kept()
+            watch.epoch(cohort, epoch)
+            judge()
+
         cohort.train(after_epoch, watch.step)
-    ground.teacher.verify()
+    check()
+    ground.teacher.verify(keepers.values())
     for keeper in keepers.values():
         member, last = keeper.member, {}
         if member.status == "running":
-            member.status = "finished"
-            last = {name: value for name, value in member.history[-1]["metrics"].items() if name.startswith("valid")}
-            last |= cohort.costs(member)
+            with member.guarded("in the final evaluation"):
+                rows = member.history[-1]["metrics"]
+                last = {name: value for name, value in rows.items() if name.startswith("valid")} | cohort.costs(member)
+                member.status = "finished"
         keeper.end(member.status, member.reason, last)
 
 

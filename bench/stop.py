@@ -1,0 +1,64 @@
+"""Being asked to stop: by Ctrl-C, or by a system that takes its machine back (SIGTERM)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE_S = 5.0  # how long the end of an epoch is waited for: systems kill what has not left after 10 s or more
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked this process to stop."""
+
+    def __init__(self, number: int, whole: bool = False) -> None:
+        super().__init__(number, whole)
+        self.number = number
+        self.whole = whole  # raised between two epochs: what trains is in a state worth keeping
+
+
+@contextmanager
+def gracefully() -> Iterator[Callable[[], None]]:
+    """In the block a first signal raises `Interrupted` where the yielded function is next called (the end of an epoch),
+    or after `GRACE_S` wherever the block then is; a second one ends the process at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            os._exit(128 + number)
+        asked.append(number)
+        signal.setitimer(signal.ITIMER_REAL, GRACE_S)
+
+    def late(number: int, frame: object) -> None:
+        raise Interrupted(asked[0])
+
+    def pause() -> None:
+        if asked:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise Interrupted(asked[0], whole=True)
+
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
+        yield lambda: None
+        return
+    before = {number: signal.signal(number, ask) for number in SIGNALS} | {
+        signal.SIGALRM: signal.signal(signal.SIGALRM, late)
+    }
+    try:
+        yield pause
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def at_once() -> None:
+    """From now on SIGTERM, too, raises `Interrupted`: for whatever runs outside `gracefully`."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    signal.signal(signal.SIGTERM, stop)
