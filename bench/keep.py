@@ -17,9 +17,11 @@ from torch import Tensor
 
 from bench import checkpoint
 from bench.claims import Held
+from bench.errors import notice
 from bench.evaluate import Predictions
 from bench.member import FORMAT, Member
 from bench.stop import Interrupted, gracefully
+from tracking.lines import Damage
 from tracking.record import Record
 
 CHECKPOINT_EVERY_S = 5.0
@@ -96,6 +98,25 @@ class Keeper:
 def weights(state: dict[str, Tensor], about: dict[str, str] | None = None) -> bytes:
     """A state as the content of a safetensors file."""
     return save({name: value.contiguous().cpu() for name, value in state.items()}, about)
+
+
+def finished(record: Record) -> bool:
+    """Is there nothing left to be done? Only looks, since the run may be another process's."""
+    try:
+        return record.status == "finished" and record.intact()
+    except Damage:
+        return False
+
+
+def done(record: Record, statuses: Collection[str] = ("finished",)) -> bool:
+    """The same of one's own run: damage is named, and leaves the run to be done."""
+    if told := record.mend():
+        notice(told)
+    if record.status not in statuses:
+        return False
+    if damaged := record.damaged():
+        notice(f"{damaged[0]}: damaged or missing; this run is done anew")
+    return not damaged
 
 
 def clear(folder: Path) -> None:

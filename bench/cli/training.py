@@ -7,6 +7,7 @@ from functools import partial
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.common import (
@@ -30,6 +31,7 @@ from bench.cli.common import (
     spreading,
     suite_of,
 )
+from bench.errors import UserError
 
 
 @app.command()
@@ -68,9 +70,15 @@ def run(
             where = {"device": spread.device, "spread": spread.each} if spread else {"device": on}
             outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, follower=mirror, **where)
         for trouble in outcome.troubles:
-            console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
+            console.print(f"[red]not finished:[/red] {escape(trouble)}", highlight=False, soft_wrap=True)
         mirror.wait()  # so that the report knows where its runs are
-        done = report.write(folder, chosen.name)
+        try:
+            done = report.write(folder, chosen.name)
+        except UserError as nothing:
+            if not outcome.troubles:
+                raise
+            console.print(str(nothing), markup=False, highlight=False, soft_wrap=True)
+            raise SystemExit(1) from None
         summary.record(done.report.parent, done.answer, done.frame)  # the mirror takes it along, after all runs
     show(done)
     if outcome.skipped:
@@ -129,7 +137,9 @@ def tune(
             )
     for row in out:
         if row.trouble:
-            console.print(f"[red]not tuned:[/red] {row.method} on {row.pair}: {row.trouble}", highlight=False)
+            console.print(
+                f"[red]not tuned:[/red] {escape(f'{row.method} on {row.pair}: {row.trouble}')}", highlight=False
+            )
     done = tuning.write(folder, chosen.name, environment.environment(on))
     console.print(done.table)
     console.print(done.answer, highlight=False, markup=False, style="bold")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special  # scipy.stats itself takes most of a second to import
 
 LEVEL = 0.95
 TOP1 = "test/top1"
@@ -176,7 +176,7 @@ def moments(values: NDArray[np.float64]) -> dict[str, Any]:
     sd = float(values.std(ddof=1)) if n > 1 else np.nan
     if n > 1 and np.ptp(values) <= 1e-9 * np.abs(values).max():  # equal but for rounding: say 0, not 1e-14
         sd = 0.0
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * sd / n**0.5 if n > 1 else np.nan
+    half = float(special.stdtrit(n - 1, 0.5 + LEVEL / 2)) * sd / n**0.5 if n > 1 else np.nan
     return {"n": n, "mean": mean, "sd": sd, "half": half}
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as distributions
 
 from bench.errors import UserError
 from bench.report import stats
@@ -117,6 +116,8 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     over seeds) changes sign at random; all signs are counted, by convolution. The exact form of McNemar's test for
     clustered pairs (Durkalski et al. 2003, Statistics in Medicine 22(15)). 1 where no example is discordant.
     """
+    from scipy import stats as distributions  # here, for no report pays for its import
+
     one, two = _checked(a, b)
     net = one.sum(axis=0, dtype=int) - two.sum(axis=0, dtype=int)
     least, law = 0, np.ones(1)  # of the sum of |net| over the examples whose sign falls to A, from `least` on

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as distributions
+from scipy import special
 
 from bench.report import stats
 
@@ -111,8 +111,9 @@ def power_at(mean: float, sd: float, n: int) -> float:
         )
     if sd == 0:
         return 1.0 if mean else 0.0
-    reach = distributions.t.ppf(0.5 + stats.LEVEL / 2, n - 1)
-    return float(distributions.nct.sf(reach, n - 1, abs(mean) / sd * n**0.5))
+    reach = special.stdtrit(n - 1, 0.5 + stats.LEVEL / 2)
+    missed = special.nctdtr(n - 1, abs(mean) / sd * n**0.5, reach)  # NaN where it is too small to be computed
+    return 1 - float(np.nan_to_num(missed))
 
 
 def outlook(frame: pd.DataFrame, baseline: str, metric: str = stats.TOP1, by: str = "label") -> pd.DataFrame:
@@ -137,7 +138,7 @@ def _above(mean: float, scale: float, n: int) -> float:
         return math.nan
     if scale == 0:
         return 0.5 + 0.5 * float(np.sign(mean))
-    return float(distributions.t.cdf(mean / scale, n - 1))
+    return float(special.stdtr(n - 1, mean / scale))
 
 
 def _checked(differences: ArrayLike) -> NDArray[np.float64]:

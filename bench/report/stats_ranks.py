@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy import stats as distributions
 
 from bench.report import stats
 
@@ -57,6 +56,10 @@ def ranks(frame: pd.DataFrame, metric: str = stats.TOP1, by: str = "label", *, h
     if len(table) < LEAST_PAIRS:
         partial = f" ({len(left_out)} more lack a method's runs)" if left_out else ""
         raise NotEnough(f"ranks take {LEAST_PAIRS} pairs with every method or more; there are {len(table)}{partial}")
+    from scipy import (
+        stats as distributions,
+    )  # here, for most reports have too few pairs and need not pay for its import
+
     # means over seeds that are equal but for rounding are ties
     ranked = table.round(9).rank(axis=1, ascending=not higher, method="average")
     rows = (

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial
 
+from bench.errors import notice
 from bench.report.studies import study_figures
 from bench.tune.trials import METRIC, TIE, Result, told_trial
 from bench.work import Ground
@@ -28,6 +29,8 @@ class Ledger:
     def __init__(self, folder: Path, described: Mapping[str, Any], ground: Ground) -> None:
         self.folder, self.described, self.follower = folder, described, ground.follower
         self.record = Record(folder)
+        if told := self.record.mend():
+            notice(told)
         self.record.begin(described["study_fingerprint"], described, ground.environment)
         if self.follower:
             self.follower.finish(self.record)  # before its trials, which hang below it

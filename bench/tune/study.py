@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import optuna
 import torch
+from optuna.storages import RDBStorage
 
 import bench
 import methods
@@ -144,38 +145,45 @@ class Study:
         shares = [methods.get(row.method).starts(row.values(pair.name)) for row in suite.methods]
         self.starts = max(shares) if self.plan.pruner != "none" else 0.0  # the latest of all: so budgets are equal
 
-    def run(self, database: optuna.storages.BaseStorage) -> Tuned:
-        """Raises `claims.Held` where another process runs it."""
+    def run(self, database: RDBStorage) -> Tuned:
+        """Raises `claims.Held` where another process runs it. An outage of the database cannot hurt what a kill cannot:
+        the study is taken up again."""
         path = claims.file_of(self.folder.parent.parent, f"tuning {self.folder.name}")
         with claims.claim(path, f"study {self.name}", [self.folder]):
-            study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
-            search = Search(self.plan, self.knobs, self.recipe, self.name)
-            ledger = Ledger(self.folder, self.described(), self.ground)
-            limit = min(self.plan.trials, search.size or self.plan.trials)
-            while len(told := study.get_trials(deepcopy=False)) < limit:
-                self._batch(study, search.next(told), len(told))
-                ledger.hold(study.get_trials(deepcopy=False))
-            results = {trial.number: told_trial(trial) for trial in told}
-            budget = _budget(results)
-            if not select.ranked(results):
-                trouble = f"no trial finished: {results[0].reason}"
-                ledger.fail(told, trouble, budget)
-                return Tuned(self.ground.pair.name, self.spec.title, {}, budget, self.file, trouble)
-            chosen = self._choose(results, {trial.number: trial.params for trial in told})
-            content = self._content(chosen, results, told[chosen.trial].params, budget)
-            tuned.write(self.file, content)
-            ledger.close(study, content)
+            return storage.outlast(database, lambda: self._run(database), self.ground.progress.say)
+
+    def _run(self, database: RDBStorage) -> Tuned:
+        study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
+        search = Search(self.plan, self.knobs, self.recipe, self.name)
+        ledger = Ledger(self.folder, self.described(), self.ground)
+        limit = min(self.plan.trials, search.size or self.plan.trials)
+        while len(told := study.get_trials(deepcopy=False)) < limit:
+            self._batch(database, study, search.next(told))
+            ledger.hold(study.get_trials(deepcopy=False))
+        results = {trial.number: told_trial(trial) for trial in told}
+        budget = _budget(results)
+        if not select.ranked(results):
+            trouble = f"no trial finished: {results[0].reason}"
+            ledger.fail(told, trouble, budget)
+            return Tuned(self.ground.pair.name, self.spec.title, {}, budget, self.file, trouble)
+        chosen = self._choose(results, {trial.number: trial.params for trial in told})
+        content = self._content(chosen, results, told[chosen.trial].params, budget)
+        tuned.write(self.file, content)
+        ledger.close(study, content)
         return Tuned(self.ground.pair.name, self.spec.title, content["values"], budget, self.file)
 
-    def _batch(self, study: optuna.Study, settings: Mapping[int, dict[str, Any]], told: int) -> None:
-        """Train a batch, or what is left of it, and tell it in the order of its numbers."""
+    def _batch(self, database: RDBStorage, study: optuna.Study, settings: Mapping[int, dict[str, Any]]) -> None:
+        """Train a batch, or what is left of it, and tell it in the order of its numbers, each number once whoever
+        else works on this study."""
         batch = {number: values for number, values in settings.items() if number < self.plan.trials}
         rungs = pruning.rungs(self.plan, self.ground.suite.protocol.epochs, self.starts, min(batch) // self.plan.batch)
         results = self._train(batch, self.seed, "search", rungs)
         space = {key: distribution(knob) for key, knob in self.knobs.items()}
         for number in sorted(batch):
-            if number >= told:
-                study.add_trial(trial_to_tell(results[number], batch[number], space, len(self.plan.objective)))
+            trial = trial_to_tell(results[number], batch[number], space, len(self.plan.objective))
+            with storage.alone(database, self.name):
+                if number == len(study.get_trials(deepcopy=False)):
+                    study.add_trial(trial)
 
     def _train(
         self, settings: Mapping[int, Mapping[str, Any]], seed: int, stage: str, rungs: Sequence[int] = ()

@@ -18,7 +18,7 @@ from bench.keep import Keeper
 from bench.spec import MethodSpec, Pair
 from bench.suite import Run, Suite
 from bench.tune.pruning import losers
-from bench.work import Ground, member_of
+from bench.work import Ground, begun
 from tracking.record import FILE, Record
 
 ENDED = ("finished", "pruned", "failed", "diverged")
@@ -102,14 +102,10 @@ def train(ground: Ground, batch: Batch, check: keep.Check) -> dict[int, Result]:
         run = Run.of(ground.suite, ground.pair, row, seed, dict(ground.described), ground.teacher.fingerprint)
         record = records[number] = Record(batch.folder / "trials" / run.fingerprint)
         twin = any(record.folder == keeper.record.folder for keeper in keepers.values())
-        if twin or (record.status in ENDED and record.intact()):
+        if twin or keep.done(record, ENDED):
             continue
-        member = member_of(run, ground.data, ground.shapes)
-        facts = {"teacher_hash": ground.teacher.state, "facts": member.method.facts}
-        described = run.spec() | facts | dict(batch.about) | {"label": spec.title, "trial": number}
-        record.begin(run.fingerprint, described, ground.environment)
-        keeper = keepers[number] = Keeper(member, record, ground.follower)
-        keeper.resume()
+        if keeper := begun(run, record, ground, dict(batch.about) | {"label": spec.title, "trial": number}):
+            keepers[number] = keeper
     if keepers:
         _train(ground, batch.title, keepers, records, seed, list(batch.rungs), check)
     steps = n_batches(len(ground.data.train.y), ground.suite.protocol.batch_size)
@@ -142,13 +138,14 @@ def _train(
 
         cohort.train(after_epoch, watch.step)
     check()
-    ground.teacher.verify()
+    ground.teacher.verify(keepers.values())
     for keeper in keepers.values():
         member, last = keeper.member, {}
         if member.status == "running":
-            member.status = "finished"
-            last = {name: value for name, value in member.history[-1]["metrics"].items() if name.startswith("valid")}
-            last |= cohort.costs(member)
+            with member.guarded("in the final evaluation"):
+                rows = member.history[-1]["metrics"]
+                last = {name: value for name, value in rows.items() if name.startswith("valid")} | cohort.costs(member)
+                member.status = "finished"
         keeper.end(member.status, member.reason, last)
 
 
