@@ -37,6 +37,7 @@ from bench.keep import Follower
 from bench.progress import Progress
 from bench.suite import Pair, Suite
 from bench.work import Cell, Done, Ground
+from tracking.locks import alive
 from tracking.record import Record
 
 RETRIES = 5  # of a task whose worker died: each goes on where the last one was
@@ -202,7 +203,10 @@ def connected(
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"no Ray cluster at {address or 'this machine'} ({reason})") from None
-    mark = results / f".ray-{uuid.uuid4().hex}"
+    mark = results / f".ray-{socket.gethostname()}-{uuid.uuid4().hex}-{os.getpid()}"
+    for left in results.glob(f".ray-{socket.gethostname()}-*"):
+        if not alive(left.name.rpartition("-")[2]):  # by a call that was killed
+            left.unlink(missing_ok=True)
     spread = None
     with stop.gracefully() as pause:  # in place of the handler that Ray has set
         try:

@@ -79,12 +79,12 @@ def done(process: subprocess.Popen[bytes], results: Path) -> str:
 
 def workers(results: Path, n: int, but: int = 0) -> list[int]:
     """The process ids of n workers that train, as soon as there are as many besides that one."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 500
     while time.monotonic() < end:
         pids = {r.environment["pid"] for r in scan(results / "faulty") if r.status == "running" and len(r.epochs)}
         if len(living := [pid for pid in pids if alive(pid) and pid != but]) >= n:
             return living
-        time.sleep(0.05)
+        time.sleep(0.2)
     raise AssertionError(results.with_suffix(".log").read_text())
 
 
@@ -111,11 +111,10 @@ def test_whoever_is_killed_the_numbers_are_those_of_one_process(cluster: str, fi
     assert stopped.wait(60) == 143, there.with_suffix(".log").read_text()
     took = time.monotonic() - began
     assert took < 15 and "interrupted" in {record.status for record in scan(there / "faulty")}
-    said = done(started("run", files, there, *ray), there)
+    done(started("run", files, there, *ray), there)
     assert same_results(there, here) > 1000
     assert same_in_mlflow(there, here) > 1000
     assert any(record.header.get("resumed") for record in scan(there / "faulty"))
-    assert "were finished already" in said or "seed" in said
     assert not [*there.glob(".ray-*")]
 
 
