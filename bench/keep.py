@@ -145,7 +145,7 @@ def training(keepers: Collection[Keeper], check: Check) -> Iterator[Callable[[],
             yield after_epoch
         except Held:
             raise
-        except KeyboardInterrupt as stop:
+        except (KeyboardInterrupt, Interrupted) as stop:
             for keeper in keepers:
                 if isinstance(stop, Interrupted) and stop.whole and keeper.member.status == "running":
                     keeper.save()

@@ -125,8 +125,8 @@ def _plan(suite: Suite, rows: Rows, data: Data, results: Path, anew: float) -> t
 
 def reap(where: Path, follower: Follower | None) -> None:
     """End, as interrupted, the records that processes were writing which are gone. Costs nothing where none died."""
-    for folder in claims.bury(where):
-        record = Record(folder)
+    found = claims.bury(where)
+    for record in map(Record, [path for folder in found for path in (folder, *sorted(folder.glob("trials/*")))]):
         with suppress(Damage):  # whoever does the run mends it
             if record.status == "running":
                 record.end("interrupted", "its process is gone; the same command resumes it", {}, [])

@@ -21,6 +21,7 @@ RANK = {  # arrows run from a higher rank to a lower or the same one
     "bench.timing": 5,
     "bench.timing_losses": 6,
     "bench.timing_tune": 6,
+    "bench.timing_safety": 6,
     "bench.tune": 5,
     "bench.tuned": 4,
     "bench.rerun": 6,

@@ -65,6 +65,8 @@ class Delivery:
         self._send(run_id, payload.epoch_points(self.lines, cache.get("epochs", 0)))
         if self.status != "RUNNING":
             self._finish(run_id, run.data.metrics)
+        if not cache or self.status != "RUNNING":
+            self._be_one(run_id)
         self._remember(run_id, state)
         return True
 
@@ -86,14 +88,24 @@ class Delivery:
         run = self._get(cache["run_id"]) if cache else None
         if run is None:
             cache.clear()
-            record, fingerprint = self.lines.header["id"], self.lines.header["fingerprint"]
-            query = f"tags.`kd.fingerprint` = '{fingerprint}' and tags.`kd.record` = '{record}'"
-            found = self.client.search_runs([self.experiment_id], query, max_results=1)
-            return self._get(found[0].info.run_id) if found else None
+            found = self._found()
+            return self._get(found[0]) if found else None
         if cache["epochs"] > len(self.lines.epochs) or cache["prefix"] != _prefix(self.lines, cache["epochs"]):
             self.client.delete_run(run.info.run_id)
             return None
         return run
+
+    def _found(self) -> list[str]:
+        """Ids of the runs in MLflow that were made for this record."""
+        record, fingerprint = self.lines.header["id"], self.lines.header["fingerprint"]
+        query = f"tags.`kd.fingerprint` = '{fingerprint}' and tags.`kd.record` = '{record}'"
+        return [run.info.run_id for run in self.client.search_runs([self.experiment_id], query)]
+
+    def _be_one(self, run_id: str) -> None:
+        """Delete the twins of a run: a server that made one may have failed to say so, and been asked again."""
+        for twin in self._found():
+            if twin != run_id:
+                self.client.delete_run(twin)
 
     def _get(self, run_id: str) -> Any | None:
         from mlflow.exceptions import MlflowException

@@ -24,8 +24,9 @@ PLACES = ("runs/*", "tuning/*", "tuning/*/trials/*", "summary")
 class Mirror:
     """What the harness holds: `offer` after an epoch, `finish` after a run, `close` before leaving.
 
-    After a failure the store is left alone for `retry_s`; what is not delivered stays in `pending()`, and `sync`
-    brings it later. Nothing here raises. With `KDBENCH_OFFLINE=1` no store is ever contacted.
+    After a failure the store is left alone for `retry_s`, then tried again, and once more at the end; what is not
+    delivered stays in `pending()`, and `sync` brings it later. Nothing here raises. With `KDBENCH_OFFLINE=1` no store
+    is ever contacted.
     """
 
     def __init__(self, store_factory: Callable[[], Store], *, retry_s: float = 60.0) -> None:
@@ -84,7 +85,7 @@ class Mirror:
         """Deliver what waits, then stop. What is left after `timeout` seconds stays pending."""
         start = time.monotonic()
         with self._wake:
-            self._closing = True
+            self._closing, self._blocked_until = True, 0.0
             self._wake.notify()
         if self._worker is not None:
             self._worker.join(timeout)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -57,12 +58,12 @@ class Store:
         if self._client is None:
             with self.border():
                 prepare()
-                from mlflow import MlflowClient
+                import mlflow  # noqa: F401  # which sets its own level of logging
 
                 quieten()
                 if (file := sqlite_file(self.uri)) is not None:
                     initialise(file)
-                self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+                self._client = _connected(self.uri)
         return self._client
 
     def ping(self) -> None:
@@ -185,6 +186,21 @@ def initialise(file: Path) -> None:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.close()
         MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments(max_results=1)
+
+
+def _connected(uri: str) -> MlflowClient:
+    """The client. Where another machine makes a database's tables at this moment, MLflow fails and is asked again."""
+    from mlflow import MlflowClient
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    pauses = iter((0.5, 1.0, 2.0, 4.0))
+    while True:
+        try:
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except (IntegrityError, ProgrammingError):
+            if (pause := next(pauses, None)) is None:
+                raise
+            time.sleep(pause)
 
 
 def _worked_on(tags: dict[str, str]) -> bool:

@@ -33,6 +33,9 @@ def time(
     ] = None,
     plugin: Plugins = None,
     tune: Annotated[bool, typer.Option("--tune", help="What lockstep gains a study of one method.")] = False,
+    safety: Annotated[
+        bool, typer.Option("--safety", help="What records, checkpoints and MLflow cost a cohort.")
+    ] = False,
     batch: Annotated[int | None, typer.Option(help="With --tune: trials in lockstep. [default: 8]")] = None,
     rounds: Annotated[int, typer.Option(min=3, help="Rounds; medians are printed.")] = 7,
     sets: Sets = None,
@@ -43,13 +46,16 @@ def time(
 
     With `--methods all`: what every method's loss costs without the networks, over the student's own step.
     With `--tune`: one trial's share of a training step, trained alone and in lockstep with the others of its batch.
+    With `--safety`: whole cohorts of the suite's methods, with all that makes a run durable and with nothing of it.
     """
     from bench import environment, timing
 
     if batch is not None and not tune:
         raise UserError("--batch is of --tune; type --tune --batch 8, or leave it out")
+    if safety and tune:
+        raise UserError("--safety and --tune are two measurements; type one of them")
     on = environment.device(device)
-    if methods == "all" and not tune:
+    if methods == "all" and not (tune or safety):
         _show_losses(suite_of(suite, None, None, sets), rounds, on, as_json)
         return
     if tune:
@@ -57,6 +63,10 @@ def time(
 
         chosen = suite_of(suite, "kd" if methods is None else methods, None, sets)
         figures = measure_trials(chosen, 8 if batch is None else batch, rounds, on, console)
+    elif safety:
+        from bench.timing_safety import measure_safety
+
+        figures = measure_safety(suite_of(suite, methods, None, sets), rounds, on, console)
     else:
         names = ("kd,kd,kd,kd" if methods is None else methods).split(",")
         figures = timing.measure(suite_of(suite, None, None, sets), names, rounds, on, console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import optuna
@@ -18,6 +19,7 @@ from bench.work import Ground
 from tracking.lines import replace
 from tracking.record import Record
 
+DRAWING = Lock()  # matplotlib draws in one thread at a time
 STATES = {"finished": "complete", "pruned": "pruned"}
 
 
@@ -59,7 +61,8 @@ class Ledger:
         replace(file, text)
         numbers = {f"best/hp.{k}": v for k, v in content["values"].items() if not isinstance(v, str | bool)}
         numbers |= {METRIC: content["validation_top1"]}
-        files = ["tuned.yaml", *study_figures(study, self.folder)]
+        with DRAWING:
+            files = ["tuned.yaml", *study_figures(study, self.folder)]
         self._end("finished", "", told, content["budget"], numbers, files)
 
     def fail(self, told: Sequence[FrozenTrial], reason: str, budget: Mapping[str, int]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Mapping
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from bench.errors import UserError
 from bench.tuned import differences
@@ -20,50 +24,110 @@ from tracking.location import default_uri, mask, sqlite_file
 from tracking.locks import locked
 
 MADE_FOR = "made_for"  # the study's attribute that says what its trials depend on
+PATIENCE_S, PAUSE_S = 900.0, 5.0  # with a server that is away: in all, and between two tries
+T = TypeVar("T")
 
 
-def connect(url: str | None, results: Path) -> BaseStorage:
+def connect(url: str | None, results: Path) -> RDBStorage:
     """Optuna's storage: results/optuna.db, or the URL of a database. One process at a time makes its tables."""
     url = url or f"sqlite:///{results.absolute() / 'optuna.db'}"
     if "://" not in url:
         raise UserError(
             f"storage '{mask(url)}' is no URL; write sqlite:////folder/optuna.db or postgresql://user@host/db"
         )
-    if _is_mlflow(url, results):
-        raise UserError(f"storage {mask(url)} is MLflow's database; studies need one of their own, e.g. optuna.db")
     try:
+        mine = url != default_uri(results) and not _is_mlflow(url)
         with locked(results / "optuna.lock"):
-            return RDBStorage(url)
+            if mine:
+                return _opened(url)
     except Exception as error:  # SQLAlchemy's, its driver's, or Optuna's
-        reason = next(iter(str(getattr(error, "orig", None) or error).splitlines()), type(error).__name__)
+        reason = _reason(error)
         if isinstance(error, ImportError):
             reason = "its driver is missing; for PostgreSQL: pip install 'kdbench[postgres]'"
         raise UserError(f"storage {mask(url)} cannot be opened ({mask(reason)})") from None
+    raise UserError(f"storage {mask(url)} is MLflow's database; studies need one of their own, e.g. optuna.db")
 
 
-def _is_mlflow(url: str, results: Path) -> bool:
-    if url == default_uri(results):
-        return True
+def _opened(url: str) -> RDBStorage:
+    pauses = iter((0.5, 1.0, 2.0, 4.0))
+    while True:
+        try:
+            return RDBStorage(url, engine_kwargs=_options(url))
+        except (IntegrityError, ProgrammingError):  # another machine makes the tables at this moment
+            if (pause := next(pauses, None)) is None:
+                raise
+            time.sleep(pause)
+
+
+def _options(url: str) -> dict[str, Any]:
+    """A file is waited for while others write it; a server's connection is tried before each use, since one from before
+    its restart is dead."""
+    if sqlite_file(url) is not None:
+        return {"connect_args": {"timeout": 60}}
+    return {"connect_args": {"connect_timeout": 10}, "pool_pre_ping": True}
+
+
+@contextmanager
+def alone(database: RDBStorage, study: str) -> Iterator[None]:
+    """Nobody else is in such a block for the same study meanwhile, on whatever machine. Freed with the process."""
+    if database.engine.dialect.name == "sqlite":
+        with locked(Path(f"{database.engine.url.database}.lock")):
+            yield
+        return
+    with database.engine.connect() as connection:
+        if database.engine.dialect.name == "postgresql":  # any other server has no lock that ends with its connection
+            lock = sqlalchemy.text("select pg_advisory_xact_lock(:key)")
+            connection.execute(lock, {"key": zlib.crc32(study.encode())})
+        yield
+
+
+def outlast(database: RDBStorage, act: Callable[[], T], say: Callable[[str], object]) -> T:
+    """Do what may be done again from its beginning, and do it again for as long as the database is away.
+
+    A file is never away: what goes wrong with it is raised. Raises `UserError` when patience ends.
+    """
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return act()
+        except (StorageInternalError, DBAPIError) as error:
+            if database.engine.dialect.name == "sqlite":
+                raise
+            where = f"the studies' database {mask(str(database.engine.url))} is away ({mask(_reason(error))})"
+            if time.monotonic() > end:
+                raise UserError(f"{where}; nothing is lost, the same command goes on") from None
+            say(f"{where}; trying again")
+        time.sleep(PAUSE_S)
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
+    return next(iter(str(getattr(cause, "orig", None) or cause).splitlines()), type(error).__name__)
+
+
+def _is_mlflow(url: str) -> bool:
     file = sqlite_file(url)
-    if file is None or not file.is_file():
+    if file is not None and not file.is_file():
         return False
-    with contextlib.closing(sqlite3.connect(file)) as connection, contextlib.suppress(sqlite3.DatabaseError):
-        tables = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
-        return {"experiments", "runs"} <= tables
-    return False
+    engine = sqlalchemy.create_engine(url, **_options(url))
+    try:
+        return {"experiments", "runs"} <= set(sqlalchemy.inspect(engine).get_table_names())
+    finally:
+        engine.dispose()
 
 
 def study_of(
-    storage: BaseStorage, name: str, directions: list[StudyDirection], made_for: Mapping[str, Any]
+    storage: RDBStorage, name: str, directions: list[StudyDirection], made_for: Mapping[str, Any]
 ) -> optuna.Study:
     """The study of that name, new or as it was left. Refuses one whose trials were made for something else."""
-    study = optuna.create_study(
-        storage=storage, study_name=name, directions=directions, load_if_exists=True, sampler=RandomSampler()
-    )
-    before = study.user_attrs.get(MADE_FOR)
-    if before is None and not study.get_trials(deepcopy=False):
-        study.set_user_attr(MADE_FOR, plain(made_for))
-    elif before != plain(made_for):
-        told = differences(before or {}, plain(made_for))
-        raise UserError(f"study '{name}' was made with {told}; give another one a name of its own: --name NAME")
-    return study
+    with alone(storage, name):
+        study = optuna.create_study(
+            storage=storage, study_name=name, directions=directions, load_if_exists=True, sampler=RandomSampler()
+        )
+        before = study.user_attrs.get(MADE_FOR)
+        if before is None and not study.get_trials(deepcopy=False):
+            study.set_user_attr(MADE_FOR, plain(made_for))
+        elif before != plain(made_for):
+            told = differences(before or {}, plain(made_for))
+            raise UserError(f"study '{name}' was made with {told}; give another one a name of its own: --name NAME")
+        return study

@@ -9,14 +9,15 @@ is ever left running in the database, and none that ended is trained again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import torch
+from optuna.storages import RDBStorage
 
 import bench
 import methods
@@ -33,8 +34,8 @@ from bench.suite import Suite
 from bench.tune import pruning, select, storage
 from bench.tune.ledger import Ledger
 from bench.tune.search import Search, directions, distribution, grid
-from bench.tune.trials import Result, told_trial, train, trial_to_tell
-from bench.work import Ground
+from bench.tune.trials import Batch, Result, told_trial, trial_to_tell
+from bench.work import Cell, Ground
 from methods.base import Value
 
 
@@ -50,6 +51,17 @@ class Tuned:
     trouble: str = ""
 
 
+Do = Callable[[Batch], dict[int, Result]]
+
+
+class Spread(Protocol):
+    """What brings work to other machines; the studies go on side by side in this process, and share those."""
+
+    def call(self, task: Any) -> Any: ...
+
+    def studies(self, acts: Sequence[Callable[[], Tuned]]) -> list[Tuned]: ...
+
+
 def tune(
     suite: Suite,
     results: Path,
@@ -59,16 +71,18 @@ def tune(
     follower: Follower | None = None,
     url: str | None = None,
     name: str = "",
+    spread: Spread | None = None,
 ) -> list[Tuned]:
     """Run every row's study up to the suite's number of trials. Those that were told are kept; test stays closed.
 
-    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist.
+    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; spread:
+    what brings batches to other machines, else they train in this process.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     suite = runs.resolved(suite, device)
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
     database = storage.connect(url, results)
-    data = datasets.load(suite.data, device, test=False)
+    data = datasets.load(suite.data, "cpu" if spread else device, test=False)
     for pair in suite.pairs:
         runs.check(suite, pair, data)
         for spec in suite.methods:
@@ -76,14 +90,23 @@ def tune(
     runs.reap(results / suite.name, follower)
     out: list[Tuned] = []
     for pair in suite.pairs:
+        if spread:
+            narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
+            spread.call(Cell(suite.model_copy(update=narrow), results))  # its teacher
         get = partial(Ground.of, suite, pair, data, results, env.environment(device), progress, follower)
         ground = claims.patiently(get, progress.say)
-        studies = [Study(ground, spec, results, name) for spec in suite.methods if suite.tune.narrowed(spec.method)]
-        out += claims.in_turn([partial(study.run, database) for study in studies], progress.say)
+        do: Do = spread.call if spread else partial(_here, ground)
+        studies = [Study(ground, spec, results, name, do) for spec in suite.methods if suite.tune.narrowed(spec.method)]
+        acts = [partial(study.run, database) for study in studies]
+        out += spread.studies(acts) if spread else claims.in_turn(acts, progress.say)
         for spec in suite.methods:
             if not suite.tune.narrowed(spec.method):
                 progress.say(f"{spec.title} has nothing to tune")
     return out
+
+
+def _here(ground: Ground, batch: Batch) -> dict[int, Result]:
+    return batch.run(ground)
 
 
 def recipe_of(suite: Suite, pair: str, spec: MethodSpec) -> dict[str, Value]:
@@ -110,8 +133,9 @@ def slug(name: str) -> str:
 class Study:
     """A single use: `Study(...).run(database)`."""
 
-    def __init__(self, ground: Ground, spec: MethodSpec, results: Path, name: str) -> None:
+    def __init__(self, ground: Ground, spec: MethodSpec, results: Path, name: str, do: Do) -> None:
         suite, pair = ground.suite, ground.pair
+        self.results, self.do = results, do
         self.ground, self.spec, self.plan = ground, spec, suite.tune
         self.name = "/".join(filter(None, (suite.name, pair.name, spec.title, name)))
         self.folder = results / suite.name / "tuning" / slug(self.name.partition("/")[2])
@@ -121,38 +145,45 @@ class Study:
         shares = [methods.get(row.method).starts(row.values(pair.name)) for row in suite.methods]
         self.starts = max(shares) if self.plan.pruner != "none" else 0.0  # the latest of all: so budgets are equal
 
-    def run(self, database: optuna.storages.BaseStorage) -> Tuned:
-        """Raises `claims.Held` where another process runs it."""
+    def run(self, database: RDBStorage) -> Tuned:
+        """Raises `claims.Held` where another process runs it. An outage of the database cannot hurt what a kill cannot:
+        the study is taken up again."""
         path = claims.file_of(self.folder.parent.parent, f"tuning {self.folder.name}")
-        with claims.claim(path, f"study {self.name}", [self.folder]) as self.check:
-            study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
-            search = Search(self.plan, self.knobs, self.recipe, self.name)
-            ledger = Ledger(self.folder, self.described(), self.ground)
-            limit = min(self.plan.trials, search.size or self.plan.trials)
-            while len(told := study.get_trials(deepcopy=False)) < limit:
-                self._batch(study, search.next(told), len(told))
-                ledger.hold(study.get_trials(deepcopy=False))
-            results = {trial.number: told_trial(trial) for trial in told}
-            budget = _budget(results)
-            if not select.ranked(results):
-                trouble = f"no trial finished: {results[0].reason}"
-                ledger.fail(told, trouble, budget)
-                return Tuned(self.ground.pair.name, self.spec.title, {}, budget, self.file, trouble)
-            chosen = self._choose(results, {trial.number: trial.params for trial in told})
-            content = self._content(chosen, results, told[chosen.trial].params, budget)
-            tuned.write(self.file, content)
-            ledger.close(study, content)
+        with claims.claim(path, f"study {self.name}", [self.folder]):
+            return storage.outlast(database, lambda: self._run(database), self.ground.progress.say)
+
+    def _run(self, database: RDBStorage) -> Tuned:
+        study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
+        search = Search(self.plan, self.knobs, self.recipe, self.name)
+        ledger = Ledger(self.folder, self.described(), self.ground)
+        limit = min(self.plan.trials, search.size or self.plan.trials)
+        while len(told := study.get_trials(deepcopy=False)) < limit:
+            self._batch(database, study, search.next(told))
+            ledger.hold(study.get_trials(deepcopy=False))
+        results = {trial.number: told_trial(trial) for trial in told}
+        budget = _budget(results)
+        if not select.ranked(results):
+            trouble = f"no trial finished: {results[0].reason}"
+            ledger.fail(told, trouble, budget)
+            return Tuned(self.ground.pair.name, self.spec.title, {}, budget, self.file, trouble)
+        chosen = self._choose(results, {trial.number: trial.params for trial in told})
+        content = self._content(chosen, results, told[chosen.trial].params, budget)
+        tuned.write(self.file, content)
+        ledger.close(study, content)
         return Tuned(self.ground.pair.name, self.spec.title, content["values"], budget, self.file)
 
-    def _batch(self, study: optuna.Study, settings: Mapping[int, dict[str, Any]], told: int) -> None:
-        """Train a batch, or what is left of it, and tell it in the order of its numbers."""
+    def _batch(self, database: RDBStorage, study: optuna.Study, settings: Mapping[int, dict[str, Any]]) -> None:
+        """Train a batch, or what is left of it, and tell it in the order of its numbers, each number once whoever
+        else works on this study."""
         batch = {number: values for number, values in settings.items() if number < self.plan.trials}
         rungs = pruning.rungs(self.plan, self.ground.suite.protocol.epochs, self.starts, min(batch) // self.plan.batch)
         results = self._train(batch, self.seed, "search", rungs)
         space = {key: distribution(knob) for key, knob in self.knobs.items()}
         for number in sorted(batch):
-            if number >= told:
-                study.add_trial(trial_to_tell(results[number], batch[number], space, len(self.plan.objective)))
+            trial = trial_to_tell(results[number], batch[number], space, len(self.plan.objective))
+            with storage.alone(database, self.name):
+                if number == len(study.get_trials(deepcopy=False)):
+                    study.add_trial(trial)
 
     def _train(
         self, settings: Mapping[int, Mapping[str, Any]], seed: int, stage: str, rungs: Sequence[int] = ()
@@ -160,9 +191,9 @@ class Study:
         about = {"kind": "trial", "stage": stage, "study": self.name, "study_fingerprint": self.fingerprint}
         title = f"{self.ground.pair.name} {self.spec.title} "
         title += f"trials {min(settings)}-{max(settings)}" if stage == "search" else f"confirmed with seed {seed}"
-        return train(
-            self.ground, self.spec, settings, self.folder, about, title, seed=seed, rungs=rungs, check=self.check
-        )
+        ground, settings = self.ground, {number: dict(values) for number, values in settings.items()}
+        where = (ground.suite, ground.pair, self.results, self.spec, settings, self.folder, about, title)
+        return self.do(Batch(*where, seed, tuple(rungs)))
 
     def _choose(self, results: Mapping[int, Result], params: Mapping[int, dict[str, Any]]) -> select.Choice:
         def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:

@@ -248,31 +248,3 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to be looked at" * 50)
     with pytest.raises(TrackingError, match=r"^MLflow at sqlite:///.*not a database"):
         Store(f"sqlite:///{tmp_path}/mlflow.db", tmp_path).ping()
-
-
-FIRST = """
-import sys
-from tests.tracking.conftest import environment, rows, spec
-from tracking.record import Record
-from tracking.store import Store
-folder, seed = sys.argv[1], int(sys.argv[2])
-record = Record(f"{folder}/tiny/runs/f{seed}")
-record.begin(f"f{seed}", spec(seed), environment())
-record.hold_epochs(rows(3))
-record.end("finished", "", {"test/top1": 0.5}, [])
-Store(f"sqlite:///{folder}/mlflow.db", folder).deliver(record, experiment="kd/tiny")
-"""
-
-
-def test_four_processes_start_on_an_empty_folder(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    at_once = [
-        subprocess.Popen([sys.executable, "-c", FIRST, str(tmp_path), str(seed)], cwd=root, stderr=subprocess.PIPE)
-        for seed in range(4)
-    ]
-    said = [process.communicate(timeout=90)[1].decode() for process in at_once]
-    assert [process.returncode for process in at_once] == [0] * 4, said
-    assert said == [""] * 4
-    assert runs(f"sqlite:///{tmp_path}/mlflow.db", "tiny")["seed"].tolist() == [0, 1, 2, 3]
-    mode = sqlite3.connect(tmp_path / "mlflow.db").execute("pragma journal_mode").fetchone()
-    assert mode == ("wal",)

@@ -1,0 +1,89 @@
+"""Eight processes at the same instant, where nothing has been initialised yet."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+
+from tests.servers.conftest import Postgres
+from tracking.query import runs
+
+EIGHT = """
+import os, sys, time
+from pathlib import Path
+import mlflow, optuna, torch
+from bench.tune.storage import connect, study_of
+from optuna.study import StudyDirection
+from tests.tracking.conftest import environment, rows, spec
+from tracking.record import Record
+from tracking.store import Store
+
+folder, uri, studies = sys.argv[1:]
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+start, children = time.monotonic() + 0.5, []
+
+def work(seed):
+    own = Path(folder) if uri.startswith("sqlite") else Path(folder, str(seed))  # machines that share a server alone
+    own.mkdir(exist_ok=True)
+    record = Record(own / "tiny" / "runs" / f"f{seed}")
+    record.begin(f"f{seed}", spec(seed), environment())
+    record.hold_epochs(rows(3))
+    record.end("finished", "", {"test/top1": 0.5}, [])
+    time.sleep(max(0.0, start - time.monotonic()))
+    study = study_of(connect(studies, own), "s", [StudyDirection.MAXIMIZE], {"a": 1})
+    study.add_trial(optuna.create_trial(value=float(seed)))
+    Store(uri, own).deliver(record)
+
+for seed in range(8):
+    if (child := os.fork()) == 0:
+        try:
+            work(seed)
+            os._exit(0)
+        except BaseException as error:
+            sys.stderr.write(f"{type(error).__name__}: {error}\\n")
+            os._exit(1)
+    children.append(child)
+sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+def eight(folder: Path, uri: str, studies: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", EIGHT, str(folder), uri, studies],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert runs(uri, "tiny", results=folder)["seed"].tolist() == list(range(8))
+    trials = optuna.load_study(study_name="s", storage=studies).get_trials()
+    assert [trial.number for trial in trials] == list(range(8))
+    assert sorted(trial.value for trial in trials if trial.value is not None) == list(range(8))
+
+
+def test_eight_processes_start_on_an_empty_folder(tmp_path: Path) -> None:
+    eight(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/optuna.db")
+    for name in ("mlflow.db", "optuna.db"):
+        connection = sqlite3.connect(tmp_path / name)
+        assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+        versions = connection.execute("select count(*) from alembic_version").fetchone()
+        assert versions == (1,), "one process made the tables"
+        connection.close()
+    mode = sqlite3.connect(tmp_path / "mlflow.db").execute("pragma journal_mode").fetchone()
+    assert mode == ("wal",)
+
+
+@pytest.mark.slow
+def test_eight_machines_start_on_an_empty_database_server(tmp_path: Path, postgres: Postgres) -> None:
+    tracking, studies = postgres.database("mlflow"), postgres.database("optuna")
+    eight(tmp_path, tracking, studies)
+    for url in (tracking, studies):
+        with sqlalchemy.create_engine(url).connect() as connection:
+            assert connection.execute(sqlalchemy.text("select count(*) from alembic_version")).scalar() == 1
