@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from bench.errors import notice
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -29,15 +32,20 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The newest whole state, or None. A damaged file is passed over for its predecessor."""
+    """The newest whole state, or None. A damaged file is named, and passed over for its predecessor."""
     for candidate in (path, _previous(path)):
         try:
             checksum, _, payload = candidate.read_bytes().partition(b"\n")
         except FileNotFoundError:
             continue
         if hashlib.sha256(payload).hexdigest().encode() == checksum:
-            state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-            return state
+            with suppress(
+                Exception
+            ):  # a checksum that is right is no proof of who wrote it: nothing but tensors is read
+                state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+                if isinstance(state, dict):
+                    return state
+        notice(f"{candidate}: damaged; this run goes on from the checkpoint before it, or anew")
     return None
 
 

@@ -20,13 +20,14 @@ from bench.data import Data
 from bench.data.augment import apply, draw
 from bench.data.batches import batches, n_batches
 from bench.evaluate import Predictions, logits_of, metrics, plain
-from bench.member import Member
+from bench.member import Member, shared
 from bench.models.base import Network
 from bench.protocol import Protocol
 from bench.seeds import generator
 from methods.base import Out
 
 Watch = Callable[["Cohort", int], None]
+Batch = tuple[dict[str, Tensor], dict[str, Out], Tensor, Tensor]
 
 
 class Cohort:
@@ -52,7 +53,8 @@ class Cohort:
             members = [member for member in self.alive() if member.epoch == epoch - 1]
             draws = {view: generator("view", view, self.seed, epoch) for view in _views(members)}
             for member in members:
-                member.train(True)
+                with member.guarded(f"before epoch {epoch}"):
+                    member.train(True)
             for step, row in enumerate(batches(n, size, generator("order", self.seed, epoch))):
                 self.step(members, row, draws, (epoch, step / n_batches(n, size)))
                 after_step(len(row) * len(members))
@@ -63,16 +65,30 @@ class Cohort:
         self, members: list[Member], row: Tensor, draws: dict[str, torch.Generator], at: tuple[int, float]
     ) -> None:
         """One batch for everybody. row: [B] int64 positions; draws: generators by view; at: epoch, share of it done."""
+        drawn = {view: draw.get_state() for view, draw in draws.items()}
+        batch = self._batch(members, row, draws)
+        for member in members:
+            whole = len(row) == self.protocol.batch_size or not member.needs.full_batches
+            if member.status != "running" or not whole:
+                continue
+            before = [tensor._version for tensor in shared(*batch)]
+            with member.guarded(f"in epoch {at[0]}"), self.clock(member.name):
+                member.step(*batch[:2], self.teacher, *batch[2:], at)
+            if before != [tensor._version for tensor in shared(*batch)]:
+                member.fail("failed", f"it changed in place, in epoch {at[0]}, what all students share")
+                for view, draw in draws.items():
+                    draw.set_state(drawn[view])
+                batch = self._batch(members, row, draws)
+
+    def _batch(self, members: list[Member], row: Tensor, draws: dict[str, torch.Generator]) -> Batch:
+        """What the students of a step share: views, the teacher's answers, labels, places in the train split."""
         index = row.to(self.device, non_blocking=True)
         x, y = self.data.train.x[index], self.data.train.y[index]
         with self.clock("views"):
             views = {view: self.view(view, x, draw) for view, draw in draws.items()}  # one draw for everybody
         with self.clock("teacher"):
             taught = self._teach({v: views[v] for v in _views(members, taught=True)})  # one forward for everybody
-        for member in members:
-            whole = len(row) == self.protocol.batch_size or not member.needs.full_batches
-            if member.status == "running" and whole:
-                self._learn(member, views, taught, y, index, at)
+        return views, taught, y, index
 
     def view(self, view: str, x: Tensor, draws: torch.Generator) -> Tensor:
         params = draw(view, len(x), self.data.size, draws, pad=self.data.pad, flip=self.data.flip)
@@ -85,50 +101,29 @@ class Cohort:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16"):
             return {view: self.teacher(images) for view, images in views.items()}
 
-    def _learn(
-        self,
-        member: Member,
-        views: dict[str, Tensor],
-        taught: dict[str, Out],
-        y: Tensor,
-        index: Tensor,
-        at: tuple[int, float],
-    ) -> None:
-        try:
-            with self.clock(member.name):
-                member.step(views, taught, self.teacher, y, index, at)
-        except Exception as error:  # whatever a method does wrong ends its own run and nobody else's
-            member.fail("failed", f"{type(error).__name__} in epoch {at[0]}: {error}".splitlines()[0])
-
     def _end_epoch(self, members: list[Member]) -> None:
         times = self.clock.read()
         for member in members:
             if member.status != "running":
                 continue
-            lr, phase = member.optimizer.param_groups[0]["lr"], "before" if member.epoch < 0 else "train"
-            row = {f"{phase}/{name}": value for name, value in member.end_epoch().items()} | {f"{phase}/lr": lr}
-            if phase == "before":
-                row["before/step_ms"] = times.get(member.name, 0.0)
-                member.history.append({"epoch": member.epoch, "time": time.time(), "metrics": row})
-                continue
-            row |= _cost(member, times)
-            if member.status == "running":
-                row |= self._judged(member)
+            row: dict[str, float] = {}
+            with member.guarded(f"after epoch {member.epoch + 1}"):
+                self._judge(member, times, row)
             member.history.append({"epoch": member.epoch, "time": time.time(), "metrics": row})
 
-    def _judged(self, member: Member) -> dict[str, float]:
-        """A member's metrics after an epoch. What goes wrong in it ends its own run."""
-        row: dict[str, float] = {}
-        try:
+    def _judge(self, member: Member, times: dict[str, float], row: dict[str, float]) -> None:
+        """Fill the row of a member's epoch."""
+        lr, phase = member.optimizer.param_groups[0]["lr"], "before" if member.epoch < 0 else "train"
+        row |= {f"{phase}/{name}": value for name, value in member.end_epoch().items()} | {f"{phase}/lr": lr}
+        if phase == "before":
+            row["before/step_ms"] = times.get(member.name, 0.0)
+            return
+        row |= _cost(member, times)
+        if member.status == "running":
             row |= self.evaluate(member, "validation")
             member.remember_best(row["validation/top1"])
             if self.protocol.test_every_epoch:
                 row |= self.evaluate(member, "test")
-        except FloatingPointError as error:
-            member.fail("diverged", f"{error} after epoch {member.epoch}")
-        except Exception as error:
-            member.fail("failed", f"{type(error).__name__} after epoch {member.epoch}: {error}".splitlines()[0])
-        return row
 
     def evaluate(self, member: Member, split: str) -> dict[str, float]:
         """Metrics of a member on a split, named `<split>/<metric>`; keeps which test images it gets right.

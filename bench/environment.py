@@ -16,6 +16,7 @@ import torch
 
 import bench
 from bench.errors import UserError
+from tracking.location import mask
 
 PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "optuna", "scikit-learn", "pyarrow", "pillow")
 
@@ -58,7 +59,7 @@ def environment(on: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "command": " ".join(["kdbench", *sys.argv[1:]]),
+        "command": mask(" ".join(["kdbench", *sys.argv[1:]])),
     }
 
 

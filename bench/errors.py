@@ -1,13 +1,19 @@
-"""The one error that a person can mend: shown as a single line, exit code 2."""
+"""The one error that a person can mend: shown as a single line, exit code 2. And what is told without stopping."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
     """One line: what was got, and what to type instead."""
+
+
+def notice(text: str) -> None:
+    """Tell, on the error stream, of damage that was found and mended: the work goes on."""
+    sys.stderr.write(f"kdbench: {text}\n")
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from bench import checkpoint
 from bench.claims import Held
+from bench.errors import notice
 from bench.evaluate import Predictions
 from bench.member import FORMAT, Member
 from bench.stop import Interrupted, gracefully
+from tracking.lines import Damage
 from tracking.record import Record
 
 CHECKPOINT_EVERY_S = 5.0
@@ -98,6 +100,25 @@ def weights(state: dict[str, Tensor], about: dict[str, str] | None = None) -> by
     return save({name: value.contiguous().cpu() for name, value in state.items()}, about)
 
 
+def finished(record: Record) -> bool:
+    """Is there nothing left to be done? Only looks, since the run may be another process's."""
+    try:
+        return record.status == "finished" and record.intact()
+    except Damage:
+        return False
+
+
+def done(record: Record, statuses: Collection[str] = ("finished",)) -> bool:
+    """The same of one's own run: damage is named, and leaves the run to be done."""
+    if told := record.mend():
+        notice(told)
+    if record.status not in statuses:
+        return False
+    if damaged := record.damaged():
+        notice(f"{damaged[0]}: damaged or missing; this run is done anew")
+    return not damaged
+
+
 def clear(folder: Path) -> None:
     """Forget a run for good (--rerun)."""
     for file in folder.glob("*"):
@@ -124,7 +145,7 @@ def training(keepers: Collection[Keeper], check: Check) -> Iterator[Callable[[],
             yield after_epoch
         except Held:
             raise
-        except KeyboardInterrupt as stop:
+        except (KeyboardInterrupt, Interrupted) as stop:
             for keeper in keepers:
                 if isinstance(stop, Interrupted) and stop.whole and keeper.member.status == "running":
                     keeper.save()

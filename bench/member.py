@@ -17,6 +17,7 @@ from bench.models.base import Network
 from bench.protocol import Protocol
 from bench.seeds import seed
 from methods.base import Method, Needs, Out, Progress, Seen
+from tracking.location import mask
 
 FORMAT = 2  # of a member's state; raise it when its keys change: older checkpoints are then passed over
 
@@ -105,7 +106,7 @@ class Member:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * (self.method.lr_before if before else self.protocol.lr_factor(epoch, done))
         self.optimizer.zero_grad(set_to_none=True)
-        measuring = nullcontext(dict[int, int]()) if self.memory else kept(self._shared(views, taught, y, index))
+        measuring = nullcontext(dict[int, int]()) if self.memory else kept(self._read(shared(views, taught, y, index)))
         with self.stream.active(), measuring as saved:
             with self._autocast():
                 outs = {view: self.forward(views[view]) for view in needs.views if needs.student}
@@ -122,13 +123,9 @@ class Member:
         self.memory = self.memory or sum(saved.values()) + held((self.network, self.method), self.optimizer)
         self._count(terms, len(y))
 
-    def _shared(self, views: Mapping[str, Tensor], taught: Mapping[str, Out], y: Tensor, index: Tensor) -> list[Tensor]:
-        """What a step reads and does not keep for itself: weights, the batch, the teacher's answers."""
-        out = [*self.network.parameters(), *self.method.parameters(), *views.values(), y, index]
-        for answer in taught.values():
-            maps = [tap for tap in answer.preacts if tap is not None]
-            out += [answer.logits, answer.pooled, *answer.feats, *maps]
-        return out
+    def _read(self, others: list[Tensor]) -> list[Tensor]:
+        """What a step reads and does not keep for itself: weights, and what all students share."""
+        return [*self.network.parameters(), *self.method.parameters(), *others]
 
     def _progress(self, epoch: int, index: Tensor | None) -> Progress:
         if self.epoch < 0:
@@ -172,7 +169,28 @@ class Member:
         return losses
 
     def fail(self, status: str, reason: str) -> None:
+        """End the run, and give back the memory that it held: the others may need it."""
         self.status, self.reason = status, reason
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+        self.best, self._sums = Best(), {}
+        self.network.to("meta")
+        self.method.to("meta")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def guarded(self, when: str) -> Iterator[None]:
+        """Whatever goes wrong inside ends this run and nobody else's."""
+        broken: tuple[str, str] | None = None
+        try:
+            yield
+        except FloatingPointError as error:
+            broken = "diverged", f"{error} {when}"
+        except (Exception, SystemExit) as error:
+            broken = "failed", told(error, when)
+        if broken:  # out here the error is gone, and with it the graph that its traceback kept
+            self.fail(*broken)
 
     def predict(self, x: Tensor, teacher: Network | None) -> Tensor:
         """[B, C] logits of the student as deployed. Call it without gradients, unless you want them."""
@@ -227,6 +245,20 @@ class Member:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16")
+
+
+def told(error: BaseException, when: str) -> str:
+    """Why a run failed, in one line without secrets."""
+    return mask(" ".join(f"{type(error).__name__} {when}: {error}".rstrip(": ").splitlines()[:1]))
+
+
+def shared(views: Mapping[str, Tensor], taught: Mapping[str, Out], y: Tensor, index: Tensor) -> list[Tensor]:
+    """What all students of a step read: the batch, and the teacher's answers."""
+    out = [*views.values(), y, index]
+    for answer in taught.values():
+        maps = [tap for tap in answer.preacts if tap is not None]
+        out += [answer.logits, answer.pooled, *answer.feats, *maps]
+    return out
 
 
 def _finite(value: float) -> bool:

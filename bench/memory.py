@@ -3,6 +3,7 @@ of a cohort apart, and a CPU has none."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,11 @@ def held(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> int:
     tensors += [t.grad for module in modules for t in module.parameters() if t.grad is not None]
     tensors += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
     return sum({_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
+
+
+def installed() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _storage(tensor: Tensor) -> int:

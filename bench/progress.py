@@ -66,6 +66,22 @@ class Progress:
             yield Watch(epoch, step)
         self._say(title, cohort, time.monotonic() - start, images)
 
+    @contextmanager
+    def count(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """How many of them have ended, where they are done elsewhere."""
+        if not self.live:
+            yield lambda: None
+            return
+        columns = (
+            "{task.description}",
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+        )
+        with Bars(*columns, console=self.console, transient=True) as bars:
+            task = bars.add_task(what, total=total)
+            yield lambda: bars.advance(task)
+
     def say(self, line: str) -> None:
         if not self.quiet:
             self.console.print(line, highlight=False, markup=False)

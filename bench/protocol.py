@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -23,11 +23,13 @@ class Strict(BaseModel):
 class Protocol(Strict):
     """How long, how fast and how exactly every student of a comparison trains."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(64, ge=2)
+    epochs: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(64, ge=2, le=2**20)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.05, gt=0)
-    lr_of: dict[str, float] = {}  # learning rate of single student networks, e.g. {MobileNetV2: 0.01}
+    lr_of: dict[
+        str, Annotated[float, Field(gt=0)]
+    ] = {}  # learning rate of single student networks, e.g. {MobileNetV2: 0.01}
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(5e-4, ge=0)
@@ -37,8 +39,10 @@ class Protocol(Strict):
     warmup_epochs: int = Field(0, ge=0)  # linear rise of the learning rate, step by step
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
-    threads: int | None = Field(None, ge=1)  # of the CPU; bits depend on it. Tiny networks want 1; None: torch's choice
-    eval_batch_size: int = Field(500, ge=1)
+    threads: int | None = Field(
+        None, ge=1, le=1024
+    )  # of the CPU; bits depend on it. Tiny networks want 1; None: torch's choice
+    eval_batch_size: int = Field(500, ge=1, le=2**20)
     test_every_epoch: bool = False  # records test/top1_best_epoch_on_test, which papers report; nothing reads it
 
     @model_validator(mode="after")

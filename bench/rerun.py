@@ -18,6 +18,7 @@ from bench.run import run_suite
 from bench.suite import Suite, validate
 from bench.tuned import differences
 from tracking.record import FILE, Record
+from tracking.seal import opened
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"  # what came with the project
 SAME = ("cpu", "device", "torch", "threads")  # where these are equal, so is every bit on a CPU
@@ -82,7 +83,7 @@ def rerun(fingerprint: str, results: Path, *, device: torch.device, from_scratch
     other = _differ(record.environment, again.environment, SAME)
     changed = _differ(spec, again.header["spec"], IDENTITY)
     exact = not other and again.environment["device"] == "cpu" and "teacher_hash" not in changed
-    n = len(np.load(again.folder / "predictions.npz")["label"])
+    n = len(np.load(again.folder / "predictions.npz", allow_pickle=False)["label"])
     return Verdict(
         header["fingerprint"],
         spec["label"],
@@ -126,7 +127,7 @@ def _suite(record: Record, spec: Mapping[str, Any]) -> Suite:
     """The recorded suite, with this run alone in it."""
     path = record.folder.parent.parent / "suite.json"
     try:
-        raw = json.loads(path.read_text())["suite"]
+        raw = json.loads(opened(path.read_text()))["suite"]
         pair = next(pair for pair in raw.pop("pairs") if f"{pair['teacher']}->{pair['student']}" == spec["pair"])
     except (OSError, ValueError, KeyError, StopIteration) as error:
         reason = f"{path}: not readable ({type(error).__name__}), and only it says which data the run had"

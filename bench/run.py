@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -21,18 +22,22 @@ from bench import environment as env
 from bench import teacher as teachers
 from bench.data import Data
 from bench.data.augment import VIEWS
+from bench.data.cache import checksum
 from bench.errors import UserError
 from bench.executors.local import Local
-from bench.keep import Follower
+from bench.keep import Follower, finished
 from bench.member import make_optimizer
 from bench.progress import Progress
 from bench.seeds import drawing_from
 from bench.spec import MethodSpec
 from bench.suite import Pair, Run, Suite
-from bench.work import Cell, Done, describe, dims, finished
+from bench.work import Cell, Done, describe, dims
 from methods.base import Method, Refusal, unknown
-from tracking.lines import replace
+from tracking.lines import Damage, replace
 from tracking.record import Record
+from tracking.seal import MARK, opened, sealed
+
+MANIFEST = "suite.json"
 
 Rows = dict[str, list[tuple[MethodSpec, dict[str, Any]]]]
 """By pair, the rows of the comparison with their values, and where these come from, if from a study."""
@@ -68,7 +73,7 @@ def run_suite(
     same time is waited for. Raises `UserError` before any training where the suite cannot be run."""
     suite = resolved(suite, device)
     data = datasets.load(suite.data, "cpu" if spread else device)
-    described = describe(data)
+    described, checksums = describe(data), _checksums(suite, results / suite.name)
     rows = {
         pair.name: [tuned.resolved(spec, suite, pair, described, results) for spec in suite.methods]
         for pair in suite.pairs
@@ -78,12 +83,14 @@ def run_suite(
     reap(results / suite.name, follower)
     cells, fingerprints = _plan(suite, rows, data, results, time.time() if rerun else 0.0)
     outcome = Outcome(fingerprints)
-    _manifest(results / suite.name, suite, fingerprints)
+    _manifest(results / suite.name, suite, fingerprints, checksums)
     do = spread or Local(data, results, env.environment(device), progress, follower).each
     for done in do(cells):
         outcome.trained += done.trained
         outcome.troubles += done.troubles
-    _manifest(results / suite.name, suite, fingerprints)  # another call of the suite may have asked for other runs
+    _manifest(
+        results / suite.name, suite, fingerprints, checksums
+    )  # another call of the suite may have asked for other runs
     return outcome
 
 
@@ -93,11 +100,13 @@ def _plan(suite: Suite, rows: Rows, data: Data, results: Path, anew: float) -> t
     whole, fingerprints, cells = described | data.describe_test(), [], []
     for pair in suite.pairs:
         mark = teachers.fingerprint(pair, described, suite.teacher_protocol(), suite.teacher.seed)
-        todo = []
+        todo, taught = [], set[str]()
         for seed in suite.seeds:
             runs = [Run.of(suite, pair, spec, seed, whole, mark, found) for spec, found in rows[pair.name]]
             fingerprints += [run.fingerprint for run in runs]
-            left = [not finished(Record(results / suite.name / "runs" / run.fingerprint)) or bool(anew) for run in runs]
+            records = [Record(results / suite.name / "runs" / run.fingerprint) for run in runs]
+            left = [bool(anew) or not finished(record) for record in records]
+            taught |= {r.header["spec"].get("teacher_hash") for r, more in zip(records, left, strict=True) if not more}
             chosen = list(compress(zip(rows[pair.name], runs, strict=True), left))
             narrow = {"pairs": [pair], "seeds": [seed], "methods": [spec for (spec, _), _ in chosen]}
             cell = Cell(
@@ -105,22 +114,24 @@ def _plan(suite: Suite, rows: Rows, data: Data, results: Path, anew: float) -> t
                 results,
                 tuple(found for (_, found), _ in chosen),
                 tuple(run.fingerprint for _, run in chosen),
-                anew,
+                anew=anew,
             )
             todo += [cell] if chosen else []
         if todo:
-            cells += [dataclasses.replace(todo[0], found=(), fingerprints=()), *todo]
+            known = tuple(sorted(filter(None, taught)))
+            cells += [dataclasses.replace(todo[0], found=(), fingerprints=(), taught=known), *todo]
     return cells, fingerprints
 
 
 def reap(where: Path, follower: Follower | None) -> None:
     """End, as interrupted, the records that processes were writing which are gone. Costs nothing where none died."""
-    for folder in claims.bury(where):
-        record = Record(folder)
-        if record.status == "running":
-            record.end("interrupted", "its process is gone; the same command resumes it", {}, [])
-            if follower:
-                follower.finish(record)
+    found = claims.bury(where)
+    for record in map(Record, [path for folder in found for path in (folder, *sorted(folder.glob("trials/*")))]):
+        with suppress(Damage):  # whoever does the run mends it
+            if record.status == "running":
+                record.end("interrupted", "its process is gone; the same command resumes it", {}, [])
+                if follower:
+                    follower.finish(record)
 
 
 def resolved(suite: Suite, device: torch.device) -> Suite:
@@ -149,6 +160,10 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
                 )
         except Refusal as error:
             raise UserError(f"{spec.title} on {pair.name}: {error}") from None
+        except UserError:
+            raise
+        except Exception:  # a fault of the method's own: its runs end by it, and no other's
+            continue
     if pair.teacher_file:
         models.load_state(teachers.build(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser())
 
@@ -161,14 +176,34 @@ def _views_exist(kind: type[Method], data: Data) -> None:
         raise unknown("view of the images", view, data.views)
 
 
-def _manifest(where: Path, suite: Suite, fingerprints: list[str]) -> None:
+def _checksums(suite: Suite, where: Path) -> dict[str, str]:
+    """SHA-256 of the files that the suite's data and teachers come from. Raises `UserError` where one has changed since
+    the suite was last run: no other run could be compared with those that are here."""
+    files = datasets.files(suite.data)
+    files |= {p.teacher_file: Path(p.teacher_file).expanduser() for p in suite.pairs if p.teacher_file}
+    now = {name: checksum(path) for name, path in files.items() if path.is_file()}
+    try:
+        before = dict(json.loads(opened((where / MANIFEST).read_text(encoding="utf-8"))).get("files", {}))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return now  # there is none, or a damaged one, which this call writes anew
+    if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
+        raise UserError(
+            f"{changed[0]} is not the file that this suite was run with (its SHA-256 differs): put that one back, or"
+            f" move {where / MANIFEST} away if the change is meant"
+        )
+    return before | now
+
+
+def _manifest(where: Path, suite: Suite, fingerprints: list[str], checksums: dict[str, str]) -> None:
     """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
     text = json.dumps(
         {
+            "seal": MARK,
             "suite": suite.model_dump(mode="json"),
             "fingerprints": fingerprints,
             "methods": catalogue.cited(spec.method for spec in suite.methods),
+            "files": checksums,
         },
         indent=1,
     )
-    replace(where / "suite.json", text)
+    replace(where / MANIFEST, sealed(text))

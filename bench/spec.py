@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import methods
 from bench.protocol import Strict
@@ -15,10 +15,22 @@ from methods.combine import parse
 TUNED = "tuned"  # the recipe that a study found
 
 
+def _fit_for_a_file(name: str) -> str:
+    if name.startswith(".") or not name.isprintable() or {*name} & {"/", "\\"} or len(name.encode()) > 120:
+        raise ValueError("it names a file, and takes up to 120 letters, none of them / or \\, no dot first")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_fit_for_a_file)]
+"""What a folder or file of the results is called by."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+MOST_SEEDS = 10_000
+
+
 class TeacherSpec(Strict):
     """How the teachers of a suite come about: what their training changes of the protocol, and their seed."""
 
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     protocol: dict[str, Any] = {}
 
 
@@ -51,10 +63,10 @@ class MethodSpec(Strict):
     """
 
     method: str
-    label: str = ""
+    label: Name = ""
     recipe: str = "paper"
     set: dict[str, Any] = {}
-    study: str = ""  # of a tuned row: the title of the row that was tuned, where it is not the method's name
+    study: Name = ""  # of a tuned row: the title of the row that was tuned, where it is not the method's name
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
@@ -115,15 +127,15 @@ def rows_of(value: object) -> object:
     rows = [value] if isinstance(value, str) else value
     if not isinstance(rows, list) or "all" not in rows:
         return rows
-    named = {row.get("method") for row in map(row_of, rows) if isinstance(row, dict)}
+    named = {str(row.get("method")) for row in map(row_of, rows) if isinstance(row, dict)}
     others = [name for name in methods.names() if name not in named]
     return [row for entry in rows for row in (others if entry == "all" else [entry])]
 
 
 def seeds_of(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise ValueError(f"at least one seed is needed, got {value}")
+        if not 1 <= value <= MOST_SEEDS:
+            raise ValueError(f"a number of seeds is 1 to {MOST_SEEDS}, got {value}")
         return list(range(value))
     return value
 
@@ -131,13 +143,13 @@ def seeds_of(value: object) -> object:
 class TuneSpec(Strict):
     """How `kdbench tune` searches: one budget, sampler and rule for every method of a call."""
 
-    trials: int = Field(24, ge=1)  # per study, the recipe included
-    batch: int = Field(8, ge=1)  # trials that train in lockstep
+    trials: int = Field(24, ge=1, le=100_000)  # per study, the recipe included
+    batch: int = Field(8, ge=1, le=1000)  # trials that train in lockstep
     sampler: Literal["tpe", "random", "grid", "cmaes", "gp"] = "tpe"
     pruner: Literal["none", "halving", "hyperband"] = "none"
     objective: list[Literal["accuracy", "cost"]] = ["accuracy"]
     rule: Literal["confirmed", "best_trial"] = "confirmed"
-    seed: int = Field(0, ge=0)  # of the search
+    seed: Seed = 0  # of the search
     space: dict[str, dict[str, Any]] = {}  # method → hyper-parameter → [low, high], or a list of choices
 
     @field_validator("objective")

@@ -12,8 +12,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE_S = 5.0  # how long the end of an epoch is waited for: systems kill what has not left after 10 s or more
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal asked this process to stop."""
+class Interrupted(BaseException):
+    """A signal asked this process to stop. No KeyboardInterrupt, since typer would make of that what it likes."""
 
     def __init__(self, number: int, whole: bool = False) -> None:
         super().__init__(number, whole)

@@ -18,6 +18,7 @@ from bench.member import Member
 from bench.models.base import Network
 from bench.seeds import drawing_from
 from methods.base import Dims, Method, Seen
+from tracking.record import Record
 
 
 class Student(nn.Module):
@@ -100,6 +101,7 @@ def export(results: Path, fingerprint: str, to: Path) -> str:
         raise UserError(
             f"{len(found)} finished runs in {results} begin with '{fingerprint}'; the report lists the fingerprints"
         )
+    Record(found[0].parent).file(found[0].name)
     state, about = _read(found[0])
     if all(name.startswith("network.") for name in state):
         state = _part(state, "network.")

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 import methods
+from bench import plain
 from bench.data.spec import DataSpec
 from bench.errors import UserError, unknown
 from bench.explain import explain
 from bench.protocol import NUMBERS, Protocol, Strict, digest
 from bench.seeds import drawing_from
-from bench.spec import MethodSpec, Pair, TeacherSpec, TuneSpec, pair_of, row_of, rows_of, seeds_of
+from bench.spec import MethodSpec, Name, Pair, Seed, TeacherSpec, TuneSpec, pair_of, row_of, rows_of, seeds_of
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -24,7 +24,7 @@ SUITES = Path(__file__).parent / "suites"
 class Suite(Strict):
     """What is compared with what. Expands to runs; runs that share pair and seed form a cohort."""
 
-    name: str
+    name: Annotated[Name, Field(min_length=1)]
     about: str = ""
     data: DataSpec
     protocol: Protocol
@@ -34,7 +34,7 @@ class Suite(Strict):
     methods: Annotated[
         list[Annotated[MethodSpec, BeforeValidator(row_of)]], BeforeValidator(rows_of), Field(min_length=1)
     ]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(seeds_of), Field(min_length=1)]
+    seeds: Annotated[list[Seed], BeforeValidator(seeds_of), Field(min_length=1)]
 
     @field_validator("seeds", "methods", "pairs")
     @classmethod
@@ -143,16 +143,16 @@ def load(
 ) -> Suite:
     """A suite by name or path, narrowed by the command line. Raises `UserError` for whatever is wrong with it."""
     path = available().get(name) or Path(name)
-    if not path.is_file():
-        raise unknown("suite", name, available())
     try:
-        raw = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise UserError(f"{path}{line}: not readable as YAML: {getattr(error, 'problem', None) or error}") from None
+        if not path.is_file():
+            raise unknown("suite", name, available())
+        raw = plain.load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not readable as YAML: it is no text in UTF-8") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{str(path)[:200]}: {error.strerror}") from None
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(f"{path}: {error}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a suite is a mapping with data, protocol, pairs, methods and seeds")
     raw = {"name": path.stem, **raw}
@@ -216,9 +216,9 @@ def _override(raw: dict[str, Any], text: str) -> None:
         if not isinstance(place, dict):
             raise UserError(f"--set {text}: '{part}' holds no keys")
     try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {text}: the value is not readable as YAML") from None
+        place[last] = plain.load(value)
+    except ValueError as error:
+        raise UserError(f"--set {text[:80]}: {error}") from None
 
 
 def results_folder(results: str | os.PathLike[str] | None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,13 @@ class Teacher:
     state: str  # sha256 of its weights: the same after every cohort, or the cohort is void
     top1: float  # on the validation split, %
 
-    def verify(self) -> None:
-        """Raise RuntimeError if anything touched the teacher."""
+    def verify(self, keepers: Iterable[Keeper]) -> None:
+        """If anything touched the teacher, end the runs that learnt from it as failed, and raise `UserError`."""
         if models.state_hash(self.network) != self.state:
-            raise RuntimeError("the teacher's state changed while students trained: these runs are void")
+            void = "the teacher's state changed while students trained, one of their methods writes into it: void"
+            for keeper in keepers:
+                keeper.end("failed", void, {})
+            raise UserError(f"{void}; leave that method out, and the same command trains the others anew")
 
 
 def build(name: str, data: Data, *, init: object) -> Network:
@@ -80,7 +84,7 @@ def obtain(
     else:
         folder = results / "teachers" / mark
         record = Record(folder)
-        if not (record.status == "finished" and record.intact()):
+        if not keep.finished(record):
             spec = {
                 "suite": "teachers",
                 "dataset": data.name,
@@ -91,7 +95,7 @@ def obtain(
             }
             what = f"teacher {pair.teacher}"
             with claims.claim(claims.file_of(folder.parent, mark), what, [folder]) as check:
-                if not (record.status == "finished" and record.intact()):
+                if not keep.done(record):
                     record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
                     _train(network, data, protocol, seed, record, progress, check)
         network.load_state_dict(load_file(folder / "teacher.safetensors"))

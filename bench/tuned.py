@@ -9,12 +9,14 @@ from typing import Any
 import yaml
 
 import methods
+from bench import plain as from_yaml
 from bench import teacher as teachers
 from bench.errors import UserError, unknown
 from bench.spec import TUNED, MethodSpec, Pair, flat
 from bench.suite import Suite
 from methods.base import Refusal
 from tracking.lines import plain, replace
+from tracking.seal import MARK, opened, sealed
 
 
 def file_of(results: Path, suite: str, pair: Pair, title: str) -> Path:
@@ -22,7 +24,7 @@ def file_of(results: Path, suite: str, pair: Pair, title: str) -> Path:
 
 
 def write(file: Path, content: Mapping[str, Any]) -> None:
-    replace(file, yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))
+    replace(file, sealed(f"# {MARK}\n{yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)}"))
 
 
 def conditions(suite: Suite, spec: MethodSpec, described: Mapping[str, Any], teacher: str) -> dict[str, Any]:
@@ -63,14 +65,16 @@ def resolved(
     title = spec.study or spec.method
     file = file_of(results, suite.name, pair, title)
     try:
-        content = yaml.safe_load(file.read_text())
+        content = from_yaml.load(opened(file.read_text(encoding="utf-8")))
         values, budget, made_for = dict(content["values"]), dict(content["budget"]), dict(content["made_for"])
         about = {"row": title, "study": content["study"], "trial": content["trial"], "rule": content["rule"], **budget}
     except FileNotFoundError:
         again = f"kdbench tune {suite.name} --methods '{title}'"
         raise UserError(f"no tuned values of {title} on {pair.name} ({file}); find them: {again}") from None
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file} is not what kdbench tune writes ({type(error).__name__}); tune again") from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        again = f"kdbench tune {suite.name} --methods '{title}'"
+        raise UserError(f"{file} is not what kdbench tune writes ({reason}); have it written anew: {again}") from None
     mark = teachers.fingerprint(pair, dict(described), suite.teacher_protocol(), suite.teacher.seed)
     wanted = conditions(suite, spec, described, mark)
     if made_for != wanted:

@@ -14,7 +14,7 @@ from bench.cohort import Cohort
 from bench.data import Data
 from bench.errors import UserError
 from bench.keep import Follower, Keeper, Left
-from bench.member import Member
+from bench.member import Member, told
 from bench.models.base import Network
 from bench.progress import Progress
 from bench.seeds import drawing_from
@@ -74,6 +74,7 @@ class Cell:
     results: Path
     found: tuple[dict[str, Any], ...] = ()  # by row, where its values come from, if from a study
     fingerprints: tuple[str, ...] = ()
+    taught: tuple[str, ...] = ()  # state hashes of the teachers that the pair's finished runs learnt from
     anew: float = 0.0  # records that were begun before (Unix seconds) are forgotten first (--rerun)
     test: bool = field(default=True, init=False)  # is the test split open?
 
@@ -90,7 +91,14 @@ class Cell:
         return [Record(self.results / self.suite.name / "runs" / fingerprint) for fingerprint in self.fingerprints]
 
     def run(self, ground: Ground) -> Done:
-        """Train what is still to be trained of it. Raises `claims.Held` where another process does."""
+        """Train what is still to be trained of it. Raises `claims.Held` where another process does; `UserError` if the
+        pair's finished runs learnt from other bits, because their teacher was lost and trained anew."""
+        if {*self.taught} - {ground.teacher.state}:
+            file = self.results / "teachers" / ground.teacher.fingerprint / "teacher.safetensors"
+            raise UserError(
+                f"finished runs on {self.pair.name} learnt from a teacher of the same recipe but of other bits than"
+                f" {file} now: put that file back, or train all anew with --rerun"
+            )
         if not self.fingerprints:
             return Done()
         path = claims.file_of(self.results / self.suite.name, self.title)
@@ -117,11 +125,7 @@ class Cell:
         record = Record(self.results / run.suite / "runs" / run.fingerprint)
         if self.anew and _begun(record) < self.anew:
             keep.clear(record.folder)
-        return finished(record)
-
-
-def finished(record: Record) -> bool:
-    return record.status == "finished" and record.intact()
+        return keep.done(record)
 
 
 def _begun(record: Record) -> float:
@@ -155,17 +159,32 @@ def member_of(run: Run, data: Data, shapes: Dims) -> Member:
     return Member(run.label, network, method, run.protocol, data.train.x.device, "member", run.method, run.seed)
 
 
+def begun(run: Run, record: Record, ground: Ground, about: Mapping[str, Any]) -> Keeper | None:
+    """The run's student where it stands, its record open. None where its method cannot be made: then it has failed.
+
+    about: what else the record says.
+    """
+    said = {**run.spec(), "teacher_hash": ground.teacher.state, "facts": {}, **about}
+    try:
+        member = member_of(run, ground.data, ground.shapes)
+    except (Exception, SystemExit) as error:  # whatever a method does wrong ends its own run and nobody else's
+        record.begin(run.fingerprint, said, ground.environment)
+        record.end("failed", told(error, "at its beginning"), {}, [])
+        if ground.follower:
+            ground.follower.finish(record)
+        return None
+    record.begin(run.fingerprint, {**said, "facts": member.method.facts}, ground.environment)
+    keeper = Keeper(member, record, ground.follower)
+    keeper.resume()
+    return keeper
+
+
 def _train(runs: list[Run], ground: Ground, where: Path, check: keep.Check) -> Done:
     """One cohort: restore, train, evaluate, keep."""
     pair, seed, protocol, data = runs[0].pair, runs[0].seed, runs[0].protocol, ground.data
-    keepers = []
-    for run in runs:
-        record, member = Record(where / "runs" / run.fingerprint), member_of(run, data, ground.shapes)
-        facts = {"teacher_hash": ground.teacher.state, "facts": member.method.facts}
-        record.begin(run.fingerprint, {**run.spec(), **facts}, ground.environment)
-        keeper = Keeper(member, record, ground.follower)
-        keeper.resume()
-        keepers.append(keeper)
+    records = {run.fingerprint: Record(where / "runs" / run.fingerprint) for run in runs}
+    both = [(run, keeper) for run in runs if (keeper := begun(run, records[run.fingerprint], ground, {}))]
+    keepers = [keeper for _, keeper in both]
     cohort = Cohort(data, protocol, ground.teacher.network, [keeper.member for keeper in keepers], seed)
     with keep.training(keepers, check) as kept, ground.progress.cohort(f"{pair.name} seed {seed}", cohort) as watch:
 
@@ -174,21 +193,26 @@ def _train(runs: list[Run], ground: Ground, where: Path, check: keep.Check) -> D
             watch.epoch(cohort, epoch)
 
         cohort.train(after_epoch, watch.step)
-    ground.teacher.verify()
     check()
-    troubles = tuple(filter(None, (_finish(*both, cohort, data) for both in zip(runs, keepers, strict=True))))
-    return Done(len(runs), troubles)
+    ground.teacher.verify(keepers)
+    for run, keeper in both:
+        _finish(run, keeper, cohort, data)
+    ends = [(run, records[run.fingerprint].final or {}) for run in runs]
+    troubles = [
+        f"{run.label} on {pair.name}, seed {seed}: {end['status']} ({end['reason']})"
+        for run, end in ends
+        if end["status"] != "finished"
+    ]
+    return Done(len(runs), tuple(troubles))
 
 
-def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data) -> str:
-    """Evaluate and keep a run; the line that says why it did not finish, if it did not."""
+def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data) -> None:
+    """Evaluate and keep a run."""
     member, final = keeper.member, {}
     if member.status == "running":
-        try:
+        with member.guarded("in the final evaluation"):
             final = cohort.final(member)
             member.status = "finished"
-        except Exception as error:
-            member.fail("failed", f"{type(error).__name__} in the final evaluation: {error}".splitlines()[0])
     network = {"arch": run.pair.student, "in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
     whole = network | {
         "classes": list(data.classes),
@@ -202,6 +226,3 @@ def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data) -> str:
     done = member.status == "finished"
     left = Left(cohort.deployed[member.name], whole, cohort.predictions[member.name]) if done else None
     keeper.end(member.status, member.reason, final, left)
-    if done:
-        return ""
-    return f"{run.label} on {run.pair.name}, seed {run.seed}: {member.status} ({member.reason})"

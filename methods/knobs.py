@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -60,7 +61,12 @@ class Int:
     tune: bool = True
 
     def check(self, value: object) -> int:
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
+        whole = (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and value == int(value)
+        )
         if not whole or not self.low <= value <= self.high:  # type: ignore[operator]
             raise ValueError(f"a whole number from {self.low} to {self.high}")
         return int(value)  # type: ignore[call-overload]

@@ -13,7 +13,7 @@ import yaml
 from bench.rerun import Verdict, find, three_errors
 from tests.conftest import TINY
 from tests.test_cli import call
-from tracking.lines import bare, encode
+from tracking.lines import bare, encoded
 from tracking.record import Record, scan
 
 
@@ -51,8 +51,8 @@ def altered(record: Record, folder: Path, **changes: Any) -> Path:
     end["metrics"] = {**end["metrics"], **changes}
     out = folder / "tiny" / "runs" / header["fingerprint"]
     out.mkdir(parents=True)
-    text = [encode(line) for line in (header, *map(bare, lines.epochs), end)]
-    (out / "record.jsonl").write_text("".join(text))
+    text = encoded((header, *map(bare, lines.epochs), end))
+    (out / "record.jsonl").write_text(text)
     (folder / "tiny" / "suite.json").write_text((record.folder.parent.parent / "suite.json").read_text())
     return out
 

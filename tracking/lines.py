@@ -6,15 +6,25 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SCHEMA = 1
+SCHEMA = 2
+"""From 2 on, the CRC of a line goes on from that of the line before it, that of the first epoch from the run's id: a
+line that is missing, doubled, out of place or another run's is found like a flipped bit."""
 
 
 class RecordError(ValueError):
     """One line: which record is damaged or refused, and why."""
+
+
+class Damage(RecordError):
+    """A record whose lines are whole only up to some place."""
+
+    def __init__(self, what: str, sound: list[dict[str, Any]]) -> None:
+        super().__init__(f"{what}; run its suite again: what was lost is done anew")
+        self.what, self.sound = what, sound
 
 
 class Lines(NamedTuple):
@@ -52,48 +62,65 @@ def parse(data: bytes, path: Path) -> Lines:
     """The lines of a record, verified; bytes after the last newline are a torn line and passed over."""
     lines = _lines(data, path)
     if not lines:
-        raise RecordError(f"{path}: has no header; move the folder away to run this one again")
+        raise Damage(f"{path}: has no header", [])
     end = lines.pop() if lines[-1]["kind"] == "end" else None
     return Lines(lines[0], lines[1:], end, data.rfind(b"\n") + 1)
 
 
 def parse_more(lines: Lines, data: bytes, path: Path) -> Lines:
     """`lines` and what was appended to them: a long record need not be read again for every epoch."""
-    new = _lines(data, path, 2 + len(lines.epochs))
+    new = _lines(data, path, [lines.header, *lines.epochs])
     end = new.pop() if new and new[-1]["kind"] == "end" else None
     return Lines(lines.header, [*lines.epochs, *new], end, lines.whole + len(data))
 
 
-def _lines(data: bytes, path: Path, first: int = 1) -> list[dict[str, Any]]:
+def _lines(data: bytes, path: Path, before: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
     *texts, _ = data.split(b"\n")
-    lines: list[dict[str, Any]] = []
-    for number, text in enumerate(texts, first):
-        line, sound = decode(text)
+    lines = list(before or [])
+    first = len(lines)
+    for number, text in enumerate(texts, first + 1):
+        line, sound = decode(text, link(lines))
         if number == 1 and isinstance(line.get("schema"), int) and line["schema"] > SCHEMA:
             raise RecordError(
                 f"{path}: written by a newer version (schema {line['schema']}, this one reads up to {SCHEMA})"
             )
         kinds = ("run",) if number == 1 else ("epoch", "end")
-        if not sound or line.get("kind") not in kinds or (len(lines) + 1 < len(texts) and line["kind"] == "end"):
-            raise RecordError(f"{path}: line {number} is damaged; move the folder away to run this one again")
+        if not sound or line.get("kind") not in kinds or (lines and lines[-1]["kind"] == "end"):
+            raise Damage(f"{path}: line {number} is damaged", lines)
         lines.append(line)
-    return lines
+    return lines[first:]
 
 
-def decode(text: bytes) -> tuple[dict[str, Any], bool]:
+def link(lines: Sequence[Mapping[str, Any]]) -> int:
+    """What the CRC of the line after these goes on from."""
+    if not lines or lines[0].get("schema", 1) < 2:
+        return 0
+    return int(lines[-1]["crc"]) if len(lines) > 1 else zlib.crc32(str(lines[0].get("id")).encode())
+
+
+def encoded(bodies: Iterable[Mapping[str, Any]], before: Iterable[Mapping[str, Any]] = ()) -> str:
+    """The text of new lines of a record, header first unless it stands among the lines `before`."""
+    lines, texts = list(before), []
+    for body in bodies:
+        texts.append(encode(body, link(lines)))
+        lines.append({**body, "crc": crc_of(texts[-1])})
+    return "".join(texts)
+
+
+def decode(text: bytes, before: int = 0) -> tuple[dict[str, Any], bool]:
     """The line, and whether its CRC is right."""
     try:
         line = dict(json.loads(text))
     except (ValueError, TypeError, RecursionError):
         return {}, False
     body, _, _ = text.rpartition(b',"crc":')
-    return line, zlib.crc32(body + b"}") == line.get("crc")  # of the bytes, since many texts read as one number
+    return line, zlib.crc32(body + b"}", before) == line.get("crc")  # of the bytes, since many texts read as one number
 
 
-def encode(body: Mapping[str, Any]) -> str:
-    """One line with its newline, `crc` last."""
+def encode(body: Mapping[str, Any], before: int = 0) -> str:
+    """One line with its newline, `crc` last. before: the CRC that its own goes on from."""
     text = canonical(plain(body))
-    return f'{text[:-1]},"crc":{zlib.crc32(text.encode())}}}\n'
+    return f'{text[:-1]},"crc":{zlib.crc32(text.encode(), before)}}}\n'
 
 
 def crc_of(encoded: str) -> int:

@@ -3,14 +3,16 @@
 One folder per run, `<results>/<suite>/runs/<fingerprint>/`, holds `record.jsonl` and the files that the run leaves. A
 tuning study is a record, too, in `<results>/<suite>/tuning/<study>/` (its "epochs" are its trials), and so is every
 trial of it, in `trials/<fingerprint>/` below; `spec["kind"]` says which is which.
-Line one is the header, then one line per epoch, last the end. Every line carries the CRC of its canonical JSON, so a
-flipped bit is found. NaN and infinities are kept as Python's `json` writes them (`NaN`, `Infinity`). A kill while a
-line is written leaves a line without its newline: it is passed over on reading and cut off before the next writing.
+Line one is the header, then one line per epoch, last the end. Every line carries a CRC of its canonical JSON that goes
+on from the line before it, so a flipped bit and a missing line are found. NaN and infinities are kept as Python's
+`json` writes them (`NaN`, `Infinity`). A kill while a line is written leaves a line without its newline: it is passed
+over on reading and cut off before the next writing.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -19,11 +21,12 @@ from typing import Any
 
 from tracking.lines import (
     SCHEMA,
+    Damage,
     Lines,
     RecordError,
     bare,
-    crc_of,
-    encode,
+    canonical,
+    encoded,
     epoch_line,
     floats,
     parse,
@@ -53,16 +56,16 @@ class Record:
         if not self.path.exists():
             identity = {"kind": "run", "schema": SCHEMA, "fingerprint": fingerprint, "id": uuid.uuid4().hex}
             said = {"time": time.time(), "spec": dict(spec), "environment": dict(environment)}
-            self._replace([encode(identity | said)])
+            self._replace([identity | said])
             return
         lines = self.read()
         if lines.header["fingerprint"] != fingerprint:
             raise RecordError(f"{self.path}: holds run {lines.header['fingerprint']}, not {fingerprint}")
         if self.status == "finished" and self.intact():
             return
-        new = encode(self._resumed(lines) | {"spec": dict(spec)})
-        if lines.end or new != encode(bare(lines.header)):
-            self._replace([new, *map(encode, map(bare, lines.epochs))])
+        new = plain(self._resumed(lines) | {"spec": dict(spec)})
+        if lines.end or canonical(new) != canonical(bare(lines.header)):
+            self._replace([new, *map(bare, lines.epochs)])
 
     def hold_epochs(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Make the record hold exactly these epochs: append what is missing, or rewrite (an end then goes, too)."""
@@ -72,9 +75,9 @@ class Record:
         if prefix and len(have) == len(want):
             return
         if prefix and lines.end is None:
-            self._append([encode(line) for line in want[len(have) :]])
+            self._append(want[len(have) :])
         else:
-            self._replace(list(map(encode, [self._resumed(lines), *want])))
+            self._replace([self._resumed(lines), *want])
 
     def end(self, status: str, reason: str, metrics: Mapping[str, float], files: Iterable[str]) -> None:
         """Close the run with its final metrics and the SHA-256 of each named file of the folder. Durable on return."""
@@ -93,9 +96,9 @@ class Record:
         }
         lines = self.read()
         if lines.end is None:
-            self._append([encode(body)], durable=True)
+            self._append([body], durable=True)
         else:
-            self._replace([*(encode(bare(line)) for line in (lines.header, *lines.epochs)), encode(body)])
+            self._replace([*map(bare, (lines.header, *lines.epochs)), body])
 
     @property
     def header(self) -> dict[str, Any]:
@@ -125,14 +128,42 @@ class Record:
 
     def files(self) -> dict[str, str]:
         """SHA-256 by name of what the run left; empty before its end."""
-        end = self.read().end
+        end = self.read().end if self.path.exists() else None
         return dict(end["files"]) if end else {}
 
     def intact(self) -> bool:
         """True if the run has ended and every file is here with its checksum."""
-        return self.status not in ("absent", "running") and all(
-            sha256(self.folder / n) == digest for n, digest in self.files().items()
-        )
+        return self.status not in ("absent", "running") and not self.damaged()
+
+    def damaged(self) -> list[Path]:
+        """What the run left that is gone or no longer what it was."""
+        return [self.folder / name for name, digest in self.files().items() if sha256(self.folder / name) != digest]
+
+    def file(self, name: str) -> Path | None:
+        """Where that file of the run is; None if it is not there. Raises `RecordError` if it is not what was left."""
+        path = self.folder / name
+        if not path.exists():
+            return None
+        if sha256(path) != self.files().get(name, sha256(path)):
+            raise RecordError(f"{path}: damaged; run its suite again, and what it holds is made anew")
+        return path
+
+    def mend(self) -> str:
+        """Take a damaged record back to the lines before the damage, or away; the damaged one stays as
+        `record.damaged`. Says what was wrong and what became of it; nothing where nothing was."""
+        try:
+            if self.path.exists():
+                self.read()
+            return ""
+        except Damage as damage:
+            beside = self.path.with_suffix(".damaged")
+            kept = [bare(line) for line in damage.sound if line["kind"] != "end"]
+            shutil.copyfile(self.path, beside)
+            if kept:
+                self._replace(kept)
+            else:
+                self.path.unlink()
+            return f"{damage.what} (kept as {beside.name}): this run goes on from what is whole"
 
     def read(self) -> Lines:
         """All lines, verified. Raises `RecordError` for damage anywhere but in a torn last line."""
@@ -155,9 +186,9 @@ class Record:
             header["resumed"] = [*header.get("resumed", []), {"time": time.time(), "environment": self._environment}]
         return header
 
-    def _append(self, new: list[str], *, durable: bool = False) -> None:
-        data = "".join(new).encode()
+    def _append(self, new: list[dict[str, Any]], *, durable: bool = False) -> None:
         lines = self.read()
+        data = encoded(new, [lines.header, *lines.epochs]).encode()
         try:
             with self.path.open("r+b") as file:
                 file.truncate(lines.whole)
@@ -171,9 +202,9 @@ class Record:
             raise RecordError(f"{self.path}: {error.strerror}") from None
         self._seen = ((stat.st_ino, stat.st_size, stat.st_mtime_ns), parse_more(lines, data, self.path))
 
-    def _replace(self, lines: list[str]) -> None:
+    def _replace(self, lines: list[dict[str, Any]]) -> None:
         try:
-            replace(self.path, "".join(lines))
+            replace(self.path, encoded(lines))
         except OSError as error:
             raise RecordError(f"{self.path}: {error.strerror}") from None
 
@@ -183,9 +214,7 @@ class Record:
 
 def _same(line: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether a line of the record says what a new one would. NaN is never equal, so the texts decide then."""
-    if line["epoch"] != new["epoch"] or line["time"] != new["time"]:
-        return False
-    return line["metrics"] == new["metrics"] or line["crc"] == crc_of(encode(new))
+    return bare(line) == dict(new) or canonical(bare(line)) == canonical(plain(new))
 
 
 def scan(folder: str | os.PathLike[str]) -> list[Record]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
 import sys
 from typing import NoReturn
 
@@ -15,6 +14,7 @@ from bench import stop
 from bench.cli import measuring, reading, stores, training  # noqa: F401  # their commands join the application
 from bench.cli.common import app
 
+STOPPED = "stopped; the same command goes on where it was"
 ClickException = typer.BadParameter.__mro__[2]  # of the click that this typer uses, its own or the package
 
 
@@ -29,8 +29,10 @@ def main() -> NoReturn:
     stop.at_once()
     try:
         code = app(standalone_mode=False)
-    except (typer.Abort, KeyboardInterrupt) as stopped:
-        _stop("stopped; the same command goes on where it was", 128 + getattr(stopped, "number", signal.SIGINT))
+    except stop.Interrupted as stopped:
+        _stop(STOPPED, 128 + stopped.number)
+    except (typer.Abort, KeyboardInterrupt):
+        _stop(STOPPED, 130)
     except BrokenPipeError:
         os._exit(1)
     except Exception as error:
@@ -41,6 +43,8 @@ def main() -> NoReturn:
         if reason := _disk(error):
             _stop(f"{reason}; what is finished is safe, and the same command goes on once it can write again", 2)
         raise
+    if code == 130:  # what typer makes of Ctrl-C
+        _stop(STOPPED, 130)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from bench.errors import UserError
+from bench.stop import Interrupted
 
 if TYPE_CHECKING:
     from bench.suite import Suite
@@ -46,6 +47,11 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="A Python file that holds a method, for this call.", callback=_plug)
 ]
+Executor = Annotated[str, typer.Option(help="local: in this process; ray: on the machines of a Ray cluster.")]
+Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; without it one is started here for this call.")]
+Gpus = Annotated[
+    float | None, typer.Option("--gpus-per-cohort", help="With Ray: 0.5 trains two cohorts on one GPU; 0: on CPUs.")
+]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
@@ -69,11 +75,35 @@ def following(folder: Path, suite: str) -> Iterator[Mirror]:
     with Mirror(lambda: Store(uri, folder)) as mirror:
         try:
             yield mirror
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Interrupted):
             mirror.close(timeout=2.0)  # what asked to stop does not wait; the next call delivers the rest
             raise
         for record in undelivered(folder, suite, uri):
             mirror.finish(record)
+
+
+@contextmanager
+def spreading(
+    executor: str, address: str | None, gpus: float | None, suite: Suite, folder: Path, progress: Any, mirror: Mirror
+) -> Iterator[Any]:
+    """What brings the work to Ray's machines, for `--executor ray`; None: it is done in this process."""
+    from bench.errors import unknown
+
+    if executor == "local":
+        if address or gpus is not None:
+            raise UserError("--address and --gpus-per-cohort are Ray's; add --executor ray")
+        yield None
+        return
+    if executor != "ray":
+        raise unknown("executor", executor, ("local", "ray"))
+    try:
+        from bench.executors import ray
+    except ImportError as error:
+        if error.name != "ray":
+            raise
+        raise UserError("--executor ray takes a package more: pip install 'kdbench[scale]'") from None
+    with ray.connected(address, gpus, suite, folder, progress, mirror) as spread:
+        yield spread
 
 
 def say_delivered(mirror: Mirror) -> None:

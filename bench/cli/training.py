@@ -7,10 +7,14 @@ from functools import partial
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from bench.cli.common import (
+    Address,
     Device,
+    Executor,
+    Gpus,
     Json,
     Methods,
     Plugins,
@@ -24,8 +28,10 @@ from bench.cli.common import (
     say_delivered,
     short,
     show,
+    spreading,
     suite_of,
 )
+from bench.errors import UserError
 
 
 @app.command()
@@ -41,6 +47,9 @@ def run(
         str | None, typer.Option(help="'only': with the values that kdbench tune found; 'both': beside the recipes.")
     ] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="Train finished runs anew.")] = False,
+    executor: Executor = "local",
+    address: Address = None,
+    gpus: Gpus = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
 ) -> None:
     """Train what the suite still lacks, log it, and report the comparison."""
@@ -56,11 +65,20 @@ def run(
         chosen = values.rows(chosen, tuned)
     folder, on = results_folder(results), environment.device(device)
     with following(folder, chosen.name) as mirror:
-        outcome = run_suite(chosen, folder, device=on, rerun=rerun, progress=Progress(console, quiet), follower=mirror)
+        progress = Progress(console, quiet)
+        with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
+            where = {"device": spread.device, "spread": spread.each} if spread else {"device": on}
+            outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, follower=mirror, **where)
         for trouble in outcome.troubles:
-            console.print(f"[red]not finished:[/red] {trouble}", highlight=False)
+            console.print(f"[red]not finished:[/red] {escape(trouble)}", highlight=False, soft_wrap=True)
         mirror.wait()  # so that the report knows where its runs are
-        done = report.write(folder, chosen.name)
+        try:
+            done = report.write(folder, chosen.name)
+        except UserError as nothing:
+            if not outcome.troubles:
+                raise
+            console.print(str(nothing), markup=False, highlight=False, soft_wrap=True)
+            raise SystemExit(1) from None
         summary.record(done.report.parent, done.answer, done.frame)  # the mirror takes it along, after all runs
     show(done)
     if outcome.skipped:
@@ -91,6 +109,9 @@ def tune(
     storage: Annotated[
         str | None, typer.Option(help="Optuna's database, a URL; optuna.db in the results by default.")
     ] = None,
+    executor: Executor = "local",
+    address: Address = None,
+    gpus: Gpus = None,
     sets: Sets = None,
     results: Results = None,
     device: Device = "auto",
@@ -108,10 +129,17 @@ def tune(
     chosen = suite_of(suite, methods, seeds, [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())])
     folder, on = results_folder(results), environment.device(device)
     with following(folder, chosen.name) as mirror:
-        out = study(chosen, folder, device=on, progress=Progress(console), follower=mirror, url=storage, name=name)
+        progress = Progress(console)
+        with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
+            on = spread.device if spread else on
+            out = study(
+                chosen, folder, device=on, progress=progress, follower=mirror, url=storage, name=name, spread=spread
+            )
     for row in out:
         if row.trouble:
-            console.print(f"[red]not tuned:[/red] {row.method} on {row.pair}: {row.trouble}", highlight=False)
+            console.print(
+                f"[red]not tuned:[/red] {escape(f'{row.method} on {row.pair}: {row.trouble}')}", highlight=False
+            )
     done = tuning.write(folder, chosen.name, environment.environment(on))
     console.print(done.table)
     console.print(done.answer, highlight=False, markup=False, style="bold")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from bench.data import parquet, sources, splits
 from bench.data.augment import VIEWS
-from bench.data.raw import Arrays, Raw
+from bench.data.raw import Arrays, Raw, resolve
 from bench.data.spec import DataSpec, DigitsSpec, ImageFolderSpec, ParquetSpec, TorchvisionSpec
 from bench.errors import UserError
 
@@ -134,16 +135,31 @@ def _closed() -> Arrays:
     raise UserError("the test split is closed here: whatever is chosen, choose it by the validation split")
 
 
+def files(spec: DataSpec) -> dict[str, Path]:
+    """The files behind a data set that nobody else's checksum guards, by a name that says where they come from."""
+    match spec := _local(spec):
+        case ParquetSpec():
+            return {f"{spec.path}: {shard.name}": shard for part in parquet.find(spec.path).values() for shard in part}
+        case TorchvisionSpec():  # of its CIFARs it checks the MD5 itself
+            return {f"{spec.root}: {p.name}": p for p in sorted(resolve(spec.root).glob(f"{spec.name}/raw/*-ubyte"))}
+    return {}
+
+
+def _local(spec: DataSpec) -> DataSpec:
+    """The specification, or that of a copy in the parquet layout which stands in for torchvision's."""
+    if isinstance(spec, TorchvisionSpec) and (local := os.environ.get(f"KDBENCH_{spec.name.upper()}")):
+        common = spec.model_dump(exclude={"source", "name", "root", "download"})
+        return ParquetSpec(source="parquet", path=local, **common)
+    return spec
+
+
 def _raw(spec: DataSpec) -> Raw:
-    match spec:
+    match spec := _local(spec):
         case DigitsSpec():
             return sources.digits(spec)
         case ParquetSpec():
             return parquet.read(spec)
         case TorchvisionSpec():
-            if local := os.environ.get(f"KDBENCH_{spec.name.upper()}"):  # a copy in the parquet layout
-                common = spec.model_dump(exclude={"source", "name", "root", "download"})
-                return parquet.read(ParquetSpec(source="parquet", path=local, **common))
             return sources.torchvision(spec)
         case ImageFolderSpec():
             return sources.image_folder(spec)

@@ -24,6 +24,10 @@ def read(spec: ParquetSpec) -> Raw:
     image, label = image_column(train[0], schema), label_column(train[0], schema, spec.label)
     names = _class_names(schema).get(label)
     y = _labels(train, label, len(names) if names else None)
+    if names is None and y.max() >= len(y):
+        raise UserError(
+            f"{train[0].parent}: label {y.max()} among {len(y)} images; labels run from 0, each with images"
+        )
     x = _images(train, image, spec.size, None)
     like = (x.shape[1], x.shape[2])
     classes = names or tuple(map(str, range(int(y.max()) + 1)))
@@ -106,7 +110,7 @@ def _column(shard: Path, name: str) -> pa.ChunkedArray:
     if name not in _schema(shard).names:
         raise UserError(f"{shard.name}: no column '{name}' as in the first shard; write all shards alike")
     try:
-        return pq.ParquetFile(shard).read(columns=[name])[name]
+        return pq.ParquetFile(shard, page_checksum_verification=True).read(columns=[name])[name]
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(shard, error) from None
 

@@ -31,9 +31,11 @@ class Common(BaseModel):
     test: Count | None = None  # images of the test split; None: all
     split_seed: int = 0
     flip: bool = True  # may the views mirror an image?
-    pad: int = Field(4, ge=0)  # zeros around an image before it is cropped at random, in pixels
+    pad: int = Field(4, ge=0, le=256)  # zeros around an image before it is cropped at random, in pixels
     strong: bool = True  # do the strong view's operations (colour, geometry, a grey square) leave the class as it is?
-    size: int | None = Field(None, ge=1)  # images are scaled and centre-cropped to size × size; None: as they are
+    size: int | None = Field(
+        None, ge=1, le=2048
+    )  # images are scaled and centre-cropped to size × size; None: as they are
     mean: tuple[float, ...] | None = None  # per channel, of pixels in 0..1; None: known, or computed from train
     std: tuple[float, ...] | None = None
 
@@ -53,7 +55,7 @@ class DigitsSpec(Common):
     validation: Count = 300
     train: Count = 300  # type: ignore[assignment]  # no official split: all of the rest would leave no test
     flip: bool = False
-    pad: int = Field(1, ge=0)
+    pad: int = Field(1, ge=0, le=256)
 
 
 class ParquetSpec(Common):
@@ -85,7 +87,7 @@ class ImageFolderSpec(Common):
 
     source: Literal["image_folder"]
     path: str
-    size: int = Field(ge=1)  # type: ignore[assignment]  # files differ in size, a batch does not
+    size: int = Field(ge=1, le=2048)  # type: ignore[assignment]  # files differ in size, a batch does not
 
 
 DataSpec = Annotated[DigitsSpec | ParquetSpec | TorchvisionSpec | ImageFolderSpec, Field(discriminator="source")]

@@ -11,7 +11,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import UserError
+from bench.memory import installed
 from methods.base import NetDims, Out, Shape
+
+
+def affordable(name: str, parameters: float) -> None:
+    """Refuse, before it is built, a network whose training cannot fit this machine's memory."""
+    room = installed()
+    if (need := 16 * parameters) > room:  # bytes: weights, gradients, momentum, the best epoch's weights
+        raise UserError(
+            f"network '{name}' has {parameters:.1e} parameters: its training takes {need / 2**30:,.0f} GiB, and this"
+            f" machine has {room / 2**30:,.0f}; take a narrower one"
+        )
+
 
 Tap = tuple[Tensor, Tensor | None]
 """A feature map and the same map before its last ReLU (None where there is none)."""

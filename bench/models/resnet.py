@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network, Tap, nearest_depths
+from bench.models.base import Network, Tap, affordable, nearest_depths
 
 NAMES = (
     *("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
@@ -122,4 +122,5 @@ def make(name: str, in_channels: int, size: int, n_classes: int) -> Network | No
         raise nearest_depths(name, depth, 6, 2, 8)
     stem, first = {None: (16, 16), "x": (8 * k, 16 * k), "w": (k, k)}[kind]
     widths = (first, 2 * first, 4 * first)
+    affordable(name, (depth - 2) / 6 * 18 * sum(width**2 for width in widths))
     return ResNet(name, in_channels, size, n_classes, depths=((depth - 2) // 6,) * 3, stem=stem, widths=widths)

@@ -11,7 +11,7 @@ import re
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network, Tap, fan_out_normal, nearest_depths
+from bench.models.base import Network, Tap, affordable, fan_out_normal, nearest_depths
 from bench.models.resnet import conv
 from methods.base import Out
 
@@ -93,4 +93,5 @@ def make(name: str, in_channels: int, size: int, n_classes: int) -> Network | No
     depth, k = int(match[1]), int(match[2])
     if depth < 10 or depth % 6 != 4:
         raise nearest_depths(name, depth, 6, 4, 10)
+    affordable(name, (depth - 4) / 6 * 18 * sum((width * k) ** 2 for width in (16, 32, 64)))
     return WideResNet(name, in_channels, size, n_classes, depth=(depth - 4) // 6, k=k)

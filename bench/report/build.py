@@ -35,6 +35,7 @@ from tracking import ui as uis
 from tracking.frame import frame as frame_of
 from tracking.query import Found
 from tracking.record import FILE, Record
+from tracking.seal import opened
 
 SUFFIXES = ("png", "pdf")
 
@@ -126,7 +127,7 @@ def _of_tuning(where: Path, told: Sequence[str]) -> dict[str, html.Picture]:
 def _manifest(where: Path, suite: str) -> dict[str, Any]:
     path = where / "suite.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(opened(path.read_text(encoding="utf-8")))
         found["fingerprints"], found["suite"]["name"], found["suite"]["protocol"]
     except (FileNotFoundError, NotADirectoryError):
         raise _nothing(where.parent, suite) from None

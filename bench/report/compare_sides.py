@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from bench.errors import UserError, unknown
 from bench.report import stats_examples
 from tracking.frame import frame as frame_of
 from tracking.record import FILE, Record
+from tracking.seal import opened
 
 MADE_ON = ("commit", "hardware", "torch", "threads")
 Spec = dict[str, Any]
@@ -48,7 +49,8 @@ def read(folder: Path) -> Results:
     """The runs that the last call of a suite asked for. Raises `UserError` where there are none to read."""
     again = f"run `kdbench run {folder.name}`"
     try:
-        wanted = [str(name) for name in json.loads((folder / "suite.json").read_text("utf-8"))["fingerprints"]]
+        manifest = json.loads(opened((folder / "suite.json").read_text("utf-8")))
+        wanted = [str(name) for name in manifest["fingerprints"]]
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no results for '{folder.name}' in {folder.parent}; {again}") from None
     except (OSError, ValueError, KeyError, TypeError):
@@ -90,7 +92,7 @@ def of_rows(a: str, b: str, found: Results) -> Sides:
                 f"the runs of '{found.folder.name}' on {spec['pair']} are of two settings ({away[0]}) and cannot be "
                 f"compared; run `kdbench run {found.folder.name}` again"
             )
-    return Sides("rows", a, b, found.folder.name, frame, _files(found))
+    return Sides("rows", a, b, found.folder.name, frame, _files(found, frame["fingerprint"]))
 
 
 def of_suites(one: Results, two: Results) -> Sides:
@@ -104,7 +106,7 @@ def of_suites(one: Results, two: Results) -> Sides:
         frame = found.frame.assign(row=found.frame["label"], label=name)
         frames.append(frame.assign(fingerprint=frame["fingerprint"].map(own)))
         specs.append({own[fingerprint]: spec for fingerprint, spec in found.specs.items()})
-        files |= {own[fingerprint]: path for fingerprint, path in _files(found).items()}
+        files |= {own[fingerprint]: path for fingerprint, path in _files(found, found.specs).items()}
     differ = made_on(*frames)
     pairs = [list(frame["pair"].unique()) for frame in frames]
     if len(pairs[0]) == len(pairs[1]) == 1 and pairs[0] != pairs[1]:
@@ -174,8 +176,12 @@ def _listed(names: list[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _files(found: Results) -> dict[str, Path]:
-    return {name: found.folder / "runs" / name / stats_examples.FILE for name in found.specs}
+def _files(found: Results, names: Iterable[str]) -> dict[str, Path]:
+    """Where the predictions of these runs are. Raises `RecordError` where they are not what the run left."""
+    folders = {name: found.folder / "runs" / name for name in names}
+    for folder in folders.values():
+        Record(folder).file(stats_examples.FILE)
+    return {name: folder / stats_examples.FILE for name, folder in folders.items()}
 
 
 def _spec(frame: pd.DataFrame, specs: Mapping[str, Spec], key: tuple[str, str]) -> Spec:

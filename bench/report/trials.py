@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from bench import plain
 from bench.errors import UserError
 from tracking.record import FILE, Record
 
@@ -75,10 +75,11 @@ def _trials(path: Path, suite: str) -> pd.DataFrame:
         told = pd.to_numeric(raw["trial"]).astype(int)
         numbers = {name: pd.to_numeric(raw[name]).astype(float) for name in NUMBERS}
         raw["method"] = [_titled(*row) for row in raw[["suite", "pair", "method", "study"]].itertuples(index=False)]
+        Record(path.parent).file(path.name)
         return raw.assign(trial=told, recipe=recipe.astype(bool), reason=raw["reason"].fillna(""), **numbers)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except ValueError as error:  # so are pandas' errors of form and of encoding
+    except ValueError as error:  # so are a wrong checksum and pandas' errors of form and of encoding
         first = str(error).strip().partition("\n")[0]
         again = f"run `kdbench tune {suite}` again to have it written anew"
         raise UserError(f"{path}: not readable as the trials of a study ({first}); {again}") from None
@@ -101,8 +102,8 @@ def _study(record: Record) -> Study:
     if missing := [key for key in ("pair", "label", "space", "hp", "tune") if key not in spec]:
         raise UserError(f"{record.path}: not the record of a study (its spec has no '{missing[0]}')")
     try:
-        chosen = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["values"]) if path.exists() else {}
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        chosen = dict(plain.load(path.read_text(encoding="utf-8"))["values"]) if record.file(TUNED) else {}
+    except (OSError, ValueError, TypeError, KeyError):
         raise UserError(f"{path}: not readable as the values that a study chose; move it away") from None
     return Study(
         pair=str(spec["pair"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import optuna
@@ -11,12 +12,14 @@ import pandas as pd
 import yaml
 from optuna.trial import FrozenTrial
 
+from bench.errors import notice
 from bench.report.studies import study_figures
 from bench.tune.trials import METRIC, TIE, Result, told_trial
 from bench.work import Ground
 from tracking.lines import replace
 from tracking.record import Record
 
+DRAWING = Lock()  # matplotlib draws in one thread at a time
 STATES = {"finished": "complete", "pruned": "pruned"}
 
 
@@ -26,6 +29,8 @@ class Ledger:
     def __init__(self, folder: Path, described: Mapping[str, Any], ground: Ground) -> None:
         self.folder, self.described, self.follower = folder, described, ground.follower
         self.record = Record(folder)
+        if told := self.record.mend():
+            notice(told)
         self.record.begin(described["study_fingerprint"], described, ground.environment)
         if self.follower:
             self.follower.finish(self.record)  # before its trials, which hang below it
@@ -56,7 +61,8 @@ class Ledger:
         replace(file, text)
         numbers = {f"best/hp.{k}": v for k, v in content["values"].items() if not isinstance(v, str | bool)}
         numbers |= {METRIC: content["validation_top1"]}
-        files = ["tuned.yaml", *study_figures(study, self.folder)]
+        with DRAWING:
+            files = ["tuned.yaml", *study_figures(study, self.folder)]
         self._end("finished", "", told, content["budget"], numbers, files)
 
     def fail(self, told: Sequence[FrozenTrial], reason: str, budget: Mapping[str, int]) -> None:

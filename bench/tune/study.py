@@ -9,11 +9,11 @@ is ever left running in the database, and none that ended is trained again.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import torch
@@ -34,8 +34,8 @@ from bench.suite import Suite
 from bench.tune import pruning, select, storage
 from bench.tune.ledger import Ledger
 from bench.tune.search import Search, directions, distribution, grid
-from bench.tune.trials import Result, told_trial, train, trial_to_tell
-from bench.work import Ground
+from bench.tune.trials import Batch, Result, told_trial, trial_to_tell
+from bench.work import Cell, Ground
 from methods.base import Value
 
 
@@ -51,6 +51,17 @@ class Tuned:
     trouble: str = ""
 
 
+Do = Callable[[Batch], dict[int, Result]]
+
+
+class Spread(Protocol):
+    """What brings work to other machines; the studies go on side by side in this process, and share those."""
+
+    def call(self, task: Any) -> Any: ...
+
+    def studies(self, acts: Sequence[Callable[[], Tuned]]) -> list[Tuned]: ...
+
+
 def tune(
     suite: Suite,
     results: Path,
@@ -60,16 +71,18 @@ def tune(
     follower: Follower | None = None,
     url: str | None = None,
     name: str = "",
+    spread: Spread | None = None,
 ) -> list[Tuned]:
     """Run every row's study up to the suite's number of trials. Those that were told are kept; test stays closed.
 
-    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist.
+    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; spread:
+    what brings batches to other machines, else they train in this process.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     suite = runs.resolved(suite, device)
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
     database = storage.connect(url, results)
-    data = datasets.load(suite.data, device, test=False)
+    data = datasets.load(suite.data, "cpu" if spread else device, test=False)
     for pair in suite.pairs:
         runs.check(suite, pair, data)
         for spec in suite.methods:
@@ -77,14 +90,23 @@ def tune(
     runs.reap(results / suite.name, follower)
     out: list[Tuned] = []
     for pair in suite.pairs:
+        if spread:
+            narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
+            spread.call(Cell(suite.model_copy(update=narrow), results))  # its teacher
         get = partial(Ground.of, suite, pair, data, results, env.environment(device), progress, follower)
         ground = claims.patiently(get, progress.say)
-        studies = [Study(ground, spec, results, name) for spec in suite.methods if suite.tune.narrowed(spec.method)]
-        out += claims.in_turn([partial(study.run, database) for study in studies], progress.say)
+        do: Do = spread.call if spread else partial(_here, ground)
+        studies = [Study(ground, spec, results, name, do) for spec in suite.methods if suite.tune.narrowed(spec.method)]
+        acts = [partial(study.run, database) for study in studies]
+        out += spread.studies(acts) if spread else claims.in_turn(acts, progress.say)
         for spec in suite.methods:
             if not suite.tune.narrowed(spec.method):
                 progress.say(f"{spec.title} has nothing to tune")
     return out
+
+
+def _here(ground: Ground, batch: Batch) -> dict[int, Result]:
+    return batch.run(ground)
 
 
 def recipe_of(suite: Suite, pair: str, spec: MethodSpec) -> dict[str, Value]:
@@ -111,8 +133,9 @@ def slug(name: str) -> str:
 class Study:
     """A single use: `Study(...).run(database)`."""
 
-    def __init__(self, ground: Ground, spec: MethodSpec, results: Path, name: str) -> None:
+    def __init__(self, ground: Ground, spec: MethodSpec, results: Path, name: str, do: Do) -> None:
         suite, pair = ground.suite, ground.pair
+        self.results, self.do = results, do
         self.ground, self.spec, self.plan = ground, spec, suite.tune
         self.name = "/".join(filter(None, (suite.name, pair.name, spec.title, name)))
         self.folder = results / suite.name / "tuning" / slug(self.name.partition("/")[2])
@@ -126,7 +149,7 @@ class Study:
         """Raises `claims.Held` where another process runs it. An outage of the database cannot hurt what a kill cannot:
         the study is taken up again."""
         path = claims.file_of(self.folder.parent.parent, f"tuning {self.folder.name}")
-        with claims.claim(path, f"study {self.name}", [self.folder]) as self.check:
+        with claims.claim(path, f"study {self.name}", [self.folder]):
             return storage.outlast(database, lambda: self._run(database), self.ground.progress.say)
 
     def _run(self, database: RDBStorage) -> Tuned:
@@ -168,9 +191,9 @@ class Study:
         about = {"kind": "trial", "stage": stage, "study": self.name, "study_fingerprint": self.fingerprint}
         title = f"{self.ground.pair.name} {self.spec.title} "
         title += f"trials {min(settings)}-{max(settings)}" if stage == "search" else f"confirmed with seed {seed}"
-        return train(
-            self.ground, self.spec, settings, self.folder, about, title, seed=seed, rungs=rungs, check=self.check
-        )
+        ground, settings = self.ground, {number: dict(values) for number, values in settings.items()}
+        where = (ground.suite, ground.pair, self.results, self.spec, settings, self.folder, about, title)
+        return self.do(Batch(*where, seed, tuple(rungs)))
 
     def _choose(self, results: Mapping[int, Result], params: Mapping[int, dict[str, Any]]) -> select.Choice:
         def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:

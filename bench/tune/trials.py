@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,15 +11,15 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bench import keep
+from bench import claims, keep
 from bench.cohort import Cohort
 from bench.data.batches import n_batches
 from bench.keep import Keeper
-from bench.spec import MethodSpec
-from bench.suite import Run
+from bench.spec import MethodSpec, Pair
+from bench.suite import Run, Suite
 from bench.tune.pruning import losers
-from bench.work import Ground, member_of
-from tracking.record import Record
+from bench.work import Ground, begun
+from tracking.record import FILE, Record
 
 ENDED = ("finished", "pruned", "failed", "diverged")
 METRIC, TIE = "validation/top1", "validation/nll"  # of the last epoch, as the headline is
@@ -40,6 +40,33 @@ class Result:
     began: float  # Unix seconds
     ended: float
     curve: dict[int, float] = field(default_factory=dict)  # validation top-1 by epoch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Trials that train as one cohort, as data that can be sent."""
+
+    suite: Suite
+    pair: Pair
+    results: Path
+    spec: MethodSpec
+    settings: Mapping[int, Mapping[str, Any]]  # by number of the trial
+    folder: Path  # of the study
+    about: Mapping[str, Any]  # what else the trials' records say
+    title: str
+    seed: int
+    rungs: tuple[int, ...] = ()
+    test: bool = field(default=False, init=False)  # is the test split open?
+
+    @property
+    def records(self) -> list[Record]:
+        return [Record(path.parent) for path in sorted(self.folder.glob(f"trials/*/{FILE}"))]
+
+    def run(self, ground: Ground) -> dict[int, Result]:
+        """Train what no record holds yet. Raises `claims.Held` where another process does."""
+        path = claims.file_of(self.results / self.suite.name, f"trials {self.folder.name}")
+        with claims.claim(path, self.title, [self.folder]) as check:
+            return train(ground, self, check)
 
 
 def trial_to_tell(
@@ -65,39 +92,22 @@ def told_trial(trial: FrozenTrial) -> Result:
     return Result(**trial.user_attrs, curve=dict(trial.intermediate_values))
 
 
-def train(
-    ground: Ground,
-    spec: MethodSpec,
-    settings: Mapping[int, Mapping[str, Any]],
-    folder: Path,
-    about: Mapping[str, Any],
-    title: str,
-    *,
-    seed: int,
-    rungs: Iterable[int] = (),
-    check: keep.Check,
-) -> dict[int, Result]:
-    """Train the settings (by number of the trial) as students of one seed. What a record holds is not trained again.
-
-    about: what else the trials' records say; title: of the progress.
-    """
+def train(ground: Ground, batch: Batch, check: keep.Check) -> dict[int, Result]:
+    """Train the settings as students of one seed. What a record holds is not trained again."""
+    spec, seed = batch.spec, batch.seed
     records: dict[int, Record] = {}
     keepers: dict[int, Keeper] = {}
-    for number, values in settings.items():
+    for number, values in batch.settings.items():
         row = spec.model_copy(update={"label": f"trial-{number}", "set": {**spec.set, **values}})
         run = Run.of(ground.suite, ground.pair, row, seed, dict(ground.described), ground.teacher.fingerprint)
-        record = records[number] = Record(folder / "trials" / run.fingerprint)
+        record = records[number] = Record(batch.folder / "trials" / run.fingerprint)
         twin = any(record.folder == keeper.record.folder for keeper in keepers.values())
-        if twin or (record.status in ENDED and record.intact()):
+        if twin or keep.done(record, ENDED):
             continue
-        member = member_of(run, ground.data, ground.shapes)
-        facts = {"teacher_hash": ground.teacher.state, "facts": member.method.facts}
-        described = run.spec() | facts | dict(about) | {"label": spec.title, "trial": number}
-        record.begin(run.fingerprint, described, ground.environment)
-        keeper = keepers[number] = Keeper(member, record, ground.follower)
-        keeper.resume()
+        if keeper := begun(run, record, ground, dict(batch.about) | {"label": spec.title, "trial": number}):
+            keepers[number] = keeper
     if keepers:
-        _train(ground, title, keepers, records, seed, list(rungs), check)
+        _train(ground, batch.title, keepers, records, seed, list(batch.rungs), check)
     steps = n_batches(len(ground.data.train.y), ground.suite.protocol.batch_size)
     return {number: _result(record, steps) for number, record in records.items()}
 
@@ -128,13 +138,14 @@ def _train(
 
         cohort.train(after_epoch, watch.step)
     check()
-    ground.teacher.verify()
+    ground.teacher.verify(keepers.values())
     for keeper in keepers.values():
         member, last = keeper.member, {}
         if member.status == "running":
-            member.status = "finished"
-            last = {name: value for name, value in member.history[-1]["metrics"].items() if name.startswith("valid")}
-            last |= cohort.costs(member)
+            with member.guarded("in the final evaluation"):
+                rows = member.history[-1]["metrics"]
+                last = {name: value for name, value in rows.items() if name.startswith("valid")} | cohort.costs(member)
+                member.status = "finished"
         keeper.end(member.status, member.reason, last)
 
 

@@ -154,7 +154,7 @@ def test_what_is_not_comparable_is_refused(tmp_path: Path, spec: dict[str, Any],
 def test_a_record_of_a_newer_version_is_refused_in_its_own_words(tmp_path: Path) -> None:
     suite(tmp_path)
     path = runs(tmp_path)[0].path
-    path.write_text(path.read_text().replace('"schema":1', '"schema":99', 1))
+    path.write_text(path.read_text().replace('"schema":2', '"schema":99', 1))
     with pytest.raises(RecordError, match="newer version"):
         report.write(tmp_path, "made")
 

@@ -15,7 +15,7 @@ from bench.report import compare_view, stats, stats_examples, stats_power
 from bench.report.compare import Answer, compare
 from bench.report.compare_sides import differing
 from tests.test_cli import call as typed
-from tracking.record import Record
+from tracking.record import Record, RecordError
 from tracking.store import Store
 
 PROTOCOL = {"epochs": 3, "batch_size": 32, "milestones": [2]}
@@ -285,9 +285,14 @@ def test_two_settings_in_one_suite_are_refused(tmp_path: Path) -> None:
 def test_predictions_of_other_examples_are_not_compared(results: Path) -> None:
     path = next(results.glob("made/runs/*0/predictions.npz"))
     np.savez(path, label=np.ones(N, dtype=np.uint16), guess=np.ones(N, dtype=np.uint16))
+    with pytest.raises(RecordError, match=r"predictions\.npz: damaged; run its suite again"):
+        compare("kd", "vanilla", results)
+    left = Record(path.parent)
+    left.end("finished", "", left.final["metrics"] if left.final else {}, [path.name])
     found = compare("kd", "vanilla", results)
     assert found.comparisons[0].why_no_examples == "the runs of kd and vanilla were asked different test examples"
     path.write_bytes(b"damaged")
+    left.end("finished", "", left.final["metrics"] if left.final else {}, [path.name])
     with pytest.raises(UserError, match="not readable as predictions"):
         compare("kd", "vanilla", results)
 

@@ -131,6 +131,9 @@ def test_no_results_are_no_trials(tmp_path: Path) -> None:
     study(tmp_path, made_up(("kd",), 2))
     (folder,) = (tmp_path / "made" / "tuning").iterdir()
     (folder / "trials.csv").write_text(",".join(trials.COLUMNS) + "\n")  # a study that has not told anything yet
+    with pytest.raises(UserError, match=r"trials\.csv: damaged"):
+        trials.read(tmp_path, "made")
+    Record(folder).end("finished", "", {}, ["trials.csv"])
     assert trials.read(tmp_path, "made").empty and len(trials.studies(tmp_path, "made")) == 1
 
 

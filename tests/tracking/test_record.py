@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.tracking.conftest import FINAL, Make, environment, rows, spec
+from tracking.lines import encode, epoch_line
 from tracking.record import Record, RecordError, scan
 
 
@@ -15,7 +17,7 @@ def test_round_trip(make: Make) -> None:
     written = make()
     record = Record(written.folder)
     assert record.header["spec"] == spec() and record.header["environment"] == environment()
-    assert record.header["fingerprint"] == "f0" and record.header["schema"] == 1
+    assert record.header["fingerprint"] == "f0" and record.header["schema"] == 2
     assert record.epochs == rows(3)
     assert record.status == "finished" and record.intact()
     final = record.final
@@ -69,6 +71,86 @@ def test_every_flipped_digit_is_found(make: Make, line: int) -> None:
             Record(record.folder).read()
 
 
+def gone(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:2], *lines[3:]]
+
+
+def doubled(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:3], *lines[2:]]
+
+
+def swapped(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], lines[2], lines[1], *lines[3:]]
+
+
+def headless(lines: list[bytes]) -> list[bytes]:
+    return lines[1:]
+
+
+@pytest.mark.parametrize(("spoil", "at"), [(gone, 3), (doubled, 4), (swapped, 2), (headless, 1)])
+def test_a_line_out_of_place_is_found(make: Make, spoil: Callable[[list[bytes]], list[bytes]], at: int) -> None:
+    record = make()
+    whole = record.path.read_bytes()
+    record.path.write_bytes(b"".join(spoil(whole.splitlines(keepends=True))))
+    with pytest.raises(RecordError, match=rf"record\.jsonl: line {at} is damaged; run its suite again"):
+        Record(record.folder).read()
+
+
+def test_lines_of_another_run_are_found(make: Make) -> None:
+    one, two = make(0), make(1)
+    head, body = one.path.read_bytes().splitlines(keepends=True)[0], two.path.read_bytes().splitlines(keepends=True)[1:]
+    one.path.write_bytes(b"".join([head, *body]))
+    with pytest.raises(RecordError, match="line 2 is damaged"):
+        Record(one.folder).read()
+
+
+def test_a_damaged_record_goes_on_from_the_lines_before_the_damage(make: Make) -> None:
+    record = make()
+    identity, whole = record.header["id"], record.path.read_bytes()
+    assert Record(record.folder).mend() == ""
+    damaged = b"".join(gone(whole.splitlines(keepends=True)))
+    record.path.write_bytes(damaged)
+    assert "line 3 is damaged (kept as record.damaged)" in Record(record.folder).mend()
+    assert record.path.with_suffix(".damaged").read_bytes() == damaged
+    again = Record(record.folder)
+    assert again.status == "running" and again.epochs == rows(1) and again.header["id"] == identity
+    again.hold_epochs(rows(3))
+    again.end("finished", "", FINAL, ["student.safetensors", "predictions.npz"])
+    assert Record(record.folder).epochs == rows(3) and again.intact()
+
+
+def test_a_record_without_its_header_is_taken_away(make: Make) -> None:
+    record = make()
+    record.path.write_bytes(b"\0" * 512 + record.path.read_bytes()[512:])
+    assert "line 1 is damaged" in Record(record.folder).mend()
+    assert record.status == "absent"
+    record.begin("f0", spec(), environment())
+    assert record.status == "running"
+
+
+def test_records_of_the_first_schema_are_read_and_go_on_as_such(make: Make) -> None:
+    old = make(status=None)
+    header = {**old.header, "schema": 1}
+    lines = [encode(line) for line in (header, *map(epoch_line, rows(3)))]
+    old.path.write_text("".join(lines))
+    record = Record(old.folder)
+    assert record.epochs == rows(3)
+    record.hold_epochs(rows(4))
+    record.end("finished", "", FINAL, [])
+    assert Record(old.folder).status == "finished" and Record(old.folder).epochs == rows(4)
+    assert old.path.read_text().startswith("".join(lines))
+
+
+def test_a_file_that_was_left_is_known_by_its_checksum(make: Make) -> None:
+    record = make()
+    assert record.file("student.safetensors") == record.folder / "student.safetensors"
+    assert record.file("nothing.npz") is None
+    (record.folder / "predictions.npz").write_bytes(b"nqz")
+    assert record.damaged() == [record.folder / "predictions.npz"]
+    with pytest.raises(RecordError, match=r"predictions\.npz: damaged; run its suite again"):
+        record.file("predictions.npz")
+
+
 @pytest.mark.parametrize("data", [b"", b"\0\0\0\0", b"[1]\n", b"{}\n", b"\xff\n", b'{"kind":"end"}\n'])
 def test_no_record_at_all(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "record.jsonl").write_bytes(data)
@@ -83,7 +165,7 @@ def test_missing_record(tmp_path: Path) -> None:
 
 
 def test_newer_schema_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "record.jsonl").write_text('{"kind":"run","schema":2,"sum":"another kind"}\n')
+    (tmp_path / "record.jsonl").write_text('{"kind":"run","schema":3,"sum":"another kind"}\n')
     with pytest.raises(RecordError, match="written by a newer version"):
         Record(tmp_path).read()
 

@@ -67,7 +67,7 @@ def test_deliver_holds_what_the_record_holds(make: Make, store: Store, tmp_path:
     assert run.data.params["seed"] == "0" and run.data.params["hp.taps"] == "[1, 2]"
     tags = run.data.tags
     assert "mlflow.parentRunId" not in tags and tags["kd.kind"] == "run" and tags["kd.git_sha"] == "c0ffee"
-    assert tags["kd.fingerprint"] == "f0" and tags["kd.teacher_fingerprint"] == "7eac4e7" and tags["kd.schema"] == "1"
+    assert tags["kd.fingerprint"] == "f0" and tags["kd.teacher_fingerprint"] == "7eac4e7" and tags["kd.schema"] == "2"
     assert "0.875" in tags["mlflow.note.content"]
     inputs = [(i.dataset.name, i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs]
     assert sorted(inputs) == [("digits", "d1g1t5", "train"), ("digits (held out)", "d1g1t5", "eval")]

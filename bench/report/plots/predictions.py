@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,16 @@ Said = Mapping[str, NDArray[Any]]
 
 
 def read(runs: pd.DataFrame, records: Sequence[Record]) -> dict[str, Said]:
-    """By fingerprint, of the finished runs that have them. Raises `UserError` for a file that cannot be read."""
+    """By fingerprint, of the finished runs that have them. Raises `RecordError` where they are not what the run left,
+    `UserError` where they cannot be read."""
     known = set(stats.usable(runs)["fingerprint"])
     mine = {record.header["fingerprint"]: record for record in records if record.header["fingerprint"] in known}
-    return {name: _read(record) for name, record in mine.items() if (record.folder / FILE).exists()}
+    return {name: _read(path) for name, record in mine.items() if (path := record.file(FILE))}
 
 
-def _read(record: Record) -> Said:
-    path = record.folder / FILE
+def _read(path: Path) -> Said:
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             said = {name: file[name] for name in (*NEEDED, TEACHER) if name in file}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(

@@ -1,0 +1,79 @@
+"""`kdbench` in a process that can be killed, forked from a server that has imported all of it: it starts at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import torch
+
+from bench import cli, keep, work
+from bench.executors import local
+from bench.report import build
+
+assert mlflow and local and build  # imported for those that are forked
+context = multiprocessing.get_context("forkserver")
+
+
+def start(words: list[str], log: Path, *, crash_at: int = 0, every_s: float = 0.0) -> ForkServerProcess:
+    """Begin `kdbench <words>`, with a checkpoint every `every_s` seconds; `crash_at`: see `dying`."""
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=_run, args=(words, log, crash_at, every_s))
+    process.start()
+    return process
+
+
+def _run(words: list[str], log: Path, crash_at: int, every_s: float) -> None:
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(handle), "w", buffering=1) for _ in range(2))
+    cli.common.console.file = sys.stdout
+    sys.argv = ["kdbench", *words]
+    keep.CHECKPOINT_EVERY_S = every_s
+    torch.set_num_threads(1)
+    dying(crash_at, log.with_suffix(".calls"))
+    cli.main()
+
+
+def dying(at: int, counted: Path) -> None:
+    """End the process without a word at the `at`-th call that changes the disk or MLflow, half of the calls before they
+    take effect and half after; 0: at none. The file counts the calls."""
+    number = 0
+
+    def wrapped(name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal number
+            number += 1
+            with counted.open("a") as file:
+                file.write(f"{number} {name}\n")
+            if number == at and at % 2:
+                os._exit(9)
+            done = act(*args, **kwargs)
+            if number == at:
+                os._exit(9)
+            return done
+
+        return call
+
+    def torn(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            mark(path)
+            return file.write(content[len(content) // 2 :])
+
+    mark = wrapped("half of a file", lambda path: None)
+    os.fsync = wrapped("fsync", os.fsync)
+    for name in ("replace", "unlink"):
+        setattr(Path, name, wrapped(name, getattr(Path, name)))
+    Path.write_bytes = torn  # type: ignore[method-assign, assignment]
+    work._finish = wrapped("finish", work._finish)
+    for name in ("create_run", "log_batch", "log_artifact", "log_text", "set_terminated", "update_run"):
+        setattr(mlflow.MlflowClient, name, wrapped(name, getattr(mlflow.MlflowClient, name)))

@@ -1,0 +1,71 @@
+"""Being asked to stop: what the last epoch gave is kept, and the same command goes on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from bench import stop
+from tests.faults.child import start
+from tests.faults.conftest import same_in_mlflow, same_results, words
+from tracking.record import scan
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_keeps_leaves_and_goes_on(
+    number: signal.Signals, tmp_path: Path, suite_file: Path, whole: tuple[Path, float]
+) -> None:
+    results, log = tmp_path / "results", tmp_path / "stopped.log"
+    process = start(words(suite_file, results), log, every_s=1000)  # no checkpoint but the one at the end
+    while process.is_alive() and not [r for r in scan(results / "faulty") if r.path.exists()]:
+        time.sleep(0.005)
+    time.sleep(0.05)
+    began = time.monotonic()
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 128 + number and time.monotonic() - began < 10, log.read_text()
+    assert "kdbench: stopped; the same command goes on where it was" in log.read_text()
+    stopped = [record for record in scan(results / "faulty") if record.status == "interrupted"]
+    assert len(stopped) == 2 and all(len(r.epochs) > 0 and (r.folder / "checkpoint.pt").exists() for r in stopped)
+    process = start(words(suite_file, results), log)
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    same_results(results, whole[0])
+    same_in_mlflow(results, whole[0])
+
+
+def test_an_epoch_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop, "GRACE_S", 0.05)
+    with pytest.raises(stop.Interrupted) as stopped, stop.gracefully():
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(30)
+    assert stopped.value.number == signal.SIGTERM and not stopped.value.whole
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_end_of_an_epoch_is_waited_for() -> None:
+    reached = False
+    with pytest.raises(stop.Interrupted) as stopped, stop.gracefully() as pause:
+        signal.raise_signal(signal.SIGINT)
+        reached = True
+        pause()
+    assert reached and stopped.value.whole and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def _stubborn() -> None:
+    with stop.gracefully():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_one_leaves_at_once() -> None:
+    process = multiprocessing.get_context("fork").Process(target=_stubborn)
+    process.start()
+    process.join(5)
+    assert process.exitcode == 130

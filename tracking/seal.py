@@ -1,0 +1,29 @@
+"""Texts that carry their own SHA-256: one that was cut or changed is not taken for what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+MARK = f"sha256:{'0' * 64}"
+"""Where the checksum goes: once in a text, as near to its beginning as its form allows, so that a cut leaves it."""
+
+
+def sealed(text: str) -> str:
+    """The text with its checksum in the place of its first `MARK`."""
+    return text.replace(MARK, _sum(text), 1)
+
+
+def opened(text: str) -> str:
+    """The text, known to be as it was sealed; one without a seal (older, or written by hand) as it is.
+
+    Raises ValueError where it is another text.
+    """
+    found = re.search(r"sha256:[0-9a-f]{64}", text)
+    if found and _sum(text.replace(found[0], MARK, 1)) != found[0]:
+        raise ValueError("it is not what its checksum was made of")
+    return text
+
+
+def _sum(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
