@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from rich.console import Console
 from safetensors.torch import save
 
 from bench import checkpoint, keep, models, plain, student
@@ -25,11 +24,11 @@ from bench import run as runs
 from bench import suite as suites
 from bench.data import cache
 from bench.errors import UserError
-from bench.progress import Progress
 from bench.report.build import _manifest
 from bench.suite import Run, Suite, validate
 from methods.base import Refusal
 from tests.conftest import TINY
+from tests.damage.conftest import run
 from tests.damage.spoil import inputs, spoilt
 from tests.data.conftest import Write, shard, tiny_set  # noqa: F401  # fixtures
 from tests.tracking.conftest import Make, make, rows  # noqa: F401  # fixtures
@@ -225,11 +224,7 @@ def test_a_damaged_network(seed: int, tmp_path: Path) -> None:
 
 
 def trained(raw: dict[str, Any], results: Path) -> dict[str, tuple[dict[str, float], bytes]]:
-    quiet = Progress(Console(quiet=True), quiet=True)
-    done = runs.run_suite(
-        validate(raw, "test"), results, device=torch.device("cpu"), rerun=False, progress=quiet, follower=None
-    )
-    assert not done.troubles
+    assert not run(raw, results).troubles
     return left(results)
 
 
