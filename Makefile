@@ -66,7 +66,8 @@ check: setup ## ruff and mypy
 
 audit: setup ## known vulnerabilities of what is installed (asks PyPI)
 	@$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[audit]'
-	$(BIN)/python -m pip_audit --local --skip-editable --progress-spinner off
+	@$(BIN)/python -m pip freeze --exclude-editable > .venv/audit.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --progress-spinner off -r .venv/audit.txt
 
 format: setup ## let ruff format the code
 	$(BIN)/python -m ruff check --fix .

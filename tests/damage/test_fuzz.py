@@ -1,6 +1,6 @@
 """Damaged inputs by a seeded fuzz: no traceback, no hang, and never another result than that of the whole input.
 
-`KDBENCH_FUZZ=20 pytest -m '' tests/damage/test_fuzz.py` takes twenty times as many.
+`KDBENCH_FUZZ=20 pytest -m 'slow or not slow' tests/damage/test_fuzz.py` takes twenty times as many.
 """
 
 from __future__ import annotations
