@@ -59,9 +59,9 @@ def check(value: object) -> None:
 
 
 def _key(key: object) -> str:
-    if not isinstance(key, str):
+    if not isinstance(key, str | int):  # numbers of trials are keys in what tuning writes
         raise ValueError(f"the key {str(key)[:40]!r} is no text; put it in quotes")
-    return key
+    return str(key)
 
 
 def _check_value(value: object, where: str) -> None:

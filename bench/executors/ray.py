@@ -9,19 +9,20 @@ and the same command goes on.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import ray
 import torch
@@ -41,6 +42,9 @@ from tracking.record import Record
 
 RETRIES = 5  # of a task whose worker died: each goes on where the last one was
 FOLLOW_S = 30.0  # between two looks at the records of what is in work, for MLflow
+
+
+T = TypeVar("T")
 
 
 class Task(Protocol):
@@ -75,7 +79,15 @@ class Order:
 class Ray:
     """Made by `connected`."""
 
-    def __init__(self, order: Order, gpus: float, progress: Progress, follower: Follower | None) -> None:
+    def __init__(
+        self,
+        order: Order,
+        gpus: float,
+        progress: Progress,
+        follower: Follower | None,
+        pause: Callable[[], None],
+    ) -> None:
+        self.pause = pause  # raises where a signal has asked to stop; raised inside Ray's calls it would be lost
         self.order, self.progress, self.follower = order, progress, follower
         self.device = torch.device(order.device)  # of the workers; this machine need not have it
         cpus = order.threads if order.device == "cpu" else 1
@@ -103,11 +115,13 @@ class Ray:
                         ended()
                     yield done
 
-    def studies(self, acts: Sequence[Any]) -> list[Any]:
+    def studies(self, acts: Sequence[Callable[[], T]]) -> list[T]:
         """What each act returns: all at once, each in a thread that sends its batches to `call`."""
         with ThreadPoolExecutor(max(len(acts), 1)) as pool:
             futures = [pool.submit(claims.patiently, act, self.progress.say) for act in acts]
             try:
+                while wait(futures, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
+                    self.pause()
                 return [future.result() for future in futures]
             except BaseException:
                 self.cancel()
@@ -117,7 +131,10 @@ class Ray:
         """What one task returns. May be called from any thread."""
 
         def act() -> Any:
-            done = self._get(self._submit(task))
+            ref = self._submit(task)
+            while not ray.wait([ref], timeout=1.0)[0]:
+                self.pause()
+            done = self._get(ref)
             if isinstance(done, claims.Held):
                 raise done
             return done
@@ -129,7 +146,7 @@ class Ray:
         for ref in (refs := list(self._refs)):
             ray.cancel(ref, force=False)
         if refs:
-            ray.wait(refs, num_returns=len(refs), timeout=stop.GRACE_S + 2)
+            ray.wait(refs, num_returns=len(refs), timeout=stop.GRACE_S + 1)
 
     def _submit(self, task: Task, after: Any = None) -> Any:
         ref = self._remote.remote(task, self.order, after)
@@ -142,6 +159,7 @@ class Ray:
             time.sleep(0.1)
             return
         ready, pending = ray.wait(list(self._refs), num_returns=1, timeout=1.0)
+        self.pause()
         for ref in ready:
             task = self._refs[ref]
             try:
@@ -179,29 +197,32 @@ def connected(
     """Join the cluster of that address ($RAY_ADDRESS if none is given), or start one on this machine for this call."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        if address and (found := re.fullmatch(r"([\w.-]+):(\d+)", address)):
+            socket.create_connection((found[1], int(found[2])), timeout=5).close()  # Ray would try for minutes
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"no Ray cluster at {address or 'this machine'} ({reason})") from None
-    stop.at_once()  # Ray has put a handler of its own in its place
     mark = results / f".ray-{uuid.uuid4().hex}"
     spread = None
-    try:
-        share = _gpus(gpus)
-        threads = suite.protocol.threads or torch.get_num_threads()
-        _fits({"GPU": share} if share else {"CPU": threads})
-        plugins = [Path(p) for p in os.environ.get(methods.PLUGINS, "").split(os.pathsep) if p]
-        sent = {path.name: path.read_bytes() for path in plugins}
-        command = " ".join(["kdbench", *sys.argv[1:]])
-        mark.touch()
-        order = Order(mark, "cuda" if share else "cpu", threads, sent, command)
-        spread = Ray(order, share, progress, follower)
-        yield spread
-    finally:
-        if spread:
-            spread.cancel()
-        mark.unlink(missing_ok=True)
-        ray.shutdown()
+    with stop.gracefully() as pause:  # in place of the handler that Ray has set
+        try:
+            share = _gpus(gpus)
+            threads = suite.protocol.threads or torch.get_num_threads()
+            _fits({"GPU": share} if share else {"CPU": threads})
+            plugins = [Path(p) for p in os.environ.get(methods.PLUGINS, "").split(os.pathsep) if p]
+            sent = {path.name: path.read_bytes() for path in plugins}
+            command = " ".join(["kdbench", *sys.argv[1:]])
+            mark.touch()
+            order = Order(mark, "cuda" if share else "cpu", threads, sent, command)
+            spread = Ray(order, share, progress, follower, pause)
+            yield spread
+        finally:
+            if spread:
+                spread.cancel()
+            mark.unlink(missing_ok=True)
+            ray.shutdown()
+    stop.at_once()
 
 
 def _gpus(asked: float | None) -> float:

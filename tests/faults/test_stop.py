@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import stop
+from bench import run, stop
 from tests.faults.child import start
 from tests.faults.conftest import same_in_mlflow, same_results, words
-from tracking.record import scan
+from tracking.record import Record, scan
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -38,6 +38,26 @@ def test_it_keeps_leaves_and_goes_on(
     assert process.exitcode == 0, log.read_text()
     same_results(results, whole[0])
     same_in_mlflow(results, whole[0])
+
+
+def test_the_runs_of_the_dead_are_ended_at_the_next_start(tmp_path: Path, suite_file: Path) -> None:
+    results = tmp_path / "results"
+    process = start(words(suite_file, results), tmp_path / "log")
+    while process.is_alive() and len([r for r in scan(results / "faulty") if r.epochs]) < 2:
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    killed, told = scan(results / "faulty"), list[Record]()
+    assert [record.status for record in killed] == ["running"] * 2
+
+    class Follower:
+        offer = finish = told.append
+
+    run.reap(results / "faulty", Follower())  # type: ignore[arg-type]
+    assert [record.status for record in killed] == ["interrupted"] * 2 and len(told) == 2
+    assert killed[0].final is not None and killed[0].final["reason"].startswith("its process is gone")
+    run.reap(results / "faulty", Follower())  # type: ignore[arg-type]
+    assert len(told) == 2
 
 
 def test_an_epoch_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

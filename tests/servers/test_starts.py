@@ -92,6 +92,8 @@ def test_eight_machines_start_on_an_empty_database_server(tmp_path: Path, postgr
     for url in (tracking, studies):
         with sqlalchemy.create_engine(url).connect() as connection:
             assert connection.execute(sqlalchemy.text("select count(*) from alembic_version")).scalar() == 1
+    places = [found.artifact_location for found in Store(tracking, tmp_path).client.search_experiments()]
+    assert sum(place.startswith(tmp_path.as_uri()) for place in places) == len(places) - 1, "all but MLflow's own"
 
 
 @pytest.mark.slow
