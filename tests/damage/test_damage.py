@@ -118,9 +118,7 @@ def test_damaged_tuned_values_are_refused_and_written_anew(results: Path) -> Non
     whole = path.read_text()
     value = yaml.safe_load(whole)["values"]["tau"]
     path.write_text(whole.replace(f"tau: {value}", f"tau: {value + 1}"))
-    with pytest.raises(
-        UserError, match=r"kd\.yaml is not what .* writes .* kdbench tune tiny --methods 'kd'"
-    ):
+    with pytest.raises(UserError, match=r"kd\.yaml is not what .* writes .* kdbench tune tiny --methods 'kd'"):
         run(asked, results)
     table = next(results.glob("tiny/tuning/*/trials.csv"))
     text = table.read_text()
