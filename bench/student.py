@@ -73,6 +73,14 @@ def deployed(member: Member, teacher: Network | None, x: Tensor) -> tuple[dict[s
 def load(path: str | Path) -> Student:
     """The student in a run's `student.safetensors` or in an exported file, in eval mode: images to logits."""
     state, about = _read(Path(path))
+    try:
+        return _student(state, about)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a student that kdbench wrote ({type(error).__name__}: {reason})") from None
+
+
+def _student(state: dict[str, Tensor], about: dict[str, Any]) -> Student:
     network = _network(about, about["arch"])
     network.load_state_dict(_part(state, "network."))
     if state.keys() == {f"network.{name}" for name in network.state_dict()}:
@@ -120,7 +128,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("network", "null"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{path}: not a readable student ({error})") from None
     if not about:
         raise UserError(f"{path}: does not say which network it holds; only students written by kdbench do")

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from bench import checkpoint, claims, keep, models
 from bench.cohort import Cohort
 from bench.data import Data
@@ -98,7 +96,7 @@ def obtain(
                 if not keep.done(record):
                     record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
                     _train(network, data, protocol, seed, record, progress, check)
-        network.load_state_dict(load_file(folder / "teacher.safetensors"))
+        models.load_state(network, folder / "teacher.safetensors")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     network.eval()

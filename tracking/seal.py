@@ -19,8 +19,11 @@ def opened(text: str) -> str:
 
     Raises ValueError where it is another text.
     """
-    found = re.search(r"sha256:[0-9a-f]{64}", text)
-    if found and _sum(text.replace(found[0], MARK, 1)) != found[0]:
+    head = text[:120]
+    found = re.search(r"sha256:[0-9a-f]{64}", head)
+    if found is None and not re.search(r"sha256|[0-9a-f]{32}", head):  # no trace of a seal
+        return text
+    if found is None or _sum(text.replace(found[0], MARK, 1)) != found[0]:
         raise ValueError("it is not what its checksum was made of")
     return text
 

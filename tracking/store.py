@@ -147,8 +147,9 @@ class Store:
         return next((run.info.run_id for run in self.search([self.experiment(experiment)], query)), "")
 
     def _create(self, name: str) -> str:
-        file = sqlite_file(self.uri)
-        place = (file.parent / "artifacts" / name.replace("/", "-")).as_uri() if file else None
+        home = file.parent if (file := sqlite_file(self.uri)) else self.results  # MLflow's own choice is ./mlruns
+        served = self.uri.startswith("http")
+        place = None if served else (home / "artifacts" / name.replace("/", "-")).as_uri()
         try:
             return str(self.client.create_experiment(name, artifact_location=place, tags=views.experiment_tags(name)))
         except Exception:

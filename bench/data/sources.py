@@ -75,9 +75,13 @@ def _arrays_of(folder: Path, classes: tuple[str, ...], size: int, like: Like | N
     """Images of a split's folder in order of class and name, decoded once and then read from the cache."""
     if extra := sorted(set(_folders(folder)) - set(classes)):
         raise UserError(f"class '{extra[0]}' of {folder} is not in train; add it there or remove it")
+    places = [folder / name for name in classes]
     files = [(c, p) for c, name in enumerate(classes) for p in sorted((folder / name).rglob("*")) if _is_image(p)]
     if not files:
         raise UserError(f"no image in {folder}; it holds <class>/* with files of type {', '.join(SUFFIXES)}")
+    for path in (*places, *(p for _, p in files)):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.parent.resolve()):
+            raise UserError(f"{path}: a link that leads out of {folder.parent}; put the images themselves there")
     items: list[Item] = [(str(p.relative_to(folder.parent)), p.read_bytes) for _, p in files]
     x = cached(content_key([p for _, p in files], "folder", size, like), lambda: decode(items, size, like))
     return Arrays(x, np.array([c for c, _ in files], np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -12,8 +13,12 @@ import pytest
 import sqlalchemy
 
 from tests.servers.conftest import Postgres
+from tests.tracking.conftest import Make
+from tests.tracking.test_report import clone
 from tracking.query import runs
+from tracking.store import Store
 
+ROOT = Path(__file__).parents[2]
 EIGHT = """
 import os, sys, time
 from pathlib import Path
@@ -56,7 +61,7 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
 def eight(folder: Path, uri: str, studies: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", EIGHT, str(folder), uri, studies],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
@@ -87,3 +92,25 @@ def test_eight_machines_start_on_an_empty_database_server(tmp_path: Path, postgr
     for url in (tracking, studies):
         with sqlalchemy.create_engine(url).connect() as connection:
             assert connection.execute(sqlalchemy.text("select count(*) from alembic_version")).scalar() == 1
+    places = [found.artifact_location for found in Store(tracking, tmp_path).client.search_experiments()]
+    assert sum(place.startswith(tmp_path.as_uri()) for place in places) == len(places) - 1, "all but MLflow's own"
+
+
+@pytest.mark.slow
+def test_10000_runs_in_the_store_do_not_slow_a_suite(make: Make, tmp_path: Path, tiny_file: Path) -> None:
+    """The whole command, which logs four runs and a report into an experiment of 1 and of 10,000 runs."""
+    took = []
+    record = make()
+    for copies in (0, 9_999):
+        results = tmp_path / f"beside{copies}"
+        Store(f"sqlite:///{results}/mlflow.db", results).deliver(record)
+        if copies:
+            clone(results / "mlflow.db", copies)
+        command = [sys.executable, "-m", "bench", "run", str(tiny_file), "--results", str(results), "--quiet"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0 and "MLflow holds every run" in done.stdout, done
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    print("processor seconds beside 1 and 10,000 runs:", took)  # noqa: T201
+    assert took[1] - took[0] < 1.0
