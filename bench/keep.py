@@ -127,7 +127,8 @@ def clear(folder: Path) -> None:
 
 @contextmanager
 def training(keepers: Collection[Keeper], check: Check) -> Iterator[Callable[[], None]]:
-    """Yields what is to be called after every epoch: it keeps what is due.
+    """From the first record that is begun to the last that is ended. Yields what to call after every epoch: it keeps
+    what is due.
 
     Ctrl-C and SIGTERM end the runs as `interrupted`, with a checkpoint of the epoch that just ended where it ended in
     time; the same command resumes them. So does an error that is no run's own (a full disk). Where `check` finds the
@@ -140,19 +141,22 @@ def training(keepers: Collection[Keeper], check: Check) -> Iterator[Callable[[],
         for keeper in keepers:
             keeper.after_epoch()
 
+    def open_() -> list[Keeper]:
+        return [keeper for keeper in keepers if keeper.record.status == "running"]
+
     with gracefully() as pause:
         try:
             yield after_epoch
         except Held:
             raise
         except (KeyboardInterrupt, Interrupted) as stop:
-            for keeper in keepers:
+            for keeper in open_():
                 if isinstance(stop, Interrupted) and stop.whole and keeper.member.status == "running":
                     keeper.save()
                 keeper.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
             raise
         except Exception as error:
-            for keeper in keepers:
+            for keeper in open_():
                 with suppress(Exception):
                     keeper.end("interrupted", " ".join(f"{type(error).__name__}: {error}".split()), {})
             raise

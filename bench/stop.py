@@ -49,6 +49,8 @@ def gracefully() -> Iterator[Callable[[], None]]:
     }
     try:
         yield pause
+        if asked:  # too late to be noticed in the block
+            raise Interrupted(asked[0])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():

@@ -114,20 +114,21 @@ def _train(
     keeper = Keeper(member, record, None)
     keeper.resume()
     cohort = Cohort(data, protocol, None, [member], seed)
-    with keep.training([keeper], check) as kept, progress.cohort(f"teacher {network.arch}", cohort) as watch:
+    with keep.training([keeper], check) as kept:
+        with progress.cohort(f"teacher {network.arch}", cohort) as watch:
 
-        def after_epoch(cohort: Cohort, epoch: int) -> None:
-            kept()
-            watch.epoch(cohort, epoch)
+            def after_epoch(cohort: Cohort, epoch: int) -> None:
+                kept()
+                watch.epoch(cohort, epoch)
 
-        cohort.train(after_epoch, watch.step)
-    check()
-    if member.status != "running":
-        record.end(member.status, member.reason, {}, [])
-        raise UserError(
-            f"the teacher {network.arch} {member.status}: {member.reason}; lower teacher.protocol.lr in the suite"
-        )
-    (record.folder / "teacher.safetensors").write_bytes(keep.weights(network.state_dict()))
-    checkpoint.remove(keeper.path)
-    record.hold_epochs(member.history)
-    record.end("finished", "", cohort.evaluate(member, "validation"), ["teacher.safetensors"])
+            cohort.train(after_epoch, watch.step)
+        check()
+        if member.status != "running":
+            record.end(member.status, member.reason, {}, [])
+            raise UserError(
+                f"the teacher {network.arch} {member.status}: {member.reason}; lower teacher.protocol.lr in the suite"
+            )
+        (record.folder / "teacher.safetensors").write_bytes(keep.weights(network.state_dict()))
+        checkpoint.remove(keeper.path)
+        record.hold_epochs(member.history)
+        record.end("finished", "", cohort.evaluate(member, "validation"), ["teacher.safetensors"])

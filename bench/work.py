@@ -183,20 +183,24 @@ def _train(runs: list[Run], ground: Ground, where: Path, check: keep.Check) -> D
     """One cohort: restore, train, evaluate, keep."""
     pair, seed, protocol, data = runs[0].pair, runs[0].seed, runs[0].protocol, ground.data
     records = {run.fingerprint: Record(where / "runs" / run.fingerprint) for run in runs}
-    both = [(run, keeper) for run in runs if (keeper := begun(run, records[run.fingerprint], ground, {}))]
-    keepers = [keeper for _, keeper in both]
-    cohort = Cohort(data, protocol, ground.teacher.network, [keeper.member for keeper in keepers], seed)
-    with keep.training(keepers, check) as kept, ground.progress.cohort(f"{pair.name} seed {seed}", cohort) as watch:
+    keepers: dict[str, Keeper] = {}
+    with keep.training(keepers.values(), check) as kept:
+        for run in runs:
+            if keeper := begun(run, records[run.fingerprint], ground, {}):
+                keepers[run.fingerprint] = keeper
+        cohort = Cohort(data, protocol, ground.teacher.network, [keeper.member for keeper in keepers.values()], seed)
+        with ground.progress.cohort(f"{pair.name} seed {seed}", cohort) as watch:
 
-        def after_epoch(cohort: Cohort, epoch: int) -> None:
-            kept()
-            watch.epoch(cohort, epoch)
+            def after_epoch(cohort: Cohort, epoch: int) -> None:
+                kept()
+                watch.epoch(cohort, epoch)
 
-        cohort.train(after_epoch, watch.step)
-    check()
-    ground.teacher.verify(keepers)
-    for run, keeper in both:
-        _finish(run, keeper, cohort, data)
+            cohort.train(after_epoch, watch.step)
+        check()
+        ground.teacher.verify(keepers.values())
+        for run in runs:
+            if run.fingerprint in keepers:
+                _finish(run, keepers[run.fingerprint], cohort, data)
     ends = [(run, records[run.fingerprint].final or {}) for run in runs]
     troubles = [
         f"{run.label} on {pair.name}, seed {seed}: {end['status']} ({end['reason']})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -97,17 +97,18 @@ def train(ground: Ground, batch: Batch, check: keep.Check) -> dict[int, Result]:
     spec, seed = batch.spec, batch.seed
     records: dict[int, Record] = {}
     keepers: dict[int, Keeper] = {}
-    for number, values in batch.settings.items():
-        row = spec.model_copy(update={"label": f"trial-{number}", "set": {**spec.set, **values}})
-        run = Run.of(ground.suite, ground.pair, row, seed, dict(ground.described), ground.teacher.fingerprint)
-        record = records[number] = Record(batch.folder / "trials" / run.fingerprint)
-        twin = any(record.folder == keeper.record.folder for keeper in keepers.values())
-        if twin or keep.done(record, ENDED):
-            continue
-        if keeper := begun(run, record, ground, dict(batch.about) | {"label": spec.title, "trial": number}):
-            keepers[number] = keeper
-    if keepers:
-        _train(ground, batch.title, keepers, records, seed, list(batch.rungs), check)
+    with keep.training(keepers.values(), check) as kept:
+        for number, values in batch.settings.items():
+            row = spec.model_copy(update={"label": f"trial-{number}", "set": {**spec.set, **values}})
+            run = Run.of(ground.suite, ground.pair, row, seed, dict(ground.described), ground.teacher.fingerprint)
+            record = records[number] = Record(batch.folder / "trials" / run.fingerprint)
+            twin = any(record.folder == keeper.record.folder for keeper in keepers.values())
+            if twin or keep.done(record, ENDED):
+                continue
+            if keeper := begun(run, record, ground, dict(batch.about) | {"label": spec.title, "trial": number}):
+                keepers[number] = keeper
+        if keepers:
+            _train(ground, batch.title, keepers, records, seed, list(batch.rungs), check, kept)
     steps = n_batches(len(ground.data.train.y), ground.suite.protocol.batch_size)
     return {number: _result(record, steps) for number, record in records.items()}
 
@@ -120,6 +121,7 @@ def _train(
     seed: int,
     rungs: list[int],
     check: keep.Check,
+    kept: Callable[[], None],
 ) -> None:
     members = [keeper.member for keeper in keepers.values()]
     cohort = Cohort(ground.data, ground.suite.protocol, ground.teacher.network, members, seed)
@@ -129,7 +131,7 @@ def _train(
             _judge(rungs.pop(0), cohort, keepers, records)
 
     judge()  # a kill may have come when all stood at a rung
-    with keep.training(keepers.values(), check) as kept, ground.progress.cohort(title, cohort) as watch:
+    with ground.progress.cohort(title, cohort) as watch:
 
         def after_epoch(cohort: Cohort, epoch: int) -> None:
             kept()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
@@ -21,15 +22,18 @@ assert mlflow and local and build  # imported for those that are forked
 context = multiprocessing.get_context("forkserver")
 
 
-def start(words: list[str], log: Path, *, crash_at: int = 0, every_s: float = 0.0) -> ForkServerProcess:
-    """Begin `kdbench <words>`, with a checkpoint every `every_s` seconds; `crash_at`: see `dying`."""
+def start(
+    words: list[str], log: Path, *, crash_at: int = 0, every_s: float = 0.0, asked_by: int = 0
+) -> ForkServerProcess:
+    """Begin `kdbench <words>`, with a checkpoint every `every_s` seconds; `crash_at`: see `dying`; asked_by: the signal
+    that it gets when its first student is made."""
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_run, args=(words, log, crash_at, every_s))
+    process = context.Process(target=_run, args=(words, log, crash_at, every_s, asked_by))
     process.start()
     return process
 
 
-def _run(words: list[str], log: Path, crash_at: int, every_s: float) -> None:
+def _run(words: list[str], log: Path, crash_at: int, every_s: float, asked_by: int) -> None:
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -39,6 +43,15 @@ def _run(words: list[str], log: Path, crash_at: int, every_s: float) -> None:
     keep.CHECKPOINT_EVERY_S = every_s
     torch.set_num_threads(1)
     dying(crash_at, log.with_suffix(".calls"))
+    if asked_by:
+        member_of = work.member_of
+
+        def asked(*args: Any) -> Any:
+            signal.raise_signal(asked_by)
+            work.member_of = member_of
+            return member_of(*args)
+
+        work.member_of = asked  # type: ignore[assignment]
     cli.main()
 
 
