@@ -15,7 +15,7 @@ from tests.faults.conftest import same_in_mlflow, same_results, words
 from tracking.record import Record, scan
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_it_keeps_leaves_and_goes_on(
     number: signal.Signals, tmp_path: Path, suite_file: Path, whole: tuple[Path, float]
 ) -> None:
