@@ -11,7 +11,7 @@ TUNE_FLAGS := $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--name $(NAME))
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench tune report ui dashboard time test test-all test-ui test-scale test-servers check format docs readme clean
+.PHONY: help setup bench tune report ui dashboard time test test-all test-ui test-scale test-servers check audit format docs readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,11 @@ check: setup ## ruff and mypy
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+audit: setup ## known vulnerabilities of what is installed (asks PyPI)
+	@$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[audit]'
+	@$(BIN)/python -m pip freeze --exclude-editable > .venv/audit.txt
+	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --progress-spinner off -r .venv/audit.txt
 
 format: setup ## let ruff format the code
 	$(BIN)/python -m ruff check --fix .

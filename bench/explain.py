@@ -18,7 +18,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     tags = set(map(_tag, _at(model, ("data",))))  # a tagged union's tag stands in the path, and in no file
     where = ".".join(str(part) for part in first["loc"] if part not in tags) or "suite"
     text = _sentence(first, model, where)
-    return text + (f" (and {more} more)" if more else "")
+    return " ".join(text.split()) + (f" (and {more} more)" if more else "")
 
 
 def _sentence(first: Any, model: type[BaseModel], where: str) -> str:

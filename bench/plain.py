@@ -61,6 +61,7 @@ def check(value: object) -> None:
 def _key(key: object) -> str:
     if not isinstance(key, str | int):  # numbers of trials are keys in what tuning writes
         raise ValueError(f"the key {str(key)[:40]!r} is no text; put it in quotes")
+    _check_value(key, ascii(key))
     return str(key)
 
 
@@ -69,5 +70,7 @@ def _check_value(value: object, where: str) -> None:
         raise ValueError(f"'{where}' is {value}; it takes a finite number")
     if isinstance(value, int) and abs(value) >= 2**63:
         raise ValueError(f"'{where}' is a number of {len(str(value))} digits; whole numbers end at 2**63")
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"'{where}' holds half a letter (a surrogate); write the letter itself")
     if value is not None and not isinstance(value, str | int | float):
         raise ValueError(f"'{where}' is a {type(value).__name__}; put it in quotes")

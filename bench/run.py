@@ -88,9 +88,8 @@ def run_suite(
     for done in do(cells):
         outcome.trained += done.trained
         outcome.troubles += done.troubles
-    _manifest(
-        results / suite.name, suite, fingerprints, checksums
-    )  # another call of the suite may have asked for other runs
+    # once more: another call of the suite may have asked for other runs meanwhile
+    _manifest(results / suite.name, suite, fingerprints, checksums)
     return outcome
 
 

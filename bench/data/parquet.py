@@ -92,8 +92,10 @@ def label_column(shard: Path, schema: pa.Schema, asked: str | None) -> str:
 
 def _schema(shard: Path) -> pa.Schema:
     try:
-        return pq.read_schema(shard)
-    except (pa.ArrowException, OSError) as error:
+        schema = pq.read_schema(shard)
+        _ = schema.names  # which raises where they are damaged
+        return schema
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(shard, error) from None
 
 
@@ -111,7 +113,7 @@ def _column(shard: Path, name: str) -> pa.ChunkedArray:
         raise UserError(f"{shard.name}: no column '{name}' as in the first shard; write all shards alike")
     try:
         return pq.ParquetFile(shard, page_checksum_verification=True).read(columns=[name])[name]
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(shard, error) from None
 
 
@@ -151,6 +153,10 @@ def _images(shards: list[Path], column: str, size: int | None, like: Like | None
 
 def _items(shard: Path, column: str) -> list[Item]:
     """Every image of a shard. Only `bytes` is read: a `path` beside it is the author's, and never followed."""
+    if column != image_column(shard, _schema(shard)):
+        raise UserError(
+            f"{shard.name}: column '{column}' holds no images as in the first shard; write all shards alike"
+        )
     values = _column(shard, column).combine_chunks()
     encoded = values.field("bytes").to_pylist()
     present = values.is_valid().to_pylist()

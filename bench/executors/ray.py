@@ -12,13 +12,12 @@ import os
 import re
 import signal
 import socket
-import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -212,7 +211,7 @@ def connected(
             _fits({"GPU": share} if share else {"CPU": threads})
             plugins = [Path(p) for p in os.environ.get(methods.PLUGINS, "").split(os.pathsep) if p]
             sent = {path.name: path.read_bytes() for path in plugins}
-            command = " ".join(["kdbench", *sys.argv[1:]])
+            command = env.environment(torch.device("cpu"))["command"]
             mark.touch()
             order = Order(mark, "cuda" if share else "cpu", threads, sent, command)
             spread = Ray(order, share, progress, follower, pause)
@@ -259,9 +258,10 @@ def _work(task: Task, order: Order, after: Any) -> tuple[Any, str]:
     progress = Progress(Console(file=said, width=1000))
     environment = {**env.environment(device), "command": order.command}
     try:
-        data = datasets.load(task.suite.data, device, test=task.test)
-        ground = Ground.of(task.suite, task.pair, data, task.results, environment, progress, None)
-        return task.run(ground), said.getvalue()
+        with redirect_stderr(said):
+            data = datasets.load(task.suite.data, device, test=task.test)
+            ground = Ground.of(task.suite, task.pair, data, task.results, environment, progress, None)
+            return task.run(ground), said.getvalue()
     except claims.Held as held:
         return held, ""
     except stop.Interrupted as stopped:
