@@ -39,7 +39,7 @@ ui: setup ## MLflow's side-by-side comparison on 127.0.0.1
 
 dashboard: setup ## optuna-dashboard on the studies, on 127.0.0.1
 	@test -f $(or $(RESULTS),results)/optuna.db || { echo 'no studies in $(or $(RESULTS),results) yet; make tune'; exit 2; }
-	@$(BIN)/python -c 'import optuna_dashboard' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[dashboard]'
+	@$(BIN)/python -c 'import optuna_dashboard' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[dashboard]'
 	$(BIN)/optuna-dashboard --host 127.0.0.1 --port $(PORT) sqlite:///$(abspath $(or $(RESULTS),results))/optuna.db
 
 time: setup ## what the harness costs against a bare loop
@@ -52,7 +52,7 @@ test-all: setup ## the test suite with its slow part
 	$(BIN)/python -m pytest
 
 test-ui: setup ## MLflow's pages of a suite in a real browser
-	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[ui]'
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[ui]'
 	$(BIN)/python -m pytest tests/ui -m ui -rs
 
 test-scale: setup ## a real Ray on this machine; its workers and its driver are killed
@@ -69,7 +69,7 @@ check: setup ## ruff and mypy
 	$(BIN)/python -m mypy
 
 audit: setup ## known vulnerabilities of what is installed (asks PyPI)
-	@$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(BIN)/python -m pip install --quiet '.[audit]'
+	@$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[audit]'
 	@$(BIN)/python -m pip freeze --exclude-editable > .venv/audit.txt
 	$(BIN)/python -m pip_audit --strict --no-deps --disable-pip --progress-spinner off -r .venv/audit.txt
 
