@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -11,12 +12,22 @@ from pathlib import Path
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, or on a file that is made for it. Freed with the process, however it ends."""
+    """Hold an exclusive lock on a folder, or on a file that is made for it. Freed with the process, however it ends.
+
+    NFS locks only what is open for writing, which no folder can be: a file `.lock` in it then stands for it.
+    """
     flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
     handle = os.open(path, flags, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno != errno.EBADF or not path.is_dir():
+                raise
+            with locked(path / ".lock"):
+                yield
+        else:
+            yield
     finally:
         os.close(handle)
 
