@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -94,6 +94,7 @@ class Ray:
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": 1, "max_retries": RETRIES}
         self._remote = ray.remote(**options)(_work)
         self._refs: dict[Any, Task] = {}
+        self._followed, self._cancelled = 0.0, False
 
     def each(self, cells: list[Cell]) -> Iterator[Done]:
         """Do them all, a pair's cohorts after its teacher; yields what is done as it ends."""
@@ -103,9 +104,9 @@ class Ray:
             while later or self._refs:
                 now = time.monotonic()
                 for _, cell in [entry for entry in later if entry[0] <= now]:
-                    ref = self._submit(cell, teachers.get(cell.pair.teacher) if cell.fingerprints else None)
+                    ref = self._submit(cell, teachers.get(cell.pair.teacher))
                     if not cell.fingerprints:
-                        teachers[cell.pair.teacher] = ref
+                        teachers[cell.pair.teacher] = ref  # several pairs may share it: one after the other
                 later = [entry for entry in later if entry[0] > now]
                 for cell, done in self._ready():
                     if isinstance(done, claims.Held):
@@ -120,7 +121,11 @@ class Ray:
         with ThreadPoolExecutor(max(len(acts), 1)) as pool:
             futures = [pool.submit(claims.patiently, act, self.progress.say) for act in acts]
             try:
-                while wait(futures, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
+                left = {*futures}
+                while left:
+                    ended, left = wait(left, timeout=1.0, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        future.result()
                     self.pause()
                 return [future.result() for future in futures]
             except BaseException:
@@ -143,12 +148,15 @@ class Ray:
 
     def cancel(self) -> None:
         """Ask all workers to stop, and give them the time to keep what they have."""
+        self._cancelled = True
         for ref in (refs := list(self._refs)):
             ray.cancel(ref, force=False)
         if refs:
             ray.wait(refs, num_returns=len(refs), timeout=stop.GRACE_S + 1)
 
     def _submit(self, task: Task, after: Any = None) -> Any:
+        if self._cancelled:
+            raise RuntimeError(f"{task.title} comes too late: all work was cancelled")
         ref = self._remote.remote(task, self.order, after)
         self._refs[ref] = task
         return ref
@@ -172,8 +180,6 @@ class Ray:
                 for record in self._refs[ref].records:
                     if record.path.exists():
                         self.follower.offer(record)
-
-    _followed = 0.0
 
     def _get(self, ref: Any) -> Any:
         try:
