@@ -211,7 +211,7 @@ def test_logit_free_trains_on_those_stages_and_says_so(made: Path, capsys: pytes
     assert record.status == "finished" and spec["hp"]["layers"] == "auto"
     chosen = ",".join(str(row["stage"]) for row in pair["stages"] if row["chosen"])
     assert spec["facts"] == {"teacher stages": chosen} and spec["teacher_fingerprint"] == pair["teacher"]
-    assert len(list((results / "teachers").iterdir())) == 1
+    assert len(list((results / "teachers").glob("*/record.jsonl"))) == 1
 
 
 def of_one_image(folder: Path, raw: dict[str, Any]) -> None:

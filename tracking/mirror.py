@@ -99,6 +99,8 @@ class Mirror:
 
     def _work(self) -> None:
         self._timed(self._greet)  # the slow first contact happens while training starts
+        with self._wake:
+            self._wake.notify_all()  # who waits need not, where the store is not to be had
         while (record := self._next()) is not None:
             failure = self._timed(partial(self._deliver, record))
             with self._wake:
