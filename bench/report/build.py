@@ -30,7 +30,7 @@ from bench.report import (
     tuning,
 )
 from bench.report.answer import answer
-from bench.report.figures import rendered
+from bench.report.figures import all_rendered
 from tracking import ui as uis
 from tracking.frame import frame as frame_of
 from tracking.query import Found
@@ -88,7 +88,8 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     told += [tuning.section(results, suite)] if told and found is None else []
     made = plots.drawn(runs, records, base, f"Commit {page.commits(runs)}.", near)
     missing = len(wanted) - len(specs)
-    files = {f"figures/{name}.{s}": content for name, p in made.items() for s, content in rendered(p.figure).items()}
+    drawn = all_rendered({name: plot.figure for name, plot in made.items()})
+    files = {f"figures/{name}": content for name, content in drawn.items()}
     files |= {"table.csv": table.csv(rows).encode(), "table.tex": latex.tables(rows, suite, several).encode()}
     if several is not None:
         files["overall.csv"] = overall.csv(several).encode()

@@ -6,8 +6,11 @@ A figure has its final size in inches and is saved without trimming, so text is 
 from __future__ import annotations
 
 import io
+import multiprocessing
+import sys
 import textwrap
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -24,6 +27,8 @@ from bench.report import stats, style
 from bench.report import text as t
 
 ROW, LINE, AXIS = 0.30, 0.14, 0.42  # inches: a row, a line of small text, what stands between rows and caption
+UNSAID = {"png": ("Software",), "pdf": ("CreationDate", "Producer", "Creator")}
+"""By suffix, what is left out of a file: it would tell equal figures apart."""
 GAP = 0.08  # inches between names, axes, numbers and the edges
 MEAN, DOTS = 0.1, 0.24  # of a row: the interval above its middle, the seeds below
 
@@ -189,10 +194,36 @@ def styled() -> Iterator[None]:
 
 def rendered(figure: Figure) -> dict[str, bytes]:
     """The figure as files, by suffix: PNG at 300 dpi, PDF with embedded fonts; the same figure gives the same bytes."""
-    out = {}
+    return {suffix: _saved(figure, suffix) for suffix in UNSAID}
+
+
+def all_rendered(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """The files of several figures, by name and suffix. PDFs, whose fonts take twice a PNG's time, are made for the most
+    part in a second process, where this one may be forked: on Linux, while it has a single thread."""
+    todo = [(name, suffix) for suffix in UNSAID for name in figures]
+
+    def made(these: Sequence[tuple[str, str]]) -> dict[str, bytes]:
+        return {f"{name}.{suffix}": _saved(figures[name], suffix) for name, suffix in these}
+
+    if sys.platform != "linux" or threading.active_count() > 1:
+        return made(todo)
+    half = len(figures) + len(figures) // 4
+    fork = multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+    second = fork.Process(target=lambda: writer.send(made(todo[half:])))
+    second.start()
+    writer.close()
+    files = made(todo[:half])
+    try:
+        return files | reader.recv()
+    except EOFError:  # it died, of memory perhaps; what is wrong with a figure itself shows here
+        return files | made(todo[half:])
+    finally:
+        second.join()
+
+
+def _saved(figure: Figure, suffix: str) -> bytes:
     with styled():
-        for suffix, unsaid in (("png", ("Software",)), ("pdf", ("CreationDate", "Producer", "Creator"))):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix, metadata=dict.fromkeys(unsaid))
-            out[suffix] = buffer.getvalue()
-    return out
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, metadata=dict.fromkeys(UNSAID[suffix]))
+        return buffer.getvalue()

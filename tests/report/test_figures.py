@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -75,6 +76,18 @@ def test_a_figure_of_one_seed_and_of_levels_can_be_drawn() -> None:
 def test_equal_figures_are_equal_bytes() -> None:
     data = figures.level_data(frame({"kd": 0.0}))
     assert figures.rendered(figures.level_figure(data)) == figures.rendered(figures.level_figure(data))
+
+
+def test_a_second_process_makes_the_same_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    gains = dict(zip("abcde", range(5), strict=True))
+    made = {name: figures.level_figure(figures.level_data(frame({"kd": gain}))) for name, gain in gains.items()}
+    monkeypatch.setattr("threading.active_count", lambda: 2)
+    alone = figures.all_rendered(made)
+    monkeypatch.setattr("threading.active_count", lambda: 1)
+    assert figures.all_rendered(made) == alone and len(alone) == 10
+    here, saved = os.getpid(), figures._saved
+    monkeypatch.setattr(figures, "_saved", lambda *what: saved(*what) if os.getpid() == here else os._exit(1))
+    assert figures.all_rendered(made) == alone
 
 
 def test_a_method_has_one_look_and_the_usual_ones_differ() -> None:
