@@ -198,8 +198,8 @@ def rendered(figure: Figure) -> dict[str, bytes]:
 
 
 def all_rendered(figures: Mapping[str, Figure]) -> dict[str, bytes]:
-    """The files of several figures, by name and suffix. PDFs, whose fonts take twice a PNG's time, are made for the most
-    part in a second process, where this one may be forked: on Linux, while it has a single thread."""
+    """The files of several figures, by name and suffix. PDFs, whose fonts take twice a PNG's time, are mostly made in a
+    second process, where this one may be forked: on Linux, while it has a single thread."""
     todo = [(name, suffix) for suffix in UNSAID for name in figures]
 
     def made(these: Sequence[tuple[str, str]]) -> dict[str, bytes]:
