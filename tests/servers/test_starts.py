@@ -99,10 +99,10 @@ def test_eight_machines_start_on_an_empty_database_server(tmp_path: Path, postgr
 @pytest.mark.slow
 def test_10000_runs_in_the_store_do_not_slow_a_suite(make: Make, tmp_path: Path, tiny_file: Path) -> None:
     """The whole command, which logs four runs and a report into an experiment of 1 and of 10,000 runs."""
-    took = []
+    took: dict[int, list[float]] = {0: [], 9_999: []}
     record = make()
-    for copies in (0, 9_999):
-        results = tmp_path / f"beside{copies}"
+    for turn, copies in [(turn, copies) for turn in range(2) for copies in took]:
+        results = tmp_path / f"beside{copies}-{turn}"
         Store(f"sqlite:///{results}/mlflow.db", results).deliver(record)
         if copies:
             clone(results / "mlflow.db", copies)
@@ -111,6 +111,6 @@ def test_10000_runs_in_the_store_do_not_slow_a_suite(make: Make, tmp_path: Path,
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert done.returncode == 0 and "MLflow holds every run" in done.stdout, done
-        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        took[copies].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     print("processor seconds beside 1 and 10,000 runs:", took)  # noqa: T201
-    assert took[1] - took[0] < 1.0
+    assert min(took[9_999]) - min(took[0]) < 1.0  # the least: other work on the machine only adds
