@@ -33,6 +33,19 @@ class Progress:
         self.quiet = quiet
         self.total, self.done = 0, 0
 
+    def train(
+        self, title: str, cohort: Cohort, kept: Callable[[], None], judge: Callable[[], None] = lambda: None
+    ) -> None:
+        """Train a cohort to its end: after every epoch it is kept, shown, judged."""
+        with self.cohort(title, cohort) as watch:
+
+            def after_epoch(cohort: Cohort, epoch: int) -> None:
+                kept()
+                watch.epoch(cohort, epoch)
+                judge()
+
+            cohort.train(after_epoch, watch.step)
+
     @contextmanager
     def cohort(self, title: str, cohort: Cohort) -> Iterator[Watch]:
         """Follow one cohort: epochs, images per second, time left, and each member's validation accuracy."""

@@ -115,13 +115,7 @@ def _train(
     keeper.resume()
     cohort = Cohort(data, protocol, None, [member], seed)
     with keep.training([keeper], check) as kept:
-        with progress.cohort(f"teacher {network.arch}", cohort) as watch:
-
-            def after_epoch(cohort: Cohort, epoch: int) -> None:
-                kept()
-                watch.epoch(cohort, epoch)
-
-            cohort.train(after_epoch, watch.step)
+        progress.train(f"teacher {network.arch}", cohort, kept)
         check()
         if member.status != "running":
             record.end(member.status, member.reason, {}, [])

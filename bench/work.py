@@ -189,13 +189,7 @@ def _train(runs: list[Run], ground: Ground, where: Path, check: keep.Check) -> D
             if keeper := begun(run, records[run.fingerprint], ground, {}):
                 keepers[run.fingerprint] = keeper
         cohort = Cohort(data, protocol, ground.teacher.network, [keeper.member for keeper in keepers.values()], seed)
-        with ground.progress.cohort(f"{pair.name} seed {seed}", cohort) as watch:
-
-            def after_epoch(cohort: Cohort, epoch: int) -> None:
-                kept()
-                watch.epoch(cohort, epoch)
-
-            cohort.train(after_epoch, watch.step)
+        ground.progress.train(f"{pair.name} seed {seed}", cohort, kept)
         check()
         ground.teacher.verify(keepers.values())
         for run in runs:

@@ -131,14 +131,7 @@ def _train(
             _judge(rungs.pop(0), cohort, keepers, records)
 
     judge()  # a kill may have come when all stood at a rung
-    with ground.progress.cohort(title, cohort) as watch:
-
-        def after_epoch(cohort: Cohort, epoch: int) -> None:
-            kept()
-            watch.epoch(cohort, epoch)
-            judge()
-
-        cohort.train(after_epoch, watch.step)
+    ground.progress.train(title, cohort, kept, judge)
     check()
     ground.teacher.verify(keepers.values())
     for keeper in keepers.values():
