@@ -24,7 +24,8 @@ class Interrupted(BaseException):
 @contextmanager
 def gracefully() -> Iterator[Callable[[], None]]:
     """In the block a first signal raises `Interrupted` where the yielded function is next called (the end of an epoch),
-    or after `GRACE_S` wherever the block then is; a second one ends the process at once."""
+    or after `GRACE_S` wherever the block then is; a second one ends the process at once. A signal that the process was
+    started to ignore, as the shell starts `command &` in a script with Ctrl-C's, stays ignored."""
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
@@ -44,9 +45,9 @@ def gracefully() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
         yield lambda: None
         return
-    before = {number: signal.signal(number, ask) for number in SIGNALS} | {
-        signal.SIGALRM: signal.signal(signal.SIGALRM, late)
-    }
+    taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in taken}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, late)
     try:
         yield pause
         if asked:  # too late to be noticed in the block
@@ -63,4 +64,5 @@ def at_once() -> None:
     def stop(number: int, frame: object) -> None:
         raise Interrupted(number)
 
-    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, stop)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ TINY: dict[str, Any] = {
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `make test &` starts deaf to it
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Hyper-parameters by Optuna: judged on the validation split, with the same budget for every method."""
 
-from bench.tune.study import Tuned, tune
+from bench.tune.studies import tune
+from bench.tune.study import Tuned
 
 __all__ = ["Tuned", "tune"]

@@ -11,23 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
-import torch
 from optuna.storages import RDBStorage
 
 import bench
 import methods
 from bench import claims, tuned
-from bench import data as datasets
-from bench import environment as env
-from bench import run as runs
 from bench.errors import UserError
-from bench.keep import Follower
-from bench.progress import Progress
 from bench.protocol import digest
 from bench.spec import MethodSpec
 from bench.suite import Suite
@@ -35,7 +28,7 @@ from bench.tune import pruning, select, storage
 from bench.tune.ledger import Ledger
 from bench.tune.search import Search, directions, distribution, grid
 from bench.tune.trials import Batch, Result, told_trial, trial_to_tell
-from bench.work import Cell, Ground
+from bench.work import Ground
 from methods.base import Value
 
 
@@ -52,61 +45,6 @@ class Tuned:
 
 
 Do = Callable[[Batch], dict[int, Result]]
-
-
-class Spread(Protocol):
-    """What brings work to other machines; the studies go on side by side in this process, and share those."""
-
-    def call(self, task: Any) -> Any: ...
-
-    def studies(self, acts: Sequence[Callable[[], Tuned]]) -> list[Tuned]: ...
-
-
-def tune(
-    suite: Suite,
-    results: Path,
-    *,
-    device: torch.device,
-    progress: Progress,
-    follower: Follower | None = None,
-    url: str | None = None,
-    name: str = "",
-    spread: Spread | None = None,
-) -> list[Tuned]:
-    """Run every row's study up to the suite's number of trials. Those that were told are kept; test stays closed.
-
-    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; spread:
-    what brings batches to other machines, else they train in this process.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    suite = runs.resolved(suite, device)
-    suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
-    database = storage.connect(url, results)
-    data = datasets.load(suite.data, "cpu" if spread else device, test=False)
-    for pair in suite.pairs:
-        runs.check(suite, pair, data)
-        for spec in suite.methods:
-            recipe_of(suite, pair.name, spec)
-    runs.reap(results / suite.name, follower)
-    out: list[Tuned] = []
-    for pair in suite.pairs:
-        if spread:
-            narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
-            spread.call(Cell(suite.model_copy(update=narrow), results))  # its teacher
-        get = partial(Ground.of, suite, pair, data, results, env.environment(device), progress, follower)
-        ground = claims.patiently(get, progress.say)
-        do: Do = spread.call if spread else partial(_here, ground)
-        studies = [Study(ground, spec, results, name, do) for spec in suite.methods if suite.tune.narrowed(spec.method)]
-        acts = [partial(study.run, database) for study in studies]
-        out += spread.studies(acts) if spread else claims.in_turn(acts, progress.say)
-        for spec in suite.methods:
-            if not suite.tune.narrowed(spec.method):
-                progress.say(f"{spec.title} has nothing to tune")
-    return out
-
-
-def _here(ground: Ground, batch: Batch) -> dict[int, Result]:
-    return batch.run(ground)
 
 
 def recipe_of(suite: Suite, pair: str, spec: MethodSpec) -> dict[str, Value]:
@@ -271,7 +209,7 @@ class Study:
             "made_for": tuned.conditions(ground.suite, self.spec, ground.described, ground.teacher.fingerprint),
             "versions": {
                 "optuna": optuna.__version__,
-                "torch": str(torch.__version__),
+                "torch": made["torch"],
                 "kdbench": bench.__version__,
                 "commit": made["commit"],
                 "dirty": made["dirty"],

@@ -75,6 +75,17 @@ def test_the_end_of_an_epoch_is_waited_for() -> None:
     assert reached and stopped.value.whole and signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
+def test_one_that_the_process_was_started_to_ignore_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop.gracefully() as pause:
+            signal.raise_signal(signal.SIGINT)
+            pause()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _stubborn() -> None:
     with stop.gracefully():
         signal.raise_signal(signal.SIGINT)
