@@ -30,6 +30,9 @@ def rungs(spec: TuneSpec, epochs: int, starts: float, batch: int) -> list[int]:
 
 
 def losers(scores: Mapping[int, tuple[float, float]]) -> list[int]:
-    """Trials that end here. scores: top-1 and NLL by trial; the lower NLL, then the lower number wins a tie."""
-    order = sorted(scores, key=lambda number: (-scores[number][0], scores[number][1], number))
+    """Trials that end here. scores: top-1 and NLL by trial; the lower NLL, then the lower number wins a tie.
+
+    Trial 0, the recipe, has one of the places, since what a search gained is told beside it.
+    """
+    order = sorted(scores, key=lambda number: (number > 0, -scores[number][0], scores[number][1], number))
     return order[math.ceil(len(order) / ETA) :]

@@ -33,10 +33,15 @@ def test_hyperband_takes_turns() -> None:
 
 
 def test_one_in_three_goes_on() -> None:
-    scores = {0: (50.0, 1.0), 1: (60.0, 1.0), 2: (60.0, 0.9), 3: (40.0, 0.1), 4: (60.0, 0.9), 5: (1.0, 9.0)}
-    assert sorted(losers(scores)) == [0, 1, 3, 5]  # 2 and 4 are equal, and the lower NLL of the three with 60
+    scores = {6: (50.0, 1.0), 1: (60.0, 1.0), 2: (60.0, 0.9), 3: (40.0, 0.1), 4: (60.0, 0.9), 5: (1.0, 9.0)}
+    assert sorted(losers(scores)) == [1, 3, 5, 6]  # 2 and 4 are equal, and the lower NLL of the three with 60
     assert losers({7: (1.0, 1.0)}) == [] and losers({}) == []
-    assert losers({1: (5.0, 1.0), 0: (5.0, 1.0)}) == [1]
+    assert losers({2: (5.0, 1.0), 1: (5.0, 1.0)}) == [2]
+
+
+def test_the_recipe_is_one_of_those_that_go_on() -> None:
+    scores = {0: (1.0, 9.0), 1: (60.0, 1.0), 2: (60.0, 0.9), 3: (40.0, 0.1), 4: (60.0, 0.9), 5: (1.0, 9.0)}
+    assert sorted(losers(scores)) == [1, 3, 4, 5]
 
 
 def result(top1: float | None, nll: float = 1.0, status: str = "finished") -> Result:
