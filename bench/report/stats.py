@@ -162,11 +162,13 @@ def choose_baseline(frame: pd.DataFrame, by: str = "label") -> str:
 
 
 def choose_reference(frame: pd.DataFrame, baseline: str) -> str:
-    """The name that the answer and the main figure compare with: kd if it has finished runs on every pair, and is not
-    alone; else the baseline."""
+    """The name that the answer and the notes compare with: tuned kd, else kd, if it has finished runs on every
+    pair, and is not alone; else the baseline. A tuned method beside an untuned KD would be the literature's mistake."""
     runs = usable(frame)
-    with_kd = runs.loc[runs["label"] == "kd", "pair"].nunique() == frame["pair"].nunique()
-    return "kd" if with_kd and runs["label"].nunique() > 1 else baseline
+    for name in ("kd(tuned)", "kd"):
+        if runs.loc[runs["label"] == name, "pair"].nunique() == frame["pair"].nunique() and runs["label"].nunique() > 1:
+            return name
+    return baseline
 
 
 def moments(values: NDArray[np.float64]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench.report import stats
 from bench.report.gain import COLUMNS, answer, gain, section
 
 Row = tuple[str, int, float, str | None]
@@ -65,3 +66,11 @@ def test_two_pairs_are_corrected_apart() -> None:
 def test_malformed() -> None:
     with pytest.raises(ValueError, match="no column 'pair'"):
         gain(pd.DataFrame({"x": [1]}))
+
+
+def test_tuned_rows_are_held_against_tuned_kd() -> None:
+    assert stats.choose_reference(runs(KD + KD_TUNED + AT + AT_TUNED), "kd") == "kd(tuned)"
+    assert stats.choose_reference(runs(KD + AT), "at") == "kd"
+    second = runs(KD + AT, pair="c->d")  # tuned on one pair of two
+    assert stats.choose_reference(pd.concat([runs(KD + KD_TUNED), second]), "at") == "kd"
+    assert stats.choose_reference(runs(KD_TUNED), "kd(tuned)") == "kd(tuned)"
