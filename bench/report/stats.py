@@ -164,11 +164,11 @@ def choose_baseline(frame: pd.DataFrame, by: str = "label") -> str:
 def choose_reference(frame: pd.DataFrame, baseline: str) -> str:
     """The name that the answer and the notes compare with: tuned kd, else kd, if it has finished runs on every
     pair, and is not alone; else the baseline. A tuned method beside an untuned KD would be the literature's mistake."""
-    runs = usable(frame)
-    for name in ("kd(tuned)", "kd"):
-        if runs.loc[runs["label"] == name, "pair"].nunique() == frame["pair"].nunique() and runs["label"].nunique() > 1:
-            return name
-    return baseline
+    runs, n_pairs = usable(frame), frame["pair"].nunique()
+    if runs["label"].nunique() == 1:
+        return baseline
+    pairs = runs.groupby("label")["pair"].nunique()
+    return next((name for name in ("kd(tuned)", "kd") if pairs.get(name) == n_pairs), baseline)
 
 
 def moments(values: NDArray[np.float64]) -> dict[str, Any]:
