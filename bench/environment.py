@@ -55,6 +55,7 @@ def environment(on: torch.device) -> dict[str, Any]:
         **{name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpu": _cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
         "host": socket.gethostname(),

@@ -21,7 +21,7 @@ from tracking.record import FILE, Record
 from tracking.seal import opened
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"  # what came with the project
-SAME = ("cpu", "device", "torch", "threads")  # where these are equal, so is every bit on a CPU
+SAME = ("cpu", "cpu_capability", "device", "torch", "threads")  # where these are equal, so is every bit on a CPU
 IDENTITY = ("dataset", "pair", "method", "hp", "seed", "protocol", "data", "teacher_fingerprint", "teacher_hash")
 
 
