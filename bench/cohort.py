@@ -23,7 +23,7 @@ from bench.evaluate import Predictions, logits_of, metrics, plain
 from bench.member import Member, shared
 from bench.models.base import Network
 from bench.protocol import Protocol
-from bench.seeds import generator
+from bench.seeds import generator as generator_of
 from methods.base import Out
 
 Watch = Callable[["Cohort", int], None]
@@ -51,11 +51,11 @@ class Cohort:
         while self.alive():
             epoch = 1 + min(member.epoch for member in self.alive())
             members = [member for member in self.alive() if member.epoch == epoch - 1]
-            draws = {view: generator("view", view, self.seed, epoch) for view in _views(members)}
+            draws = {view: generator_of("view", view, self.seed, epoch) for view in _views(members)}
             for member in members:
                 with member.guarded(f"before epoch {epoch}"):
                     member.train(True)
-            for step, row in enumerate(batches(n, size, generator("order", self.seed, epoch))):
+            for step, row in enumerate(batches(n, size, generator_of("order", self.seed, epoch))):
                 self.step(members, row, draws, (epoch, step / n_batches(n, size)))
                 after_step(len(row) * len(members))
             self._end_epoch(members)
@@ -84,10 +84,13 @@ class Cohort:
         """What the students of a step share: views, the teacher's answers, labels, places in the train split."""
         index = row.to(self.device, non_blocking=True)
         x, y = self.data.train.x[index], self.data.train.y[index]
-        with self.clock("views"):
-            views = {view: self.view(view, x, draw) for view, draw in draws.items()}  # one draw for everybody
-        with self.clock("teacher"):
-            taught = self._teach({v: views[v] for v in _views(members, taught=True)})  # one forward for everybody
+        views, taught = {}, {}
+        for view, generator in draws.items():
+            with self.clock(f"view {view}"):
+                views[view] = self.view(view, x, generator)  # one draw for everybody
+        for view in _views(members, taught=True) if self.teacher is not None else []:
+            with self.clock(f"teacher {view}"):
+                taught[view] = self._teach(views[view])  # one forward for everybody
         return views, taught, y, index
 
     def view(self, view: str, x: Tensor, draws: torch.Generator) -> Tensor:
@@ -95,11 +98,10 @@ class Cohort:
         return apply(x, params, self.data.mean, self.data.std)
 
     @torch.no_grad()
-    def _teach(self, views: dict[str, Tensor]) -> dict[str, Out]:
-        if self.teacher is None:
-            return {}
+    def _teach(self, images: Tensor) -> Out:
+        assert self.teacher is not None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16"):
-            return {view: self.teacher(images) for view, images in views.items()}
+            return self.teacher(images)
 
     def _end_epoch(self, members: list[Member]) -> None:
         times = self.clock.read()
@@ -193,10 +195,11 @@ def _views(members: list[Member], *, taught: bool = False) -> list[str]:
 
 
 def _cost(member: Member, times: dict[str, float]) -> dict[str, float]:
-    """Time of one step in milliseconds: the member's own, and what it would be alone (with the teacher it shares)."""
-    own = times.get(member.name, 0.0)
-    shared = times.get("views", 0.0) + (times.get("teacher", 0.0) if member.needs.teacher else 0.0)
-    return {"cost/step_ms": own, "cost/step_alone_ms": own + shared}
+    """Time of one step in milliseconds: the member's own, and what it would be alone, with the views and the teacher's
+    answers that it asks for, whatever else its company does."""
+    needs, own = member.needs, times.get(member.name, 0.0)
+    shared = [f"view {view}" for view in needs.views] + [f"teacher {view}" for view in needs.views if needs.teacher]
+    return {"cost/step_ms": own, "cost/step_alone_ms": own + sum(times.get(name, 0.0) for name in shared)}
 
 
 def _median(values: list[float]) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 import methods
 from bench import checkpoint, models, run, teacher, work
 from bench import data as datasets
+from bench.clock import Clock
 from bench.cohort import Cohort
 from bench.data import Data
 from bench.keep import Keeper
@@ -90,6 +91,36 @@ def test_company_changes_nothing(tiny: dict[str, Any]) -> None:
         alone = trained(cohort_of(suite, [name]))
         assert same(together.members[i], alone.members[0]), name
         assert accuracies(together.members[i]) == accuracies(alone.members[0])
+
+
+class KnownClock(Clock):
+    """Every lap takes what is written here, in milliseconds."""
+
+    LAPS = {"view strong": 2.0, "view weak": 1.0, "teacher strong": 20.0, "teacher weak": 10.0}
+
+    def read(self) -> dict[str, float]:
+        names = list(self._laps)
+        self._laps.clear()
+        return {name: self.LAPS.get(name, 100.0) for name in names}
+
+
+def costs_of(suite: Suite, names: list[str]) -> dict[str, dict[str, float]]:
+    """cost/* of every member, by name."""
+    cohort = cohort_of(suite, names)
+    cohort.clock = KnownClock(cohort.device)
+    trained(cohort)
+    finals = {member.name: cohort.final(member) for member in cohort.members}
+    return {name: {k: v for k, v in row.items() if k.startswith("cost/")} for name, row in finals.items()}
+
+
+def test_a_runs_cost_does_not_depend_on_its_company(tiny: dict[str, Any]) -> None:
+    suite = suite_of(tiny)
+    names = ["vanilla", "kd", "sld", "block_kd", "crd", "ft"]
+    together, alone = costs_of(suite, names), {name: costs_of(suite, [name])[name] for name in names}
+    assert together == alone
+    steps = {name: together[name]["cost/step_alone_ms"] for name in names}
+    weak, both = 100 + 1 + 10, 100 + 1 + 2 + 10 + 20
+    assert steps == {"vanilla": 101, "kd": weak, "sld": both, "block_kd": weak, "crd": weak, "ft": weak}
 
 
 @pytest.mark.parametrize("until", [-1, 0])

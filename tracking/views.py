@@ -22,6 +22,7 @@ PAGE = 100  # runs that the UI loads at once; means over seeds are taken over wh
 OVERVIEW = "Means over seeds"
 FOLDED = ("test", "validation", "train", "cost", "Model metrics", "System metrics")  # what the UI makes of the rest
 
+STEP = "cost/step_alone_ms"  # the report's step time: with all that the method needs, whatever its company needed
 
 NOTE = "mlflow.note.content"
 RUN_NOTE = (
@@ -102,10 +103,10 @@ def _charts() -> list[dict[str, Any]]:
     return [
         _bars("test/top1"),
         _line("validation/top1"),
-        _scatter("cost/step_ms", "test/top1"),
+        _scatter(STEP, "test/top1"),
         _bars("test/agreement"),
         _bars("test/nll"),
-        _bars("cost/step_ms"),
+        _bars(STEP),
         _line("train/loss"),
     ]
 

@@ -35,8 +35,9 @@ def cost_figure(points: pd.DataFrame, commit: str = "", width: float = style.PAG
     unseen = f" Below the axis: {t.plural(under, 'trial')}." if under else ""
     caption = (
         "Small dots: complete trials; large markers: each method's most accurate one. Line: Pareto front, the trials "
-        "that no other beats (no less accurate, no slower, better in one of the two). Step time: of the trial's own "
-        f"training step, taken as it trained.{crowd(points, 'the best on the front')}{unseen} {commit}"
+        "that no other beats (no less accurate, no slower, better in one of the two). Step time: one training step "
+        "with the views and the teacher's forward that the trial needs."
+        f"{crowd(points, 'the best on the front')}{unseen} {commit}"
     )
     lines = wrapped(caption.strip(), width - 2 * GAP)
     with styled():

@@ -27,7 +27,7 @@ from bench.suite import Suite
 from bench.tune import pruning, select, storage
 from bench.tune.ledger import Ledger
 from bench.tune.search import Search, directions, distribution, grid
-from bench.tune.trials import Batch, Result, told_trial, trial_to_tell
+from bench.tune.trials import STEP, Batch, Result, told_trial, trial_to_tell
 from bench.work import Ground
 from methods.base import Value
 
@@ -147,6 +147,7 @@ class Study:
             "recipe": self.recipe,
             "space": {key: str(knob) for key, knob in self.knobs.items()},
             **{key: getattr(plan, key) for key in ("batch", "sampler", "pruner", "objective")},
+            **({"cost": STEP} if "cost" in plan.objective else {}),  # earlier studies were told another quantity
             "points": len(grid(plan, self.knobs)) if plan.sampler == "grid" else 0,
             "judged from": self.starts,
             "search seed": plan.seed,

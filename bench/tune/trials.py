@@ -23,6 +23,7 @@ from tracking.record import FILE, Record
 
 ENDED = ("finished", "pruned", "failed", "diverged")
 METRIC, TIE = "validation/top1", "validation/nll"  # of the last epoch, as the headline is
+STEP = "cost/step_alone_ms"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Result:
     reason: str
     top1: float | None  # validation, %, after the last epoch that it saw; None where it failed
     nll: float | None
-    step_ms: float | None  # of its own step
+    step_ms: float | None  # of its step, as it would be alone: with its views and the teacher's forward
     epochs: int  # those before the first included, as in the steps
     student_steps: int
     seconds: float  # of its own steps
@@ -165,14 +166,16 @@ def _result(record: Record, steps: int) -> Result:
     assert lines.end is not None
     curve = {row["epoch"]: row["metrics"][METRIC] for row in lines.epochs if METRIC in row["metrics"]}
     last = lines.epochs[-1]["metrics"] if lines.epochs else {}
-    times = [row["metrics"].get("cost/step_ms", row["metrics"].get("before/step_ms", 0.0)) for row in lines.epochs]
+    rows = [row["metrics"] for row in lines.epochs]
+    times = [row.get("cost/step_ms", row.get("before/step_ms", 0.0)) for row in rows]
+    alone = sorted(row[STEP] for row in rows if STEP in row)
     judged = lines.end["status"] in ("finished", "pruned")
     return Result(
         status=lines.end["status"],
         reason=lines.end["reason"],
         top1=last[METRIC] if judged else None,
         nll=last[TIE] if judged else None,
-        step_ms=sorted(times)[len(times) // 2] if times else None,
+        step_ms=alone[len(alone) // 2] if alone else None,
         curve=curve,
         epochs=len(lines.epochs),
         student_steps=steps * len(lines.epochs),
