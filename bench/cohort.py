@@ -19,9 +19,10 @@ from bench.clock import Clock
 from bench.data import Data
 from bench.data.augment import apply, draw
 from bench.data.batches import batches, n_batches
-from bench.evaluate import Predictions, logits_of, metrics, plain
+from bench.evaluate import Predictions, logits_of, metrics, network_logits, plain
 from bench.member import Member, shared
 from bench.models.base import Network
+from bench.precision import autocast, switch
 from bench.protocol import Protocol
 from bench.seeds import generator as generator_of
 from methods.base import Out
@@ -35,6 +36,7 @@ class Cohort:
         self, data: Data, protocol: Protocol, teacher: Network | None, members: Iterable[Member], seed: int
     ) -> None:
         self.data, self.protocol, self.teacher, self.seed = data, protocol, teacher, seed
+        switch(protocol)
         self.members = list(members)
         self.device = data.train.x.device
         self.clock = Clock(self.device)
@@ -100,7 +102,7 @@ class Cohort:
     @torch.no_grad()
     def _teach(self, images: Tensor) -> Out:
         assert self.teacher is not None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16"):
+        with autocast(self.protocol, self.device):
             return self.teacher(images)
 
     def _end_epoch(self, members: list[Member]) -> None:
@@ -145,12 +147,9 @@ class Cohort:
     def taught(self, split: str) -> Tensor | None:
         """The teacher's logits of a split: computed once, since neither changes."""
         if self.teacher is not None and split not in self.teacher_logits:
-            net = self.teacher
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16"):
-                logits = logits_of(
-                    lambda x: net(x).logits, getattr(self.data, split), self.data, self.protocol.eval_batch_size
-                )
-            self.teacher_logits[split] = logits
+            self.teacher_logits[split] = network_logits(
+                self.teacher, getattr(self.data, split), self.data, self.protocol
+            )
         return self.teacher_logits.get(split)
 
     def final(self, member: Member) -> dict[str, float]:

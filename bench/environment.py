@@ -24,7 +24,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "optuna", "scikit-learn",
 def device(name: str) -> torch.device:
     """The device of that name; 'auto' is the first GPU where there is one. Raises `UserError` where it is not there."""
     if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        name = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         wanted = torch.device(name)
     except RuntimeError:
@@ -33,15 +33,12 @@ def device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (wanted.index or 0) >= count:
             raise UserError(f"device '{name}' is not on this machine ({count} CUDA devices found); use --device cpu")
-        return torch.device("cuda", wanted.index or 0)
+        wanted = torch.device("cuda", wanted.index or 0)
+        torch.cuda.set_device(wanted)  # whatever is said of "cuda" from here on is of this one
+        return wanted
     if wanted.type != "cpu":
         raise UserError(f"device '{name}' is not supported; use auto, cpu or cuda")
     return wanted
-
-
-def precision(asked: str, on: torch.device) -> str:
-    """'auto' is bfloat16 autocast on CUDA (losses stay float32) and float32 on CPU."""
-    return ("bfloat16" if on.type == "cuda" else "float32") if asked == "auto" else asked
 
 
 def environment(on: torch.device) -> dict[str, Any]:
@@ -58,6 +55,7 @@ def environment(on: torch.device) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
+        **(_cuda() if on.type == "cuda" else {}),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "command": mask(" ".join(["kdbench", *sys.argv[1:]])),
@@ -89,6 +87,17 @@ def _commit() -> tuple[str, bool]:
         )
     except (OSError, subprocess.SubprocessError):
         return "", False
+
+
+@cache
+def _cuda() -> dict[str, str]:
+    """Versions of what computes on an NVIDIA GPU; the driver's is empty where nvidia-smi does not say it."""
+    try:
+        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")[0]
+    except (OSError, subprocess.SubprocessError):
+        driver = ""
+    return {"cuda": torch.version.cuda or "", "cudnn": str(torch.backends.cudnn.version() or ""), "driver": driver}
 
 
 @cache

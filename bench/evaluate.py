@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.data import Data, Split
 from bench.data.augment import apply, draw
+from bench.precision import autocast, switch
+from bench.protocol import Protocol
 
 TOP5_FROM = 11  # classes; below, top-5 says nothing
 
@@ -21,6 +23,13 @@ def logits_of(predict: Callable[[Tensor], Tensor], split: Split, data: Data, bat
     """[N, C] float32 logits of every example of a split, in order. `predict` maps normalised images to logits."""
     parts = [predict(images).float() for images in plain(split, data, batch_size)]
     return torch.cat(parts)
+
+
+def network_logits(network: nn.Module, split: Split, data: Data, protocol: Protocol) -> Tensor:
+    """The same of a bare network, in the protocol's precision. Every accuracy of a teacher comes from here."""
+    switch(protocol)
+    with autocast(protocol, split.x.device):
+        return logits_of(lambda x: network(x).logits, split, data, protocol.eval_batch_size)
 
 
 def plain(split: Split, data: Data, batch_size: int) -> Iterator[Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bench.memory import held, kept
 from bench.models.base import Network
+from bench.precision import autocast, cast_adapters, computed
 from bench.protocol import Protocol
 from bench.seeds import seed
 from methods.base import Method, Needs, Out, Progress, Seen
@@ -68,6 +69,7 @@ class Member:
         self.name, self.protocol, self.device = name, protocol, device
         self.network = network.to(device)
         self.method = method.to(device)
+        cast_adapters(method, protocol, device)
         self.forward = torch.compile(self.network) if protocol.compile else self.network
         self.stream = Stream(device, *stream)
         self.lr = protocol.lr_for(network.arch)
@@ -108,7 +110,7 @@ class Member:
         self.optimizer.zero_grad(set_to_none=True)
         measuring = nullcontext(dict[int, int]()) if self.memory else kept(self._read(shared(views, taught, y, index)))
         with self.stream.active(), measuring as saved:
-            with self._autocast():
+            with autocast(self.protocol, self.device):
                 outs = {view: self.forward(views[view]) for view in needs.views if needs.student}
             s = Seen(outs, needs.taps, self._tail(self.network, "student"))
             t = Seen(
@@ -135,9 +137,11 @@ class Member:
     def _tail(self, network: Network, whose: str) -> Callable[..., Tensor]:
         """The network's tail, with its uses counted."""
 
+        run = computed(network.tail, self.protocol, self.device)
+
         def tail(i: int, f: Tensor, **how: Any) -> Tensor:
             self.spent[f"{whose}_tail"] += len(f)
-            return network.tail(i, f, **how)
+            return run(i, f, **how)
 
         return tail
 
@@ -194,12 +198,13 @@ class Member:
 
     def predict(self, x: Tensor, teacher: Network | None) -> Tensor:
         """[B, C] logits of the student as deployed. Call it without gradients, unless you want them."""
-        with self._autocast():
+        with autocast(self.protocol, self.device):
             out = self.network(x)
-        taps = self.method.needs.taps
-        return self.method.predict(
-            Seen({"weak": out}, {*taps, "logits"}, self.network.tail), Seen({}, taps, teacher and teacher.tail)
+        taps, tails = (
+            self.method.needs.taps,
+            [net and computed(net.tail, self.protocol, self.device) for net in (self.network, teacher)],
         )
+        return self.method.predict(Seen({"weak": out}, {*taps, "logits"}, tails[0]), Seen({}, taps, tails[1]))
 
     def train(self, mode: bool) -> None:
         self.network.train(mode)
@@ -242,9 +247,6 @@ class Member:
         self.memory = state["memory"]
         self.best = Best(**state["best"])
         self.status, self.reason = state["status"], state["reason"]
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16")
 
 
 def told(error: BaseException, when: str) -> str:

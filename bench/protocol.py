@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NUMBERS = 2
 """Raise when a change of the harness can move a result: every fingerprint changes with it (CHANGELOG: [numbers])."""
+NUMBERS_BFLOAT16 = 3
+"""The same where the change moves results in bfloat16 alone; never lower than `NUMBERS`."""
 
 
 class Strict(BaseModel):
@@ -37,7 +39,8 @@ class Protocol(Strict):
     milestones: tuple[int, ...] = ()  # epochs (counted from 1) after which the learning rate is multiplied by gamma
     gamma: float = Field(0.1, gt=0)
     warmup_epochs: int = Field(0, ge=0)  # linear rise of the learning rate, step by step
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # see bench.precision
+    deterministic: bool = False  # kernels that give the same bits every time; a method that has none of them fails
     compile: bool = False
     threads: int | None = Field(
         None, ge=1, le=1024
@@ -52,6 +55,14 @@ class Protocol(Strict):
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves nothing of the {self.epochs} epochs")
         return self
+
+    @property
+    def numbers(self) -> int:
+        return NUMBERS_BFLOAT16 if self.precision == "bfloat16" else NUMBERS
+
+    def hashed(self) -> dict[str, Any]:
+        """What a fingerprint holds of it. Keys that came later count where they are set: earlier fingerprints stand."""
+        return self.model_dump(exclude=None if self.deterministic else {"deterministic"})
 
     def lr_for(self, network: str) -> float:
         return self.lr_of.get(network, self.lr)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import methods
-from bench import catalogue, claims, models, tuned
+from bench import catalogue, claims, models, precision, tuned
 from bench import data as datasets
 from bench import environment as env
 from bench import teacher as teachers
@@ -137,8 +137,8 @@ def resolved(suite: Suite, device: torch.device) -> Suite:
     """The suite with everything decided that 'auto' leaves to the machine; the process takes its number of threads."""
     if suite.protocol.threads:
         torch.set_num_threads(suite.protocol.threads)
-    precision = env.precision(suite.protocol.precision, device)
-    return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": precision})})
+    exact = precision.resolve(suite.protocol.precision, device)
+    return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": exact})})
 
 
 def check(suite: Suite, pair: Pair, data: Data) -> None:

@@ -14,7 +14,7 @@ from bench import plain
 from bench.data.spec import DataSpec
 from bench.errors import UserError, unknown
 from bench.explain import explain
-from bench.protocol import NUMBERS, Protocol, Strict, digest
+from bench.protocol import Protocol, Strict, digest
 from bench.seeds import drawing_from
 from bench.spec import MethodSpec, Name, Pair, Seed, TeacherSpec, TuneSpec, pair_of, row_of, rows_of, seeds_of
 
@@ -51,7 +51,8 @@ class Suite(Strict):
 
     def teacher_protocol(self) -> Protocol:
         """The students' protocol with what the suite changes for teachers, who never look at the test split."""
-        changes = {**self.teacher.protocol, "test_every_epoch": False}
+        own = {key: value for key, value in self.teacher.protocol.items() if (key, value) != ("precision", "auto")}
+        changes = {**own, "test_every_epoch": False}
         return Protocol.model_validate({**self.protocol.model_dump(), **changes})
 
 
@@ -86,9 +87,9 @@ class Run:
         kind = methods.get(method.method)
         hp = method.values(pair.name)
         parts = {
-            "numbers": NUMBERS,
+            "numbers": suite.protocol.numbers,
             "data": data,
-            "protocol": suite.protocol.model_dump(),
+            "protocol": suite.protocol.hashed(),
             "pair": pair.name,
             "teacher": teacher,
             "method": method.method,

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from bench import checkpoint, claims, keep, models
 from bench.cohort import Cohort
 from bench.data import Data
-from bench.errors import UserError
-from bench.evaluate import logits_of, metrics
+from bench.errors import UserError, notice
+from bench.evaluate import metrics, network_logits
 from bench.keep import Keeper
 from bench.member import Member
 from bench.models.base import Network
 from bench.protocol import NUMBERS, Protocol, digest
 from bench.seeds import drawing_from
-from bench.suite import Pair
+from bench.suite import Pair, Suite
 from methods.base import Dims
 from methods.vanilla import Vanilla
 from tracking.record import Record
@@ -30,6 +32,18 @@ class Teacher:
     fingerprint: str  # of what it was made from
     state: str  # sha256 of its weights: the same after every cohort, or the cohort is void
     top1: float  # on the validation split, %
+    chance: float  # what a network that knows nothing may reach there, %
+
+    @property
+    def sentence(self) -> str:
+        """How good it is, and a warning where it is no better than a network that knows nothing of the data."""
+        said = f"teacher {self.network.arch}: {self.top1:.2f} % on validation"
+        if self.top1 > self.chance:
+            return said
+        return (
+            f"{said}, which is chance level (up to {self.chance:.2f} %): students learn nothing from it; is it trained"
+            " on these classes in this order, and on images normalised like these (data.mean, data.std)?"
+        )
 
     def verify(self, keepers: Iterable[Keeper]) -> None:
         """If anything touched the teacher, end the runs that learnt from it as failed, and raise `UserError`."""
@@ -51,7 +65,7 @@ def fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int)
     parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
     if pair.teacher_file:
         return digest({**parts, "file": _checksum(Path(pair.teacher_file).expanduser())})
-    return digest({**parts, "protocol": protocol.model_dump(), "seed": seed})
+    return digest({**parts, "numbers": protocol.numbers, "protocol": protocol.hashed(), "seed": seed})
 
 
 def _checksum(path: Path) -> str:
@@ -62,19 +76,19 @@ def _checksum(path: Path) -> str:
 
 
 def obtain(
+    suite: Suite,
     pair: Pair,
     data: Data,
     described: dict[str, Any],
-    protocol: Protocol,
-    seed: int,
     results: Path,
     environment: dict[str, Any],
     progress: Any,
 ) -> Teacher:
-    """The pair's teacher on the data's device: from its file, from the cache, or trained now.
+    """The pair's teacher on the data's device: from its file, from the cache, or trained now. Says how good it is.
 
     Raises `claims.Held` while another process trains it.
     """
+    protocol, seed = suite.teacher_protocol(), suite.teacher.seed
     mark = fingerprint(pair, described, protocol, seed)
     network = build(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
     if pair.teacher_file:
@@ -100,8 +114,17 @@ def obtain(
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     network.eval()
-    logits = logits_of(lambda x: network(x).logits, data.validation, data, protocol.eval_batch_size)
-    return Teacher(network, mark, models.state_hash(network), metrics(logits, data.validation.y)["top1"])
+    top1 = metrics(network_logits(network, data.validation, data, suite.protocol), data.validation.y)["top1"]
+    teacher = Teacher(network, mark, models.state_hash(network), top1, chance_level(data.validation.y))
+    (progress.say if top1 > teacher.chance else notice)(teacher.sentence)
+    return teacher
+
+
+def chance_level(y: Tensor) -> float:
+    """The accuracy in % above which no network that knows nothing of the data comes with 99.9 % probability: the share
+    of the largest class, and 3.09 standard deviations of so many guesses. y: [N] int64."""
+    share = y.bincount().max().item() / len(y)
+    return 100 * min(1.0, share + 3.09 * (share * (1 - share) / len(y)) ** 0.5)
 
 
 def _train(

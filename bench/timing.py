@@ -31,11 +31,12 @@ from bench.errors import UserError
 from bench.keep import CHECKPOINT_EVERY_S
 from bench.member import Member, make_optimizer
 from bench.models.base import Network
+from bench.precision import autocast, computed
 from bench.run import resolved
 from bench.seeds import generator
 from bench.suite import MethodSpec, Run, Suite
 from bench.work import describe, dims, member_of
-from methods.base import Progress, Seen
+from methods.base import Out, Progress, Seen
 
 STEPS = 5  # per lap
 Lap = Callable[[], None]
@@ -74,6 +75,7 @@ def measure(suite: Suite, names: list[str], rounds: int, device: torch.device, c
         "rounds": rounds,
         "networks": suite.pairs[0].name,
         "batch_size": suite.protocol.batch_size,
+        "precision": suite.protocol.precision,
         **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
     }
 
@@ -122,15 +124,16 @@ def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
     x, y = batch(alone)
     index = torch.arange(len(y), device=x.device)
     at = Progress(1, suite.protocol.epochs, member.stream.generator, index)
-    taps, once = method.needs.taps, _forward(teacher, x)
+    taps, once = method.needs.taps, answer(alone, x)
+    tails = [computed(net.tail, suite.protocol, x.device) for net in (network, teacher)]
 
     def lap() -> None:
         for _ in range(STEPS):
-            t = _forward(teacher, x) if taught else once
+            t = answer(alone, x) if taught else once
             optimizer.zero_grad(set_to_none=True)
-            terms = method.loss(
-                Seen({"weak": network(x)}, taps, network.tail), Seen({"weak": t}, taps, teacher.tail), y, at
-            )
+            with autocast(suite.protocol, x.device):
+                s = network(x)
+            terms = method.loss(Seen({"weak": s}, taps, tails[0]), Seen({"weak": t}, taps, tails[1]), y, at)
             torch.stack(list(terms.values())).sum().backward()
             optimizer.step()
 
@@ -138,19 +141,22 @@ def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
 
 
 def _teacher(cohort: Cohort) -> Lap:
-    x, teacher = batch(cohort)[0], cohort.teacher
-    assert teacher is not None
+    x = batch(cohort)[0]
 
     def lap() -> None:
         for _ in range(STEPS):
-            _forward(teacher, x)
+            answer(cohort, x)
 
     return lap
 
 
 @torch.no_grad()
-def _forward(network: Network, x: torch.Tensor) -> Any:
-    return network(x)
+def answer(cohort: Cohort, x: torch.Tensor, network: Network | None = None) -> Out:
+    """What the teacher, or another network, shows of normalised images, in the cohort's precision."""
+    net = network or cohort.teacher
+    assert net is not None
+    with autocast(cohort.protocol, x.device):
+        return net(x)
 
 
 def batch(cohort: Cohort) -> tuple[torch.Tensor, torch.Tensor]:

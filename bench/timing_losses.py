@@ -14,10 +14,10 @@ from torch import Tensor
 import methods
 from bench import data as datasets
 from bench import run as runs
-from bench.models.base import Network
+from bench.precision import computed
 from bench.seeds import generator
 from bench.suite import Suite
-from bench.timing import STEPS, bare, batch, cohort_of, timed
+from bench.timing import STEPS, answer, bare, batch, cohort_of, timed
 from methods.base import Needs, Out, Progress, Refusal, Seen
 
 
@@ -81,13 +81,14 @@ def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict
         views = {
             view: shared.view(view, shared.data.train.x[: len(y)], generator("timing", view)) for view in needs.views
         }
-        s = {view: _leaves(network, images) for view, images in views.items() if needs.student}
-        t = {view: _answer(teacher, images) for view, images in views.items() if needs.teacher}
+        s = {view: _leaves(answer(shared, images, network)) for view, images in views.items() if needs.student}
+        t = {view: answer(shared, images) for view, images in views.items() if needs.teacher}
+        tails = [computed(net.tail, suite.protocol, x.device) for net in (network, teacher)]
         epochs = suite.protocol.epochs
         at = Progress(epochs, epochs, member.stream.generator, index if needs.index else None)
 
         def once() -> None:
-            terms = loss(Seen(s, needs.taps, network.tail), Seen(t, needs.taps, teacher.tail), y, at)
+            terms = loss(Seen(s, needs.taps, tails[0]), Seen(t, needs.taps, tails[1]), y, at)
             method.backward(terms, member.optimizer)
 
         return once
@@ -98,14 +99,8 @@ def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict
     return out
 
 
-@torch.no_grad()
-def _answer(network: Network, x: Tensor) -> Out:
-    return network(x)
-
-
-def _leaves(network: Network, x: Tensor) -> Out:
+def _leaves(out: Out) -> Out:
     """The taps as tensors of their own that want gradients: backward ends at them, not in the network."""
-    out = _answer(network, x)
 
     def leaf(value: Any) -> Any:
         if isinstance(value, tuple):

@@ -65,6 +65,7 @@ def measure_trials(suite: Suite, k: int, rounds: int, device: torch.device, cons
         "method": suite.methods[0].title,
         "networks": suite.pairs[0].name,
         "batch_size": suite.protocol.batch_size,
+        "precision": suite.protocol.precision,
         **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
     }
 

@@ -52,8 +52,8 @@ class Ground:
         follower: Follower | None,
     ) -> Ground:
         """The ground, with the pair's teacher, which is trained where there is none yet. Raises `claims.Held`."""
-        described, protocol = describe(data), suite.teacher_protocol()
-        teacher = teachers.obtain(pair, data, described, protocol, suite.teacher.seed, results, environment, progress)
+        described = describe(data)
+        teacher = teachers.obtain(suite, pair, data, described, results, environment, progress)
         shapes = dims(pair, data, suite.protocol.batch_size, teacher.network)  # it holds what Q costs minutes for
         return cls(suite, pair, data, described, teacher, shapes, environment, progress, follower)
 
@@ -164,7 +164,8 @@ def begun(run: Run, record: Record, ground: Ground, about: Mapping[str, Any]) ->
 
     about: what else the record says.
     """
-    said = {**run.spec(), "teacher_hash": ground.teacher.state, "facts": {}, **about}
+    teacher = {"teacher_hash": ground.teacher.state, "teacher_validation_top1": ground.teacher.top1}
+    said = {**run.spec(), **teacher, "facts": {}, **about}
     try:
         member = member_of(run, ground.data, ground.shapes)
     except (Exception, SystemExit) as error:  # whatever a method does wrong ends its own run and nobody else's

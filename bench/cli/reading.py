@@ -133,8 +133,11 @@ def check(
     """Read a suite and its data, and say what would run. Trains nothing."""
     from bench import data as datasets
     from bench import environment
+    from bench.progress import Progress
     from bench.run import check as fits
     from bench.run import resolved
+    from bench.teacher import obtain
+    from bench.work import describe
 
     on = environment.device(device)
     chosen = resolved(suite_of(suite, methods, seeds, sets), on)
@@ -149,6 +152,8 @@ def check(
     console.print(f"data: {data.describe()}", highlight=False)
     for pair in chosen.pairs:
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
+        if pair.teacher_file:
+            obtain(chosen, pair, data, describe(data), Path(), {}, Progress(console))  # says how good it is
     console.print(
         f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {', '.join(map(str, chosen.seeds))}",
         highlight=False,

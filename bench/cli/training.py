@@ -206,4 +206,4 @@ def train_teacher(
     for pair in chosen.pairs:
         get = partial(Ground.of, chosen, pair, data, folder, made, progress, None)
         got = claims.patiently(get, progress.say).teacher
-        console.print(f"teacher {pair.teacher} {got.fingerprint}: {got.top1:.2f} % on validation", highlight=False)
+        console.print(f"teacher {pair.teacher} is {got.fingerprint}", highlight=False)

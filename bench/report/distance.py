@@ -28,6 +28,7 @@ PROTOCOL = {
     "milestones": [150, 180, 210],
     "gamma": 0.1,
     "warmup_epochs": 0,
+    "precision": "float32",
 }
 """What `published.LITERATURE` stands for."""
 SLOWER = ("MobileNetV2", "ShuffleV1", "ShuffleV2")  # at a learning rate of 0.01, all others at 0.05

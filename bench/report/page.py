@@ -118,10 +118,10 @@ def recipes(frame: pd.DataFrame) -> list[str]:
 def environment(frame: pd.DataFrame) -> list[str]:
     """Where the numbers were made; more than one value means that machines or versions were mixed."""
     out = [f"- commit: {commits(frame)}"]
-    for name in ("kdbench", "torch", "device", "cpu", "threads"):
+    for name in ("kdbench", "torch", "device", "cuda", "cudnn", "driver", "cpu", "cpu_capability", "threads"):
         values = _values(frame, name)
         out += [f"- {name}: {', '.join(values)}"] if values else []
-    if any(len(_values(frame, name)) > 1 for name in ("device", "cpu", "threads")):
+    if any(len(_values(frame, name)) > 1 for name in ("device", "driver", "cpu", "cpu_capability", "threads")):
         out.append(
             "- Hardware or thread counts differ between runs: a step-time ratio holds only where a seed ran on one."
         )
