@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -33,11 +34,19 @@ Batch = tuple[dict[str, Tensor], dict[str, Out], Tensor, Tensor]
 
 class Cohort:
     def __init__(
-        self, data: Data, protocol: Protocol, teacher: Network | None, members: Iterable[Member], seed: int
+        self,
+        data: Data,
+        protocol: Protocol,
+        teacher: Network | None,
+        members: Iterable[Member],
+        seed: int,
+        at_once: int = 0,
     ) -> None:
+        """at_once: how many members may be on the device at a time; 0: all. The others wait on the CPU."""
         self.data, self.protocol, self.teacher, self.seed = data, protocol, teacher, seed
         switch(protocol)
         self.members = list(members)
+        self.at_once = at_once or max(1, len(self.members))
         self.device = data.train.x.device
         self.clock = Clock(self.device)
         self.teacher_logits: dict[str, Tensor] = {}
@@ -49,19 +58,36 @@ class Cohort:
 
     def train(self, after_epoch: Watch, after_step: Callable[[int], None] = lambda images: None) -> None:
         """Train until every member has ended. Members that resume from different epochs meet again on the way."""
-        n, size = len(self.data.train.y), self.protocol.batch_size
         while self.alive():
             epoch = 1 + min(member.epoch for member in self.alive())
             members = [member for member in self.alive() if member.epoch == epoch - 1]
-            draws = {view: generator_of("view", view, self.seed, epoch) for view in _views(members)}
-            for member in members:
-                with member.guarded(f"before epoch {epoch}"):
-                    member.train(True)
-            for step, row in enumerate(batches(n, size, generator_of("order", self.seed, epoch))):
-                self.step(members, row, draws, (epoch, step / n_batches(n, size)))
-                after_step(len(row) * len(members))
-            self._end_epoch(members)
+            for first in range(0, len(members), self.at_once):
+                self._epoch(members[first : first + self.at_once], epoch, after_step)
             after_epoch(self, epoch)
+
+    def _epoch(self, members: list[Member], epoch: int, after_step: Callable[[int], None]) -> None:
+        n, size = len(self.data.train.y), self.protocol.batch_size
+        self._seat(members)
+        draws = {view: generator_of("view", view, self.seed, epoch) for view in _views(members)}
+        for member in members:
+            with self.guarded(member, f"before epoch {epoch}"):
+                member.train(True)
+        for step, row in enumerate(batches(n, size, generator_of("order", self.seed, epoch))):
+            self.step(members, row, draws, (epoch, step / n_batches(n, size)))
+            after_step(len(row) * len(members))
+        self._end_epoch(members)
+
+    def _seat(self, members: list[Member]) -> None:
+        """Bring these to the device. Where not all members have room there, the others leave it first."""
+        if self.at_once < len(self.members):
+            for member in self.members:
+                if member not in members and member.place == self.device:
+                    member.move(torch.device("cpu"))
+        for member in members:
+            member.move(self.device)
+
+    def guarded(self, member: Member, when: str) -> AbstractContextManager[None]:
+        return member.guarded(when, alone=self.at_once == 1)
 
     def step(
         self, members: list[Member], row: Tensor, draws: dict[str, torch.Generator], at: tuple[int, float]
@@ -74,7 +100,7 @@ class Cohort:
             if member.status != "running" or not whole:
                 continue
             before = [tensor._version for tensor in shared(*batch)]
-            with member.guarded(f"in epoch {at[0]}"), self.clock(member.name):
+            with self.guarded(member, f"in epoch {at[0]}"), self.clock(member.name):
                 member.step(*batch[:2], self.teacher, *batch[2:], at)
             if before != [tensor._version for tensor in shared(*batch)]:
                 member.fail("failed", f"it changed in place, in epoch {at[0]}, what all students share")
@@ -111,7 +137,7 @@ class Cohort:
             if member.status != "running":
                 continue
             row: dict[str, float] = {}
-            with member.guarded(f"after epoch {member.epoch + 1}"):
+            with self.guarded(member, f"after epoch {member.epoch + 1}"):
                 self._judge(member, times, row)
             member.history.append({"epoch": member.epoch, "time": time.time(), "metrics": row})
 
@@ -154,6 +180,7 @@ class Cohort:
 
     def final(self, member: Member) -> dict[str, float]:
         """The numbers of a member after its last epoch; the headline is that epoch's test accuracy."""
+        self._seat([member])
         best = member.best
         last = {name: value.clone() for name, value in member.weights().items()}  # loading writes into the tensors
         member.load_weights(best.state)
@@ -172,6 +199,7 @@ class Cohort:
 
     def costs(self, member: Member) -> dict[str, float]:
         """What a member took, and what its deployed student is; no split but validation is looked at."""
+        self._seat([member])
         rows = [row["metrics"] for row in member.history if row["epoch"] > 0]
         costs = {name: _median([row[name] for row in rows]) for name in rows[0] if name.startswith("cost/")}
         x = next(plain(self.data.validation, self.data, 2))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from bench import checkpoint
 from bench.claims import Held
 from bench.errors import notice
 from bench.evaluate import Predictions
-from bench.member import FORMAT, Member
+from bench.member import Member, told
 from bench.stop import Interrupted, gracefully
 from tracking.lines import Damage
 from tracking.record import Record
@@ -57,10 +58,20 @@ class Keeper:
         self.path = record.folder / "checkpoint.pt"
         self._saved = time.monotonic()
 
-    def resume(self) -> None:
-        """Go on where the last whole checkpoint stands; without one, or with one of an older format, start anew."""
-        if (state := checkpoint.load(self.path)) and state.get("format") == FORMAT:
+    def resume(self, fresh: Callable[[], Member]) -> None:
+        """Go on where the last whole checkpoint stands; where that is not possible, say so and start anew.
+
+        fresh: makes the member once more, in place of the one that a failed attempt left half loaded.
+        """
+        if (state := checkpoint.load(self.path)) is None:
+            return
+        try:
             self.member.load_state_dict(state)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            notice(f"{self.path}: {' '.join(str(error).split())[:200]}; this run starts anew")
+            self.member = fresh()
 
     def after_epoch(self) -> None:
         if time.monotonic() - self._saved >= CHECKPOINT_EVERY_S and self.member.status == "running":
@@ -157,6 +168,7 @@ def training(keepers: Collection[Keeper], check: Check) -> Iterator[Callable[[],
             raise
         except Exception as error:
             for keeper in open_():
-                with suppress(Exception):
-                    keeper.end("interrupted", " ".join(f"{type(error).__name__}: {error}".split()), {})
+                member, why = keeper.member, told(error)
+                with suppress(Exception):  # what has made the device unusable was one member's doing
+                    keeper.end(*(("failed", member.reason) if member.status == "failed" else ("interrupted", why)), {})
             raise

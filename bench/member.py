@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.memory import held, kept
+from bench.memory import held, kept, usable
 from bench.models.base import Network
 from bench.precision import autocast, cast_adapters, computed
 from bench.protocol import Protocol
@@ -20,7 +20,7 @@ from bench.seeds import seed
 from methods.base import Method, Needs, Out, Progress, Seen
 from tracking.location import mask
 
-FORMAT = 2  # of a member's state; raise it when its keys change: older checkpoints are then passed over
+FORMAT = 2  # of a member's state; raise it when its keys change: runs with older checkpoints then start anew
 
 
 class Stream:
@@ -67,6 +67,7 @@ class Member:
         self, name: str, network: Network, method: Method, protocol: Protocol, device: torch.device, *stream: object
     ) -> None:
         self.name, self.protocol, self.device = name, protocol, device
+        self.place = device  # where it is now: a member that waits for room on the device stays on the CPU
         self.network = network.to(device)
         self.method = method.to(device)
         cast_adapters(method, protocol, device)
@@ -172,6 +173,17 @@ class Member:
             self.fail("diverged", f"{broken[-1]} is {losses[broken[-1]]} in epoch {self.epoch}")
         return losses
 
+    def move(self, to: torch.device) -> None:
+        """Bring all that it holds to the device, or away from it; between two epochs."""
+        if to == self.place:
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        self.network.to(to)
+        self.method.to(to)
+        self.optimizer.load_state_dict(self.optimizer.state_dict())  # its state follows its parameters
+        self.best.state = {name: value.to(to) for name, value in self.best.state.items()}
+        self.place = to
+
     def fail(self, status: str, reason: str) -> None:
         """End the run, and give back the memory that it held: the others may need it."""
         self.status, self.reason = status, reason
@@ -180,19 +192,28 @@ class Member:
         self.best, self._sums = Best(), {}
         self.network.to("meta")
         self.method.to("meta")
+        self.place = torch.device("meta")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     @contextmanager
-    def guarded(self, when: str) -> Iterator[None]:
-        """Whatever goes wrong inside ends this run and nobody else's."""
+    def guarded(self, when: str, *, alone: bool = True) -> Iterator[None]:
+        """Whatever goes wrong inside ends this run and nobody else's. Raised are two errors: that memory ran out where
+        this member is not `alone` on the device, and whatever has made the device unusable."""
         broken: tuple[str, str] | None = None
         try:
             yield
         except FloatingPointError as error:
             broken = "diverged", f"{error} {when}"
+        except torch.OutOfMemoryError as error:
+            if not alone:
+                raise
+            broken = "failed", f"{told(error, when)}; it needs more alone: lower protocol.batch_size (eval_batch_size)"
         except (Exception, SystemExit) as error:
             broken = "failed", told(error, when)
+            if not usable(self.device):
+                self.status, self.reason = broken
+                raise
         if broken:  # out here the error is gone, and with it the graph that its traceback kept
             self.fail(*broken)
 
@@ -227,6 +248,7 @@ class Member:
         """All that a resumed run needs to go on as if it had never stopped."""
         return {
             "format": FORMAT,
+            "device": self.device.type,
             "epoch": self.epoch,
             "weights": self.weights(),
             "optimizer": self.optimizer.state_dict(),
@@ -240,6 +262,12 @@ class Member:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises `ValueError` for a state that cannot go on here: of an older format, or of another kind of device,
+        whose random numbers are other ones. Any other error leaves the member half loaded."""
+        if state.get("format") != FORMAT:
+            raise ValueError(f"format {state.get('format')}, and this version goes on from {FORMAT}")
+        if (device := state.get("device", self.device.type)) != self.device.type:
+            raise ValueError(f"made on {device}, and random numbers cannot go on on {self.device.type}")
         self.load_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.stream.load_state_dict(state["stream"])
@@ -249,9 +277,10 @@ class Member:
         self.status, self.reason = state["status"], state["reason"]
 
 
-def told(error: BaseException, when: str) -> str:
+def told(error: BaseException, when: str = "") -> str:
     """Why a run failed, in one line without secrets."""
-    return mask(" ".join(f"{type(error).__name__} {when}: {error}".rstrip(": ").splitlines()[:1]))
+    named = " ".join(filter(None, (type(error).__name__, when)))
+    return mask(" ".join(f"{named}: {error}".rstrip(": ").splitlines()[:1]))
 
 
 def shared(views: Mapping[str, Tensor], taught: Mapping[str, Out], y: Tensor, index: Tensor) -> list[Tensor]:

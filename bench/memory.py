@@ -36,6 +36,16 @@ def held(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> int:
     return sum({_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
+def usable(device: torch.device) -> bool:
+    """Does the device still answer? After a failed assertion in a kernel, CUDA takes no more work of a process."""
+    try:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except RuntimeError:
+        return False
+    return True
+
+
 def installed() -> int:
     """Bytes of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,11 @@ def run_suite(
     progress: Progress,
     follower: Follower | None,
     spread: Spread | None = None,
+    at_once: int = 0,
 ) -> Outcome:
     """Train what the suite still lacks, in this process or where `spread` brings it; what another process trains at the
-    same time is waited for. Raises `UserError` before any training where the suite cannot be run."""
+    same time is waited for. at_once: students of a cohort on the device at a time; 0: all. Raises `UserError` before
+    any training where the suite cannot be run."""
     suite = resolved(suite, device)
     data = datasets.load(suite.data, "cpu" if spread else device)
     described, checksums = describe(data), _checksums(suite, results / suite.name)
@@ -81,7 +84,7 @@ def run_suite(
     for pair in suite.pairs:
         check(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
     reap(results / suite.name, follower)
-    cells, fingerprints = _plan(suite, rows, data, results, time.time() if rerun else 0.0)
+    cells, fingerprints = _plan(suite, rows, data, results, time.time() if rerun else 0.0, at_once)
     outcome = Outcome(fingerprints)
     _manifest(results / suite.name, suite, fingerprints, checksums)
     do = spread or Local(data, results, env.environment(device), progress, follower).each
@@ -93,33 +96,49 @@ def run_suite(
     return outcome
 
 
-def _plan(suite: Suite, rows: Rows, data: Data, results: Path, anew: float) -> tuple[list[Cell], list[str]]:
-    """What is to be trained, each pair's teacher before its cohorts; and the fingerprints of all runs of the suite."""
+def _plan(
+    suite: Suite, rows: Rows, data: Data, results: Path, anew: float, at_once: int
+) -> tuple[list[Cell], list[str]]:
+    """What is to be trained, each pair's teacher before its cohorts; and the fingerprints of all runs of the suite.
+
+    A run that has failed before comes after all others, in a cohort of its own: it may take the device down with it.
+    """
     described = describe(data)
-    whole, fingerprints, cells = described | data.describe_test(), [], []
+    whole, fingerprints, cells, again = described | data.describe_test(), [], [], []
     for pair in suite.pairs:
         mark = teachers.fingerprint(pair, described, suite.teacher_protocol(), suite.teacher.seed)
-        todo, taught = [], set[str]()
+        todo, apart, taught = [], [], set[str]()
         for seed in suite.seeds:
             runs = [Run.of(suite, pair, spec, seed, whole, mark, found) for spec, found in rows[pair.name]]
             fingerprints += [run.fingerprint for run in runs]
             records = [Record(results / suite.name / "runs" / run.fingerprint) for run in runs]
             left = [bool(anew) or not finished(record) for record in records]
             taught |= {r.header["spec"].get("teacher_hash") for r, more in zip(records, left, strict=True) if not more}
-            chosen = list(compress(zip(rows[pair.name], runs, strict=True), left))
-            narrow = {"pairs": [pair], "seeds": [seed], "methods": [spec for (spec, _), _ in chosen]}
-            cell = Cell(
-                suite.model_copy(update=narrow),
-                results,
-                tuple(found for (_, found), _ in chosen),
-                tuple(run.fingerprint for _, run in chosen),
-                anew=anew,
-            )
-            todo += [cell] if chosen else []
-        if todo:
+            where = suite.model_copy(update={"pairs": [pair], "seeds": [seed]})
+            work = partial(_cell, where, results, anew=anew, at_once=at_once)
+            chosen = list(compress(zip(rows[pair.name], runs, records, strict=True), left))
+            fresh = [entry for entry in chosen if not _failed(entry[2])]
+            todo += [work(fresh)] if fresh else []
+            apart += [work([entry], again=entry[1].label) for entry in chosen if _failed(entry[2])]
+        if first := (todo or apart)[:1]:
             known = tuple(sorted(filter(None, taught)))
-            cells += [dataclasses.replace(todo[0], found=(), fingerprints=(), taught=known), *todo]
-    return cells, fingerprints
+            cells += [dataclasses.replace(first[0], found=(), fingerprints=(), taught=known, again=""), *todo]
+            again += apart
+    return [*cells, *again], fingerprints
+
+
+def _cell(suite: Suite, results: Path, entries: list[tuple[Any, Run, Record]], **how: Any) -> Cell:
+    """The cohort of these rows, with their runs; suite: with its pair and seed alone."""
+    narrow = suite.model_copy(update={"methods": [spec for (spec, _), _, _ in entries]})
+    found, prints = tuple(found for (_, found), _, _ in entries), tuple(run.fingerprint for _, run, _ in entries)
+    return Cell(narrow, results, found, prints, **how)
+
+
+def _failed(record: Record) -> bool:
+    try:
+        return record.status == "failed"
+    except Damage:
+        return False
 
 
 def reap(where: Path, follower: Follower | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bench.keep import Keeper
 from bench.member import Member
 from bench.models.base import Network
 from bench.protocol import NUMBERS, Protocol, digest
+from bench.room import with_room
 from bench.seeds import drawing_from
 from bench.suite import Pair, Suite
 from methods.base import Dims
@@ -109,7 +111,8 @@ def obtain(
             with claims.claim(claims.file_of(folder.parent, mark), what, [folder]) as check:
                 if not keep.done(record):
                     record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
-                    _train(network, data, protocol, seed, record, progress, check)
+                    train = partial(_train, pair.teacher, data, protocol, seed, record, progress, check)
+                    with_room(lambda _: train(), 1, 1, data.device, what, progress.say)
         models.load_state(network, folder / "teacher.safetensors")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -128,24 +131,28 @@ def chance_level(y: Tensor) -> float:
 
 
 def _train(
-    network: Network, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: keep.Check
+    arch: str, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: keep.Check
 ) -> None:
     """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
-    dims = network.dims()
-    method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
-    member = Member("teacher", network, method, protocol, data.train.x.device, "teacher", network.arch, seed)
-    keeper = Keeper(member, record, None)
-    keeper.resume()
+
+    def fresh() -> Member:
+        network = build(arch, data, init=("teacher", seed))
+        dims = network.dims()
+        method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
+        return Member("teacher", network, method, protocol, data.train.x.device, "teacher", arch, seed)
+
+    keeper = Keeper(fresh(), record, None)
+    keeper.resume(fresh)
+    member = keeper.member
     cohort = Cohort(data, protocol, None, [member], seed)
     with keep.training([keeper], check) as kept:
-        progress.train(f"teacher {network.arch}", cohort, kept)
+        progress.train(f"teacher {arch}", cohort, kept)
         check()
         if member.status != "running":
             record.end(member.status, member.reason, {}, [])
-            raise UserError(
-                f"the teacher {network.arch} {member.status}: {member.reason}; lower teacher.protocol.lr in the suite"
-            )
-        (record.folder / "teacher.safetensors").write_bytes(keep.weights(network.state_dict()))
+            mend = "; lower teacher.protocol.lr in the suite" if member.status == "diverged" else ""
+            raise UserError(f"the teacher {arch} {member.status}: {member.reason}{mend}")
+        (record.folder / "teacher.safetensors").write_bytes(keep.weights(member.network.state_dict()))
         checkpoint.remove(keeper.path)
         record.hold_epochs(member.history)
         record.end("finished", "", cohort.evaluate(member, "validation"), ["teacher.safetensors"])

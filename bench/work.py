@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from bench.keep import Follower, Keeper, Left
 from bench.member import Member, told
 from bench.models.base import Network
 from bench.progress import Progress
+from bench.room import with_room
 from bench.seeds import drawing_from
 from bench.suite import Pair, Run, Suite
 from bench.teacher import Teacher
@@ -76,6 +77,8 @@ class Cell:
     fingerprints: tuple[str, ...] = ()
     taught: tuple[str, ...] = ()  # state hashes of the teachers that the pair's finished runs learnt from
     anew: float = 0.0  # records that were begun before (Unix seconds) are forgotten first (--rerun)
+    at_once: int = 0  # students on the device at a time; 0: all
+    again: str = ""  # the only run's row, where it has failed before: it stands apart, and can take no other with it
     test: bool = field(default=True, init=False)  # is the test split open?
 
     @property
@@ -84,7 +87,9 @@ class Cell:
 
     @property
     def title(self) -> str:
-        return f"{self.pair.name} seed {self.suite.seeds[0]}" if self.fingerprints else f"teacher {self.pair.teacher}"
+        if not self.fingerprints:
+            return f"teacher {self.pair.teacher}"
+        return " ".join(filter(None, (f"{self.pair.name} seed {self.suite.seeds[0]}", self.again)))
 
     @property
     def records(self) -> list[Record]:
@@ -104,7 +109,7 @@ class Cell:
         path = claims.file_of(self.results / self.suite.name, self.title)
         with claims.claim(path, self.title, [record.folder for record in self.records]) as check:
             runs = [run for run in self._runs(ground) if not self._finished(run)]
-            return _train(runs, ground, self.results / self.suite.name, check) if runs else Done()
+            return _train(runs, ground, self.results / self.suite.name, check, self) if runs else Done()
 
     def _runs(self, ground: Ground) -> list[Run]:
         """The runs, as this process would train them. Raises `UserError` where that is not what was asked for."""
@@ -176,26 +181,24 @@ def begun(run: Run, record: Record, ground: Ground, about: Mapping[str, Any]) ->
         return None
     record.begin(run.fingerprint, {**said, "facts": member.method.facts}, ground.environment)
     keeper = Keeper(member, record, ground.follower)
-    keeper.resume()
+    keeper.resume(partial(member_of, run, ground.data, ground.shapes))
     return keeper
 
 
-def _train(runs: list[Run], ground: Ground, where: Path, check: keep.Check) -> Done:
-    """One cohort: restore, train, evaluate, keep."""
-    pair, seed, protocol, data = runs[0].pair, runs[0].seed, runs[0].protocol, ground.data
+def _train(runs: list[Run], ground: Ground, where: Path, check: keep.Check, cell: Cell) -> Done:
+    """One cohort, however many of its students the device holds at a time."""
+    pair, seed = runs[0].pair, runs[0].seed
     records = {run.fingerprint: Record(where / "runs" / run.fingerprint) for run in runs}
-    keepers: dict[str, Keeper] = {}
-    with keep.training(keepers.values(), check) as kept:
-        for run in runs:
-            if keeper := begun(run, records[run.fingerprint], ground, {}):
-                keepers[run.fingerprint] = keeper
-        cohort = Cohort(data, protocol, ground.teacher.network, [keeper.member for keeper in keepers.values()], seed)
-        ground.progress.train(f"{pair.name} seed {seed}", cohort, kept)
-        check()
-        ground.teacher.verify(keepers.values())
-        for run in runs:
-            if run.fingerprint in keepers:
-                _finish(run, keepers[run.fingerprint], cohort, data)
+    left = list(runs)
+
+    def train(at_once: int) -> None:
+        _attempt(left, records, ground, check, cell.title, at_once)
+
+    def again(line: str) -> None:
+        left[:] = [run for run in left if records[run.fingerprint].status == "interrupted"]
+        ground.progress.say(line)
+
+    with_room(train, len(runs), cell.at_once, ground.data.device, cell.title, again)
     ends = [(run, records[run.fingerprint].final or {}) for run in runs]
     troubles = [
         f"{run.label} on {pair.name}, seed {seed}: {end['status']} ({end['reason']})"
@@ -205,11 +208,31 @@ def _train(runs: list[Run], ground: Ground, where: Path, check: keep.Check) -> D
     return Done(len(runs), tuple(troubles))
 
 
+def _attempt(
+    runs: list[Run], records: Mapping[str, Record], ground: Ground, check: keep.Check, title: str, at_once: int
+) -> None:
+    """Restore, train, evaluate, keep."""
+    keepers: dict[str, Keeper] = {}
+    with keep.training(keepers.values(), check) as kept:
+        for run in runs:
+            if keeper := begun(run, records[run.fingerprint], ground, {}):
+                keepers[run.fingerprint] = keeper
+        members = [keeper.member for keeper in keepers.values()]
+        protocol, seed = runs[0].protocol, runs[0].seed
+        cohort = Cohort(ground.data, protocol, ground.teacher.network, members, seed, at_once)
+        ground.progress.train(title, cohort, kept)
+        check()
+        ground.teacher.verify(keepers.values())
+        for run in runs:
+            if run.fingerprint in keepers:
+                _finish(run, keepers[run.fingerprint], cohort, ground.data)
+
+
 def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data) -> None:
     """Evaluate and keep a run."""
     member, final = keeper.member, {}
     if member.status == "running":
-        with member.guarded("in the final evaluation"):
+        with cohort.guarded(member, "in the final evaluation"):
             final = cohort.final(member)
             member.status = "finished"
     network = {"arch": run.pair.student, "in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
@@ -223,5 +246,5 @@ def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data) -> None:
         "batch_size": run.protocol.batch_size,
     }
     done = member.status == "finished"
-    left = Left(cohort.deployed[member.name], whole, cohort.predictions[member.name]) if done else None
+    left = Left(cohort.deployed.pop(member.name), whole, cohort.predictions[member.name]) if done else None
     keeper.end(member.status, member.reason, final, left)

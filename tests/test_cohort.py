@@ -255,14 +255,30 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
     assert all(torch.equal(ours[k], v) for k, v in network.state_dict().items() if v.is_floating_point())
 
 
-def test_a_checkpoint_of_an_older_format_is_passed_over(tmp_path: Path, tiny: dict[str, Any]) -> None:
-    """An update in the middle of a run costs that run's progress, and no traceback."""
-    member = cohort_of(suite_of(tiny), ["vanilla"]).members[0]
-    record = Record(tmp_path / "run")
+@pytest.mark.parametrize(
+    ("change", "epoch", "why"),
+    [
+        ({}, 2, ""),
+        ({"format": FORMAT - 1}, 0, f"format {FORMAT - 1}"),
+        ({"device": "cuda"}, 0, "made on cuda"),
+        ({"weights": {}}, 0, "Missing key"),
+        ({"stream": {"explicit": torch.zeros(16, dtype=torch.uint8), "default": None}}, 0, "state"),
+    ],
+)
+def test_a_checkpoint_that_cannot_go_on_costs_its_own_progress_alone(
+    change: dict[str, Any], epoch: int, why: str, tmp_path: Path, tiny: dict[str, Any], capsys: Any
+) -> None:
+    def fresh() -> Member:
+        return cohort_of(suite_of(tiny), ["vanilla"]).members[0]
+
+    member, record = fresh(), Record(tmp_path / "run")
     record.begin("0" * 16, {}, {})
     member.epoch = 2
-    for format_, expected in ((FORMAT, 2), (FORMAT - 1, 0)):
-        checkpoint.save(record.folder / "checkpoint.pt", member.state_dict() | {"format": format_})
-        again = cohort_of(suite_of(tiny), ["vanilla"]).members[0]
-        Keeper(again, record, None).resume()
-        assert again.epoch == expected
+    with torch.no_grad():
+        next(member.network.parameters()).zero_()
+    checkpoint.save(record.folder / "checkpoint.pt", member.state_dict() | change)
+    keeper = Keeper(fresh(), record, None)
+    keeper.resume(fresh)
+    assert keeper.member.epoch == epoch and same(keeper.member, member if epoch else fresh())
+    said = capsys.readouterr().err
+    assert (why in said and "starts anew" in said and said.count("\n") == 1) if why else not said

@@ -52,6 +52,12 @@ Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; without i
 Gpus = Annotated[
     float | None, typer.Option("--gpus-per-cohort", help="With Ray: 0.5 trains two cohorts on one GPU; 0: on CPUs.")
 ]
+CohortSize = Annotated[
+    int,
+    typer.Option(
+        "--cohort-size", min=0, help="Students on the device at a time, 0: all; halved by itself where memory runs out."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 

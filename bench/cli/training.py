@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.cli.common import (
     Address,
+    CohortSize,
     Device,
     Executor,
     Gpus,
@@ -50,6 +51,7 @@ def run(
     executor: Executor = "local",
     address: Address = None,
     gpus: Gpus = None,
+    cohort_size: CohortSize = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
 ) -> None:
     """Train what the suite still lacks, log it, and report the comparison."""
@@ -68,6 +70,7 @@ def run(
         progress = Progress(console, quiet)
         with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
             where = {"device": spread.device, "spread": spread.each} if spread else {"device": on}
+            where |= {"at_once": cohort_size}
             outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, follower=mirror, **where)
         for trouble in outcome.troubles:
             console.print(f"[red]not finished:[/red] {escape(trouble)}", highlight=False, soft_wrap=True)
@@ -112,6 +115,7 @@ def tune(
     executor: Executor = "local",
     address: Address = None,
     gpus: Gpus = None,
+    cohort_size: CohortSize = 0,
     sets: Sets = None,
     results: Results = None,
     device: Device = "auto",
@@ -132,9 +136,8 @@ def tune(
         progress = Progress(console)
         with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
             on = spread.device if spread else on
-            out = study(
-                chosen, folder, device=on, progress=progress, follower=mirror, url=storage, name=name, spread=spread
-            )
+            how = {"progress": progress, "follower": mirror, "spread": spread, "at_once": cohort_size}
+            out = study(chosen, folder, device=on, url=storage, name=name, **how)
     for row in out:
         if row.trouble:
             console.print(

@@ -41,11 +41,13 @@ def tune(
     url: str | None = None,
     name: str = "",
     spread: Spread | None = None,
+    at_once: int = 0,
 ) -> list[Tuned]:
     """Run every row's study up to the suite's number of trials. Those that were told are kept; test stays closed.
 
     url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; spread:
-    what brings batches to other machines, else they train in this process.
+    what brings batches to other machines, else they train in this process; at_once: trials on the device at a time (0:
+    a whole batch).
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     suite = runs.resolved(suite, device)
@@ -65,7 +67,8 @@ def tune(
         get = partial(Ground.of, suite, pair, data, results, env.environment(device), progress, follower)
         ground = claims.patiently(get, progress.say)
         do: Do = spread.call if spread else partial(_here, ground)
-        studies = [Study(ground, spec, results, name, do) for spec in suite.methods if suite.tune.narrowed(spec.method)]
+        rows = [spec for spec in suite.methods if suite.tune.narrowed(spec.method)]
+        studies = [Study(ground, spec, results, name, do, at_once) for spec in rows]
         acts = [partial(study.run, database) for study in studies]
         out += spread.studies(acts) if spread else claims.in_turn(acts, progress.say)
         for spec in suite.methods:

@@ -71,9 +71,9 @@ def slug(name: str) -> str:
 class Study:
     """A single use: `Study(...).run(database)`."""
 
-    def __init__(self, ground: Ground, spec: MethodSpec, results: Path, name: str, do: Do) -> None:
+    def __init__(self, ground: Ground, spec: MethodSpec, results: Path, name: str, do: Do, at_once: int) -> None:
         suite, pair = ground.suite, ground.pair
-        self.results, self.do = results, do
+        self.results, self.do, self.at_once = results, do, at_once
         self.ground, self.spec, self.plan = ground, spec, suite.tune
         self.name = "/".join(filter(None, (suite.name, pair.name, spec.title, name)))
         self.folder = results / suite.name / "tuning" / slug(self.name.partition("/")[2])
@@ -131,7 +131,7 @@ class Study:
         title += f"trials {min(settings)}-{max(settings)}" if stage == "search" else f"confirmed with seed {seed}"
         ground, settings = self.ground, {number: dict(values) for number, values in settings.items()}
         where = (ground.suite, ground.pair, self.results, self.spec, settings, self.folder, about, title)
-        return self.do(Batch(*where, seed, tuple(rungs)))
+        return self.do(Batch(*where, seed, tuple(rungs), self.at_once))
 
     def _choose(self, results: Mapping[int, Result], params: Mapping[int, dict[str, Any]]) -> select.Choice:
         def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench import claims, keep
 from bench.cohort import Cohort
 from bench.data.batches import n_batches
 from bench.keep import Keeper
+from bench.room import with_room
 from bench.spec import MethodSpec, Pair
 from bench.suite import Run, Suite
 from bench.tune.pruning import losers
@@ -57,6 +59,7 @@ class Batch:
     title: str
     seed: int
     rungs: tuple[int, ...] = ()
+    at_once: int = 0  # students on the device at a time; 0: all
     test: bool = field(default=False, init=False)  # is the test split open?
 
     @property
@@ -67,7 +70,10 @@ class Batch:
         """Train what no record holds yet. Raises `claims.Held` where another process does."""
         path = claims.file_of(self.results / self.suite.name, f"trials {self.folder.name}")
         with claims.claim(path, self.title, [self.folder]) as check:
-            return train(ground, self, check)
+            device, say = ground.data.device, ground.progress.say
+            return with_room(
+                partial(train, ground, self, check), len(self.settings), self.at_once, device, self.title, say
+            )
 
 
 def trial_to_tell(
@@ -93,7 +99,7 @@ def told_trial(trial: FrozenTrial) -> Result:
     return Result(**trial.user_attrs, curve=dict(trial.intermediate_values))
 
 
-def train(ground: Ground, batch: Batch, check: keep.Check) -> dict[int, Result]:
+def train(ground: Ground, batch: Batch, check: keep.Check, at_once: int) -> dict[int, Result]:
     """Train the settings as students of one seed. What a record holds is not trained again."""
     spec, seed = batch.spec, batch.seed
     records: dict[int, Record] = {}
@@ -109,7 +115,7 @@ def train(ground: Ground, batch: Batch, check: keep.Check) -> dict[int, Result]:
             if keeper := begun(run, record, ground, dict(batch.about) | {"label": spec.title, "trial": number}):
                 keepers[number] = keeper
         if keepers:
-            _train(ground, batch.title, keepers, records, seed, list(batch.rungs), check, kept)
+            _train(ground, batch.title, keepers, records, seed, list(batch.rungs), check, kept, at_once)
     steps = n_batches(len(ground.data.train.y), ground.suite.protocol.batch_size)
     return {number: _result(record, steps) for number, record in records.items()}
 
@@ -123,9 +129,10 @@ def _train(
     rungs: list[int],
     check: keep.Check,
     kept: Callable[[], None],
+    at_once: int,
 ) -> None:
     members = [keeper.member for keeper in keepers.values()]
-    cohort = Cohort(ground.data, ground.suite.protocol, ground.teacher.network, members, seed)
+    cohort = Cohort(ground.data, ground.suite.protocol, ground.teacher.network, members, seed, at_once)
 
     def judge() -> None:
         while rungs and all(member.epoch >= rungs[0] for member in cohort.alive()):
@@ -138,7 +145,7 @@ def _train(
     for keeper in keepers.values():
         member, last = keeper.member, {}
         if member.status == "running":
-            with member.guarded("in the final evaluation"):
+            with cohort.guarded(member, "in the final evaluation"):
                 rows = member.history[-1]["metrics"]
                 last = {name: value for name, value in rows.items() if name.startswith("valid")} | cohort.costs(member)
                 member.status = "finished"
