@@ -117,3 +117,10 @@ def test_specs_that_are_refused(spec: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError) as error:
         SPEC.validate_python(spec)
     assert says in str(error.value)
+
+
+def test_images_of_one_channel_stand_in_the_standard_layout() -> None:
+    """Strides that torch could take for channels_last lead some CPUs' convolutions to write past their buffers."""
+    data = read(source="digits", train=90, validation=60, test=30)
+    splits = (data.train, data.validation, data.test)
+    assert [split.x.stride() for split in splits] == [(64, 64, 8, 1)] * 3
