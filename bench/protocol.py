@@ -8,7 +8,14 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 NUMBERS = 2
 """Raise when a change of the harness can move a result: every fingerprint changes with it (CHANGELOG: [numbers])."""
@@ -60,9 +67,11 @@ class Protocol(Strict):
     def numbers(self) -> int:
         return NUMBERS_BFLOAT16 if self.precision == "bfloat16" else NUMBERS
 
-    def hashed(self) -> dict[str, Any]:
-        """What a fingerprint holds of it. Keys that came later count where they are set: earlier fingerprints stand."""
-        return self.model_dump(exclude=None if self.deterministic else {"deterministic"})
+    @model_serializer(mode="wrap")
+    def _later_keys_where_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that came later are written where they are set: earlier fingerprints and records stand."""
+        out: dict[str, Any] = dump(self)
+        return out if self.deterministic else {key: value for key, value in out.items() if key != "deterministic"}
 
     def lr_for(self, network: str) -> float:
         return self.lr_of.get(network, self.lr)

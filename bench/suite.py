@@ -89,7 +89,7 @@ class Run:
         parts = {
             "numbers": suite.protocol.numbers,
             "data": data,
-            "protocol": suite.protocol.hashed(),
+            "protocol": suite.protocol.model_dump(),
             "pair": pair.name,
             "teacher": teacher,
             "method": method.method,

@@ -67,7 +67,7 @@ def fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int)
     parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
     if pair.teacher_file:
         return digest({**parts, "file": _checksum(Path(pair.teacher_file).expanduser())})
-    return digest({**parts, "numbers": protocol.numbers, "protocol": protocol.hashed(), "seed": seed})
+    return digest({**parts, "numbers": protocol.numbers, "protocol": protocol.model_dump(), "seed": seed})
 
 
 def _checksum(path: Path) -> str:

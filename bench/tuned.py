@@ -30,7 +30,7 @@ def write(file: Path, content: Mapping[str, Any]) -> None:
 def conditions(suite: Suite, spec: MethodSpec, described: Mapping[str, Any], teacher: str) -> dict[str, Any]:
     """What tuned values hold for: they are refused for anything else."""
     parts = {
-        "protocol": suite.protocol.hashed() | {"test_every_epoch": False},  # it changes no number of a student
+        "protocol": suite.protocol.model_dump() | {"test_every_epoch": False},  # it changes no number of a student
         "data": described,
         "teacher": teacher,
         "method": spec.method,

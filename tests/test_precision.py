@@ -10,15 +10,18 @@ import torch
 from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import methods
 from bench import data as datasets
 from bench import environment, precision, teacher, timing, work
 from bench.evaluate import metrics
 from bench.progress import Progress
-from bench.protocol import Protocol
+from bench.protocol import Protocol, digest
 from bench.report.distance import departures
 from bench.suite import load
 from tests.test_cohort import cohort_of, suite_of
+from tracking.record import Record
 
+ROOT = Path(__file__).parent.parent
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -59,13 +62,13 @@ def test_deterministic_kernels_are_asked_for_and_hashed(monkeypatch: pytest.Monk
     finally:
         precision.switch(plain)
     assert not torch.are_deterministic_algorithms_enabled()
-    assert strict.hashed()["deterministic"] and "deterministic" not in plain.hashed()  # older fingerprints stand
-    assert plain.hashed().keys() == Protocol.model_fields.keys() - {"deterministic"}
+    assert strict.model_dump()["deterministic"] and Protocol.model_validate(strict.model_dump()) == strict
+    assert plain.model_dump().keys() == Protocol.model_fields.keys() - {"deterministic"}  # older fingerprints stand
 
 
 def test_a_precision_is_another_protocol() -> None:
     exact, half = Protocol(epochs=1, precision="float32"), Protocol(epochs=1, precision="bfloat16")
-    assert exact.hashed() != half.hashed() and half.numbers > exact.numbers == 2
+    assert exact.model_dump() != half.model_dump() and half.numbers > exact.numbers == 2
 
 
 @pytest.mark.parametrize("name", ["kd", "fitnet", "block_kd", "reviewkd", "semckd", "simkd", "vid", "ft"])
@@ -125,3 +128,20 @@ def test_the_named_gpu_is_the_one_that_all_else_means(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "set_device", asked.append)
     assert [environment.device(name) for name in ("auto", "cuda", "cuda:1")] == asked
     assert [device.index for device in asked] == [0, 0, 1]
+
+
+def test_the_fingerprint_of_a_committed_run_stands() -> None:
+    """A key of the protocol that came later, at its default, makes no other run of what was run before."""
+    reference = ROOT / "results" / "reference" / "cifar100-mini" / "runs"
+    headers = [Record(folder).header for folder in sorted(reference.iterdir())]
+    assert headers
+    for header in headers:
+        spec = header["spec"]
+        parts = {key: spec[key] for key in ("data", "pair", "method", "hp", "seed")}
+        protocol = Protocol.model_validate(spec["protocol"])
+        parts |= {
+            "numbers": protocol.numbers,
+            "protocol": protocol.model_dump(),
+            "teacher": spec["teacher_fingerprint"],
+        }
+        assert digest({**parts, "version": methods.get(spec["method"]).version}) == header["fingerprint"]
