@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +16,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from bench import checkpoint
-from bench.claims import Held
 from bench.errors import notice
 from bench.evaluate import Predictions
-from bench.member import Member, told
-from bench.stop import Interrupted, gracefully
+from bench.member import Member
 from tracking.lines import Damage
 from tracking.record import Record
 
@@ -73,7 +70,7 @@ class Keeper:
             notice(f"{self.path}: {' '.join(str(error).split())[:200]}; this run starts anew")
             self.member = fresh()
 
-    def after_epoch(self) -> None:
+    def save_if_due(self) -> None:
         if time.monotonic() - self._saved >= CHECKPOINT_EVERY_S and self.member.status == "running":
             self.save()
 
@@ -134,41 +131,3 @@ def clear(folder: Path) -> None:
     """Forget a run for good (--rerun)."""
     for file in folder.glob("*"):
         file.unlink()
-
-
-@contextmanager
-def training(keepers: Collection[Keeper], check: Check) -> Iterator[Callable[[], None]]:
-    """From the first record that is begun to the last that is ended. Yields what to call after every epoch: it keeps
-    what is due.
-
-    Ctrl-C and SIGTERM end the runs as `interrupted`, with a checkpoint of the epoch that just ended where it ended in
-    time; the same command resumes them. So does an error that is no run's own (a full disk). Where `check` finds the
-    claim lost, nothing is written any more: the runs are another's.
-    """
-
-    def after_epoch() -> None:
-        check()
-        pause()
-        for keeper in keepers:
-            keeper.after_epoch()
-
-    def open_() -> list[Keeper]:
-        return [keeper for keeper in keepers if keeper.record.status == "running"]
-
-    with gracefully() as pause:
-        try:
-            yield after_epoch
-        except Held:
-            raise
-        except (KeyboardInterrupt, Interrupted) as stop:
-            for keeper in open_():
-                if isinstance(stop, Interrupted) and stop.whole and keeper.member.status == "running":
-                    keeper.save()
-                keeper.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
-            raise
-        except Exception as error:
-            for keeper in open_():
-                member, why = keeper.member, told(error)
-                with suppress(Exception):  # what has made the device unusable was one member's doing
-                    keeper.end(*(("failed", member.reason) if member.status == "failed" else ("interrupted", why)), {})
-            raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.data import Batch
 from bench.memory import held, kept, usable
 from bench.models.base import Network
 from bench.precision import autocast, cast_adapters, computed
@@ -94,37 +96,36 @@ class Member:
         """What it must be shown in the epoch that comes."""
         return (self.epoch < 0 and self.method.needs_before) or self.method.needs
 
-    def step(
-        self,
-        views: Mapping[str, Tensor],
-        taught: Mapping[str, Out],
-        teacher: Network | None,
-        y: Tensor,
-        index: Tensor,
-        at: tuple[int, float],
-    ) -> None:
-        """Learn from one batch. views, taught: inputs and teacher's answers by view; at: epoch, share of it done."""
-        epoch, done = at
-        needs, before = self.needs, self.epoch < 0
+    def step(self, batch: Batch, outputs: Mapping[str, Out], teacher: Network | None, epoch: int) -> None:
+        """Learn from one batch. outputs: the teacher's answers by view."""
+        factor = self.method.lr_before if self.epoch < 0 else self.protocol.lr_factor(epoch, batch.done)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * (self.method.lr_before if before else self.protocol.lr_factor(epoch, done))
+            group["lr"] = self.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        measuring = nullcontext(dict[int, int]()) if self.memory else kept(self._read(shared(views, taught, y, index)))
+        measuring = nullcontext(dict[int, int]()) if self.memory else kept(self._read(shared(batch, outputs)))
         with self.stream.active(), measuring as saved:
-            with autocast(self.protocol, self.device):
-                outs = {view: self.forward(views[view]) for view in needs.views if needs.student}
-            s = Seen(outs, needs.taps, self._tail(self.network, "student"))
-            t = Seen(
-                {v: taught[v] for v in needs.views if needs.teacher},
-                needs.taps,
-                teacher and self._tail(teacher, "teacher"),
-            )
-            progress = self._progress(epoch, index if needs.index else None)
-            terms = (self.method.loss_before if before else self.method.loss)(s, t, y, progress)
-            self.method.backward(terms, self.optimizer)
+            terms = self.forward_backward(batch, outputs, teacher, epoch)
         self.optimizer.step()
         self.memory = self.memory or sum(saved.values()) + held((self.network, self.method), self.optimizer)
-        self._count(terms, len(y))
+        self._count(terms, len(batch))
+
+    def forward_backward(
+        self, batch: Batch, outputs: Mapping[str, Out], teacher: Network | None, epoch: int
+    ) -> Mapping[str, Tensor]:
+        """The terms of the loss, their gradients in place."""
+        needs = self.needs
+        with autocast(self.protocol, self.device):
+            outs = {view: self.forward(batch.views[view]) for view in needs.views if needs.student}
+        s = Seen(outs, needs.taps, self._tail(self.network, "student"))
+        t = Seen(
+            {view: outputs[view] for view in needs.views if needs.teacher},
+            needs.taps,
+            teacher and self._tail(teacher, "teacher"),
+        )
+        progress = self._progress(epoch, batch.index if needs.index else None)
+        terms = (self.method.loss_before if self.epoch < 0 else self.method.loss)(s, t, batch.y, progress)
+        self.method.backward(terms, self.optimizer)
+        return terms
 
     def _read(self, others: list[Tensor]) -> list[Tensor]:
         """What a step reads and does not keep for itself: weights, and what all students share."""
@@ -161,8 +162,13 @@ class Member:
         shown = n * len(self.needs.views)
         self.spent += Counter(images=shown, student=shown * self.needs.student, teacher=shown * self.needs.teacher)
 
-    def end_epoch(self) -> dict[str, float]:
-        """Mean of every loss term over the epoch's examples; a non-finite one makes the member `diverged`."""
+    def end_epoch(self, metrics: dict[str, float], times: Mapping[str, float]) -> None:
+        """Fill the epoch's metrics: the mean of every loss term over its examples, learning rate, and step times.
+
+        times: milliseconds of a step by name, as `Cohort` measures them. A loss that is not finite makes the member
+        `diverged`.
+        """
+        phase, lr = "before" if self.epoch < 0 else "train", self.optimizer.param_groups[0]["lr"]
         values = (torch.stack(list(self._sums.values())) / self._seen).tolist()
         losses = dict(zip(self._sums, values, strict=True))
         self._sums, self._seen = {}, 0
@@ -171,7 +177,36 @@ class Member:
             self.optimizer, self.memory = self._fresh_optimizer(), 0
         if broken := [name for name, value in losses.items() if not _finite(value)]:
             self.fail("diverged", f"{broken[-1]} is {losses[broken[-1]]} in epoch {self.epoch}")
-        return losses
+        metrics |= {f"{phase}/{name}": value for name, value in losses.items()} | {f"{phase}/lr": lr}
+        metrics |= self._step_times(times) if phase == "train" else {"before/step_ms": times.get(self.name, 0.0)}
+
+    def _step_times(self, times: Mapping[str, float]) -> dict[str, float]:
+        """The member's own part of a step, and what a step would take it alone: with the views and the teacher's
+        answers that it asks for, whatever else its company does."""
+        needs, own = self.needs, times.get(self.name, 0.0)
+        shared = [f"view {view}" for view in needs.views] + [f"teacher {view}" for view in needs.views if needs.teacher]
+        return {"cost/step_ms": own, "cost/step_alone_ms": own + sum(times.get(name, 0.0) for name in shared)}
+
+    def remember_epoch(self, metrics: dict[str, float]) -> None:
+        self.history.append({"epoch": self.epoch, "time": time.time(), "metrics": metrics})
+
+    def trained_epochs(self) -> list[dict[str, float]]:
+        """The metrics of every epoch but those before the first."""
+        return [row["metrics"] for row in self.history if row["epoch"] > 0]
+
+    def costs(self, inference_params: int) -> dict[str, float]:
+        """What training took, and how large the deployed student is. Times are medians over the epochs."""
+        rows = self.trained_epochs()
+        return {
+            **{name: _median([row[name] for row in rows]) for name in rows[0] if name.startswith("cost/")},
+            "cost/params": sum(p.numel() for p in self.network.parameters()),
+            "cost/extra_params": sum(p.numel() for p in self.method.parameters()),
+            "cost/inference_params": inference_params,
+            "cost/images_seen": self.spent["images"],
+            "cost/epochs_before": self.before,
+            "cost/memory_mb": self.memory / 2**20,
+            **{f"cost/{who}_forwards": n for who, n in self.spent.items() if who != "images"},
+        }
 
     def move(self, to: torch.device) -> None:
         """Bring all that it holds to the device, or away from it; between two epochs."""
@@ -283,13 +318,17 @@ def told(error: BaseException, when: str = "") -> str:
     return mask(" ".join(f"{named}: {error}".rstrip(": ").splitlines()[:1]))
 
 
-def shared(views: Mapping[str, Tensor], taught: Mapping[str, Out], y: Tensor, index: Tensor) -> list[Tensor]:
+def shared(batch: Batch, outputs: Mapping[str, Out]) -> list[Tensor]:
     """What all students of a step read: the batch, and the teacher's answers."""
-    out = [*views.values(), y, index]
-    for answer in taught.values():
+    out = [*batch.views.values(), batch.y, batch.index]
+    for answer in outputs.values():
         maps = [tap for tap in answer.preacts if tap is not None]
         out += [answer.logits, answer.pooled, *answer.feats, *maps]
     return out
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 def _finite(value: float) -> bool:

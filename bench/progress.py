@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Watch:
-    """What a cohort calls while it trains."""
+class Shown:
+    """What is called while a cohort trains: after a step with its number of images, after an epoch with its number."""
 
-    epoch: Callable[[Cohort, int], None]
     step: Callable[[int], None]
+    epoch: Callable[[int], None]
 
 
 class Progress:
@@ -33,21 +33,8 @@ class Progress:
         self.quiet = quiet
         self.total, self.done = 0, 0
 
-    def train(
-        self, title: str, cohort: Cohort, kept: Callable[[], None], judge: Callable[[], None] = lambda: None
-    ) -> None:
-        """Train a cohort to its end: after every epoch it is kept, shown, judged."""
-        with self.cohort(title, cohort) as watch:
-
-            def after_epoch(cohort: Cohort, epoch: int) -> None:
-                kept()
-                watch.epoch(cohort, epoch)
-                judge()
-
-            cohort.train(after_epoch, watch.step)
-
     @contextmanager
-    def cohort(self, title: str, cohort: Cohort) -> Iterator[Watch]:
+    def cohort(self, title: str, cohort: Cohort) -> Iterator[Shown]:
         """Follow one cohort: epochs, images per second, time left, and each member's validation accuracy."""
         start = time.monotonic()
         images = 0
@@ -57,7 +44,7 @@ class Progress:
             images += n
 
         if not self.live:
-            yield Watch(lambda c, e: None, step)
+            yield Shown(step, lambda epoch: None)
             self._say(title, cohort, time.monotonic() - start, images)
             return
         columns = (
@@ -72,11 +59,11 @@ class Progress:
             first = min((m.epoch for m in cohort.members), default=0)
             task = bars.add_task(title, total=cohort.protocol.epochs, completed=first, rate="", accuracy="")
 
-            def epoch(c: Cohort, number: int) -> None:
+            def epoch(number: int) -> None:
                 rate = f"{images / max(time.monotonic() - start, 1e-9):,.0f} img/s"
-                bars.update(task, completed=number, rate=rate, accuracy=accuracies(c))
+                bars.update(task, completed=number, rate=rate, accuracy=accuracies(cohort))
 
-            yield Watch(epoch, step)
+            yield Shown(step, epoch)
         self._say(title, cohort, time.monotonic() - start, images)
 
     @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from bench.protocol import NUMBERS, Protocol, digest
 from bench.room import with_room
 from bench.seeds import drawing_from
 from bench.suite import Pair, Suite
+from bench.train import train_cohort
 from methods.base import Dims
 from methods.vanilla import Vanilla
 from tracking.record import Record
@@ -141,13 +142,14 @@ def _train(
         method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
         return Member("teacher", network, method, protocol, data.train.x.device, "teacher", arch, seed)
 
-    keeper = Keeper(fresh(), record, None)
-    keeper.resume(fresh)
-    member = keeper.member
-    cohort = Cohort(data, protocol, None, [member], seed)
-    with keep.training([keeper], check) as kept:
-        progress.train(f"teacher {arch}", cohort, kept)
-        check()
+    def begin() -> Iterator[Keeper]:
+        keeper = Keeper(fresh(), record, None)
+        keeper.resume(fresh)
+        yield keeper
+
+    def end(cohort: Cohort, keepers: list[Keeper]) -> None:
+        (keeper,) = keepers
+        member = keeper.member
         if member.status != "running":
             record.end(member.status, member.reason, {}, [])
             mend = "; lower teacher.protocol.lr in the suite" if member.status == "diverged" else ""
@@ -155,4 +157,7 @@ def _train(
         (record.folder / "teacher.safetensors").write_bytes(keep.weights(member.network.state_dict()))
         checkpoint.remove(keeper.path)
         record.hold_epochs(member.history)
-        record.end("finished", "", cohort.evaluate(member, "validation"), ["teacher.safetensors"])
+        record.end("finished", "", cohort.evaluator.evaluate(member, "validation"), ["teacher.safetensors"])
+
+    cohort_of = partial(Cohort, data, protocol, None, seed=seed)
+    train_cohort(f"teacher {arch}", begin, cohort_of, end, check, progress)

@@ -7,11 +7,12 @@ cohort    a cohort of K students
 
 from __future__ import annotations
 
+import itertools
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,15 +26,13 @@ from bench import data as datasets
 from bench import environment as env
 from bench import teacher as teachers
 from bench.cohort import Cohort
-from bench.data import Data
-from bench.data.batches import batches, n_batches
+from bench.data import Batch, Data, n_batches
 from bench.errors import UserError
 from bench.keep import CHECKPOINT_EVERY_S
 from bench.member import Member, make_optimizer
 from bench.models.base import Network
 from bench.precision import autocast, computed
 from bench.run import resolved
-from bench.seeds import generator
 from bench.suite import MethodSpec, Run, Suite
 from bench.work import describe, dims, member_of
 from methods.base import Out, Progress, Seen
@@ -100,16 +99,15 @@ def harness(cohort: Cohort) -> Lap:
     n, size = len(cohort.data.train.y), cohort.protocol.batch_size
     if n < size:
         raise UserError(f"a batch of {size} is more than the {n} training images; type --set protocol.batch_size={n}")
-    draws = {view: generator("timing", view) for m in cohort.members for view in m.method.needs.views}
     for member in cohort.members:
         member.train(True)
-    rows: list[torch.Tensor] = []
+    views = sorted({view for member in cohort.members for view in member.method.needs.views})
+    epochs = (cohort.data.batches(0, epoch, views, size, cohort.clock) for epoch in itertools.count(1))
+    whole = (batch for epoch in epochs for batch in epoch if len(batch) == size)
 
     def lap() -> None:
-        for _ in range(STEPS):
-            if not rows:
-                rows.extend(row for row in batches(n, size, generator("timing")) if len(row) == size)
-            cohort.step(cohort.members, rows.pop(), draws, (1, 0.0))
+        for batch in itertools.islice(whole, STEPS):
+            cohort.step(cohort.members, batch, 1)
 
     return lap
 
@@ -121,9 +119,9 @@ def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
     assert teacher is not None
     network, method = member.network.train(), member.method.train()
     optimizer = make_optimizer(suite.protocol, [*network.parameters(), *method.parameters()], 1e-3)
-    x, y = batch(alone)
-    index = torch.arange(len(y), device=x.device)
-    at = Progress(1, suite.protocol.epochs, member.stream.generator, index)
+    first = batch(alone)
+    x, y = first.views["weak"], first.y
+    at = Progress(1, suite.protocol.epochs, member.stream.generator, first.index)
     taps, once = method.needs.taps, answer(alone, x)
     tails = [computed(net.tail, suite.protocol, x.device) for net in (network, teacher)]
 
@@ -141,7 +139,7 @@ def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
 
 
 def _teacher(cohort: Cohort) -> Lap:
-    x = batch(cohort)[0]
+    x = batch(cohort).views["weak"]
 
     def lap() -> None:
         for _ in range(STEPS):
@@ -159,9 +157,9 @@ def answer(cohort: Cohort, x: torch.Tensor, network: Network | None = None) -> O
         return net(x)
 
 
-def batch(cohort: Cohort) -> tuple[torch.Tensor, torch.Tensor]:
-    size = cohort.protocol.batch_size
-    return cohort.view("weak", cohort.data.train.x[:size], generator("timing")), cohort.data.train.y[:size]
+def batch(cohort: Cohort, views: Iterable[str] = ("weak",)) -> Batch:
+    """The first batch of the first epoch."""
+    return next(cohort.data.batches(0, 1, views, cohort.protocol.batch_size))
 
 
 def timed(lap: Lap, device: torch.device) -> float:
@@ -194,7 +192,7 @@ def _tracking(suite: Suite, cohort: Cohort, step_ms: float) -> float:
         record, store = Record(Path(folder) / suite.name / "runs" / "a"), Store(default_uri(Path(folder)), Path(folder))
         store.ping()  # the store's creation happens once per results folder, not once per run
         start = time.perf_counter()
-        record.begin("a" * 16, run.spec(), env.environment(cohort.device))
+        record.begin("a" * 16, run.spec(), env.environment(cohort.data.device))
         saves = min(epochs, max(1, int(run_s / CHECKPOINT_EVERY_S)))
         for save in range(saves):
             checkpoint.save(record.folder / "checkpoint.pt", member.state_dict())

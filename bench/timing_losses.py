@@ -15,7 +15,6 @@ import methods
 from bench import data as datasets
 from bench import run as runs
 from bench.precision import computed
-from bench.seeds import generator
 from bench.suite import Suite
 from bench.timing import STEPS, answer, bare, batch, cohort_of, timed
 from methods.base import Needs, Out, Progress, Refusal, Seen
@@ -74,21 +73,17 @@ def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict
     member, teacher = shared.members[0], shared.teacher
     assert teacher is not None
     network, method = member.network.train(), member.method.train()
-    x, y = batch(shared)
-    index = torch.arange(len(y), device=x.device)
 
     def lap(loss: Callable[..., dict[str, Tensor]], needs: Needs) -> Callable[[], None]:
-        views = {
-            view: shared.view(view, shared.data.train.x[: len(y)], generator("timing", view)) for view in needs.views
-        }
-        s = {view: _leaves(answer(shared, images, network)) for view, images in views.items() if needs.student}
-        t = {view: answer(shared, images) for view, images in views.items() if needs.teacher}
-        tails = [computed(net.tail, suite.protocol, x.device) for net in (network, teacher)]
+        first = batch(shared, needs.views)
+        s = {view: _leaves(answer(shared, images, network)) for view, images in first.views.items() if needs.student}
+        t = {view: answer(shared, images) for view, images in first.views.items() if needs.teacher}
+        tails = [computed(net.tail, suite.protocol, data.device) for net in (network, teacher)]
         epochs = suite.protocol.epochs
-        at = Progress(epochs, epochs, member.stream.generator, index if needs.index else None)
+        at = Progress(epochs, epochs, member.stream.generator, first.index if needs.index else None)
 
         def once() -> None:
-            terms = loss(Seen(s, needs.taps, tails[0]), Seen(t, needs.taps, tails[1]), y, at)
+            terms = loss(Seen(s, needs.taps, tails[0]), Seen(t, needs.taps, tails[1]), first.y, at)
             method.backward(terms, member.optimizer)
 
         return once

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from bench.room import with_room
 from bench.seeds import drawing_from
 from bench.suite import Pair, Run, Suite
 from bench.teacher import Teacher
+from bench.train import train_cohort
 from methods import get
 from methods.base import Dims
 from tracking.lines import RecordError
@@ -212,29 +213,37 @@ def _attempt(
     runs: list[Run], records: Mapping[str, Record], ground: Ground, check: keep.Check, title: str, at_once: int
 ) -> None:
     """Restore, train, evaluate, keep."""
-    keepers: dict[str, Keeper] = {}
-    with keep.training(keepers.values(), check) as kept:
+    by_fingerprint = {run.fingerprint: run for run in runs}
+
+    def begin() -> Iterator[Keeper]:
         for run in runs:
             if keeper := begun(run, records[run.fingerprint], ground, {}):
-                keepers[run.fingerprint] = keeper
-        members = [keeper.member for keeper in keepers.values()]
-        protocol, seed = runs[0].protocol, runs[0].seed
-        cohort = Cohort(ground.data, protocol, ground.teacher.network, members, seed, at_once)
-        ground.progress.train(title, cohort, kept)
-        check()
-        ground.teacher.verify(keepers.values())
-        for run in runs:
-            if run.fingerprint in keepers:
-                _finish(run, keepers[run.fingerprint], cohort, ground.data)
+                yield keeper
+
+    def end(cohort: Cohort, keepers: list[Keeper]) -> None:
+        ground.teacher.verify(keepers)
+        for keeper in keepers:
+            _finish(by_fingerprint[keeper.record.folder.name], keeper, cohort, ground.data)
+
+    train_cohort(title, begin, cohort_of(ground, runs[0].seed, at_once), end, check, ground.progress)
+
+
+def cohort_of(ground: Ground, seed: int, at_once: int) -> Callable[[list[Member]], Cohort]:
+    """Makes a cohort of members on the pair's data and teacher."""
+    network, protocol = ground.teacher.network, ground.suite.protocol
+    return partial(Cohort, ground.data, protocol, network, seed=seed, at_once=at_once)
 
 
 def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data) -> None:
     """Evaluate and keep a run."""
-    member, final = keeper.member, {}
+    member, final = keeper.member, None
     if member.status == "running":
         with cohort.guarded(member, "in the final evaluation"):
             final = cohort.final(member)
             member.status = "finished"
+    if final is None or member.status != "finished":
+        keeper.end(member.status, member.reason, {})
+        return
     network = {"arch": run.pair.student, "in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
     whole = network | {
         "classes": list(data.classes),
@@ -245,6 +254,4 @@ def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data) -> None:
         "teacher": run.pair.teacher,
         "batch_size": run.protocol.batch_size,
     }
-    done = member.status == "finished"
-    left = Left(cohort.deployed.pop(member.name), whole, cohort.predictions[member.name]) if done else None
-    keeper.end(member.status, member.reason, final, left)
+    keeper.end("finished", "", final.metrics, Left(final.state, whole, final.predictions))

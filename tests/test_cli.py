@@ -143,21 +143,21 @@ def test_an_interrupted_suite_goes_on_to_the_same_numbers(
     from bench.cohort import Cohort
 
     monkeypatch.setattr(keep, "CHECKPOINT_EVERY_S", 0.0)
-    end, count = Cohort._end_epoch, 0
+    train, count = Cohort._train, 0
 
-    def stop(self: Cohort, members: list[Any]) -> None:
+    def stop(self: Cohort, members: list[Any], epoch: int, after_step: Any) -> None:
         nonlocal count
         count += 1
         if count == 6:  # teacher: three epochs; then the third of the first cohort, whose second is saved
             raise KeyboardInterrupt
-        end(self, members)
+        train(self, members, epoch, after_step)
 
     words = ("run", str(ran / "tiny.yaml"), "--results", str(tmp_path / "results"), "--quiet")
-    monkeypatch.setattr(Cohort, "_end_epoch", stop)
+    monkeypatch.setattr(Cohort, "_train", stop)
     assert call(*words) == 130
     stopped = scan(tmp_path / "results" / "tiny")
     assert [r.status for r in stopped] == ["interrupted"] * 2 and [len(r.epochs) for r in stopped] == [2, 2]
-    monkeypatch.setattr(Cohort, "_end_epoch", end)
+    monkeypatch.setattr(Cohort, "_train", train)
     assert call(*words) == 0
     whole = {r.folder.name: r for r in records(ran)}
     for record in scan(tmp_path / "results" / "tiny"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +62,9 @@ def cohort_of(suite: Suite, names: list[str], **swaps: type[KD]) -> Cohort:
 
 
 def trained(cohort: Cohort, until: int | None = None) -> Cohort:
-    def stop(c: Cohort, epoch: int) -> None:
+    for epoch in cohort.epochs():
         if epoch == until:
-            raise StopIteration
-
-    with contextlib.suppress(StopIteration):
-        cohort.train(stop)
+            break
     return cohort
 
 
@@ -107,9 +103,9 @@ class KnownClock(Clock):
 def costs_of(suite: Suite, names: list[str]) -> dict[str, dict[str, float]]:
     """cost/* of every member, by name."""
     cohort = cohort_of(suite, names)
-    cohort.clock = KnownClock(cohort.device)
+    cohort.clock = KnownClock(cohort.data.device)
     trained(cohort)
-    finals = {member.name: cohort.final(member) for member in cohort.members}
+    finals = {member.name: cohort.final(member).metrics for member in cohort.members}
     return {name: {k: v for k, v in row.items() if k.startswith("cost/")} for name, row in finals.items()}
 
 
@@ -178,7 +174,7 @@ def test_the_headline_is_the_last_epochs_and_so_are_the_weights(tiny: dict[str, 
     member.best.state = {k: torch.zeros_like(v) for k, v in member.best.state.items()}  # unlike any trained network
     before = {k: v.clone() for k, v in member.weights().items()}
     last = member.history[-1]["metrics"]
-    final = cohort.final(member)
+    final = cohort.final(member).metrics
     assert all(torch.equal(v, before[k]) for k, v in member.weights().items())
     assert all(final[name] == last[name] for name in ("test/top1", "test/nll", "validation/top1"))
     assert final["test/top1_best_epoch_on_validation"] != final["test/top1"]
@@ -189,8 +185,8 @@ def test_every_test_image_is_counted_once(size: int, tiny: dict[str, Any]) -> No
     tiny["protocol"] = {**tiny["protocol"], "epochs": 1, "milestones": [], "eval_batch_size": size}
     cohort = cohort_of(suite_of(tiny), ["vanilla"])
     trained(cohort)
-    got = cohort.evaluate(cohort.members[0], "test")
-    said = cohort.predictions["vanilla"]
+    final = cohort.final(cohort.members[0])
+    got, said = final.metrics, final.predictions
     correct = torch.from_numpy(said.guess == said.label)
     assert len(correct) == len(cohort.data.test.y) == 100
     assert got["test/top1"] == pytest.approx(correct.float().mean().item() * 100)

@@ -14,6 +14,7 @@ import methods
 from bench import data as datasets
 from bench import environment, precision, teacher, timing, work
 from bench.evaluate import metrics
+from bench.evaluator import Evaluator
 from bench.progress import Progress
 from bench.protocol import Protocol, digest
 from bench.report.distance import departures
@@ -82,7 +83,7 @@ def test_teacher_student_tails_and_adapters_compute_alike(
     lap = timing.harness(cohort)
     with Convolutions() as seen:
         lap()
-        cohort.evaluate(member, "validation")
+        cohort.evaluator.evaluate(member, "validation")
     assert member.status == "running", member.reason
     assert set(seen.types) == {expected}
     assert {value.dtype for value in member._sums.values()} == {torch.float32}
@@ -101,9 +102,7 @@ def test_a_teacher_has_one_accuracy(tmp_path: Path, tiny: dict[str, Any]) -> Non
     suite = suite_of(in_precision(tiny, "bfloat16"))
     data, pair, quiet = datasets.load(suite.data, CPU), suite.pairs[0], Progress(Console(), quiet=True)
     got = teacher.obtain(suite, pair, data, work.describe(data), tmp_path, {}, quiet)
-    cohort = cohort_of(suite, ["kd"])
-    cohort.teacher = got.network
-    said = cohort.taught("validation")
+    said = Evaluator(data, suite.protocol, got.network).teacher_logits("validation")
     assert said is not None and metrics(said, data.validation.y)["top1"] == got.top1
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,15 +21,15 @@ def test_both_sides_train_the_same_and_one_keeps_it(
 ) -> None:
     trained: list[list[list[dict[str, float]]]] = []
     kept: list[Record] = []
-    train, end = Cohort.train, keep.Keeper.end
+    epochs, end = Cohort.epochs, keep.Keeper.end
 
-    def spy(self: Cohort, *words: object) -> None:
-        train(self, *words)  # type: ignore[arg-type]
+    def spy(self: Cohort, *words: Any) -> Iterator[int]:
+        yield from epochs(self, *words)
         trained.append(
             [[{k: v for k, v in r["metrics"].items() if "cost" not in k} for r in m.history] for m in self.members]
         )
 
-    monkeypatch.setattr(Cohort, "train", spy)
+    monkeypatch.setattr(Cohort, "epochs", spy)
     monkeypatch.setattr(keep.Keeper, "end", lambda self, *words: kept.append(self.record) or end(self, *words))  # type: ignore[func-returns-value]
     assert call("time", str(tiny_file), "--safety", "--rounds", "3", "--json") == 0
     figures = json.loads(capsys.readouterr().out)

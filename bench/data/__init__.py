@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ import torch
 from torch import Tensor
 
 from bench.data import parquet, sources, splits
-from bench.data.augment import VIEWS
+from bench.data.augment import VIEWS, Params, apply, draw
+from bench.data.batches import Batch, batches, n_batches
 from bench.data.raw import Arrays, Raw, resolve
 from bench.data.spec import DataSpec, DigitsSpec, ImageFolderSpec, ParquetSpec, TorchvisionSpec
 from bench.errors import UserError
+from bench.seeds import generator
 
-__all__ = ["Data", "DataSpec", "Split", "load"]
+__all__ = ["Batch", "Data", "DataSpec", "Split", "load", "n_batches"]
+
+Clock = Callable[[str], AbstractContextManager[None]]
+"""Times a block under a name."""
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -35,6 +41,10 @@ SIGNS: dict[
     ((3, 32), 10, ("airplane", "automobile", "bird")): "cifar10",
     ((3, 32), 100, ("apple", "aquarium_fish", "baby")): "cifar100",
 }
+
+
+def untimed(name: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,34 @@ class Data:
         self._read = _closed  # it has been read, and its source need not stay in memory
         return self._split(chosen), digest
 
+    def batches(
+        self, seed: int, epoch: int, views: Iterable[str], batch_size: int, clock: Clock = untimed
+    ) -> Iterator[Batch]:
+        """The training images in the order of that seed and epoch, with one draw of every view for all students.
+
+        clock: times the making of each view, under the name "view <view>".
+        """
+        draws = {view: generator("view", view, seed, epoch) for view in views}
+        of = len(self.train), batch_size
+        for step, index in enumerate(batches(*of, generator("order", seed, epoch))):
+            drawn = partial(draw, n=len(index), size=self.size, pad=self.pad, flip=self.flip)
+            make = {view: partial(drawn, view, generator=source) for view, source in draws.items()}
+            yield self._batch(index.to(self.device, non_blocking=True), make, step / n_batches(*of), clock)
+
+    def _batch(
+        self, index: Tensor, make: Mapping[str, Callable[[], Params]], done: float, clock: Clock = untimed
+    ) -> Batch:
+        x, params, views = self.train.x[index], dict[str, Params](), dict[str, Tensor]()
+        for view, drawn in make.items():
+            with clock(f"view {view}"):
+                params[view] = drawn()
+                views[view] = apply(x, params[view], self.mean, self.std)
+
+        def again() -> Batch:
+            return self._batch(index, {view: partial(_same, known) for view, known in params.items()}, done)
+
+        return Batch(views, self.train.y[index], index, done, again)
+
     def _split(self, arrays: Arrays) -> Split:
         x = torch.from_numpy(np.ascontiguousarray(arrays.x)).flatten().view(arrays.x.shape)
         # flatten and view: one channel has any stride, and with some of them torch takes the images for channels_last,
@@ -132,6 +170,10 @@ def load(spec: DataSpec, device: str | torch.device = "cpu", *, test: bool = Tru
     Raises `UserError` for whatever is wrong with it.
     """
     return Data(spec, _raw(spec), device, test=test)
+
+
+def _same(params: Params) -> Params:
+    return params
 
 
 def _closed() -> Arrays:

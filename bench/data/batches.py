@@ -1,11 +1,26 @@
-"""The order in which examples are seen."""
+"""The order in which examples are seen, and what the students of a step share of the data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some training images as every student of a step is shown them, on the device."""
+
+    views: dict[str, Tensor]  # by name, [B, C, H, W] float32, augmented and normalised
+    y: Tensor  # [B] int64 labels
+    index: Tensor  # [B] int64, places in the training split
+    done: float  # share of the epoch that was over before it, in [0, 1)
+    again: Callable[[], Batch]  # makes the same pixels once more, where somebody has written into these
+
+    def __len__(self) -> int:
+        return len(self.y)
 
 
 def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

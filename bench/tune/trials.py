@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
@@ -14,13 +14,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bench import claims, keep
 from bench.cohort import Cohort
-from bench.data.batches import n_batches
+from bench.data import n_batches
 from bench.keep import Keeper
 from bench.room import with_room
 from bench.spec import MethodSpec, Pair
 from bench.suite import Run, Suite
+from bench.train import train_cohort
 from bench.tune.pruning import losers
-from bench.work import Ground, begun
+from bench.work import Ground, begun, cohort_of
 from tracking.record import FILE, Record
 
 ENDED = ("finished", "pruned", "failed", "diverged")
@@ -101,10 +102,11 @@ def told_trial(trial: FrozenTrial) -> Result:
 
 def train(ground: Ground, batch: Batch, check: keep.Check, at_once: int) -> dict[int, Result]:
     """Train the settings as students of one seed. What a record holds is not trained again."""
-    spec, seed = batch.spec, batch.seed
+    spec, seed, rungs = batch.spec, batch.seed, list(batch.rungs)
     records: dict[int, Record] = {}
     keepers: dict[int, Keeper] = {}
-    with keep.training(keepers.values(), check) as kept:
+
+    def begin() -> Iterator[Keeper]:
         for number, values in batch.settings.items():
             row = spec.model_copy(update={"label": f"trial-{number}", "set": {**spec.set, **values}})
             run = Run.of(ground.suite, ground.pair, row, seed, dict(ground.described), ground.teacher.fingerprint)
@@ -114,42 +116,31 @@ def train(ground: Ground, batch: Batch, check: keep.Check, at_once: int) -> dict
                 continue
             if keeper := begun(run, record, ground, dict(batch.about) | {"label": spec.title, "trial": number}):
                 keepers[number] = keeper
-        if keepers:
-            _train(ground, batch.title, keepers, records, seed, list(batch.rungs), check, kept, at_once)
+                yield keeper
+
+    def judge(cohort: Cohort) -> None:
+        while rungs and all(member.epoch >= rungs[0] for member in cohort.alive()):
+            _judge(rungs.pop(0), cohort, keepers, records)
+
+    def end(cohort: Cohort, _: list[Keeper]) -> None:
+        ground.teacher.verify(keepers.values())
+        for keeper in keepers.values():
+            _finish(keeper, cohort)
+
+    train_cohort(batch.title, begin, cohort_of(ground, seed, at_once), end, check, ground.progress, judge)
     steps = n_batches(len(ground.data.train.y), ground.suite.protocol.batch_size)
     return {number: _result(record, steps) for number, record in records.items()}
 
 
-def _train(
-    ground: Ground,
-    title: str,
-    keepers: dict[int, Keeper],
-    records: Mapping[int, Record],
-    seed: int,
-    rungs: list[int],
-    check: keep.Check,
-    kept: Callable[[], None],
-    at_once: int,
-) -> None:
-    members = [keeper.member for keeper in keepers.values()]
-    cohort = Cohort(ground.data, ground.suite.protocol, ground.teacher.network, members, seed, at_once)
-
-    def judge() -> None:
-        while rungs and all(member.epoch >= rungs[0] for member in cohort.alive()):
-            _judge(rungs.pop(0), cohort, keepers, records)
-
-    judge()  # a kill may have come when all stood at a rung
-    ground.progress.train(title, cohort, kept, judge)
-    check()
-    ground.teacher.verify(keepers.values())
-    for keeper in keepers.values():
-        member, last = keeper.member, {}
-        if member.status == "running":
-            with cohort.guarded(member, "in the final evaluation"):
-                rows = member.history[-1]["metrics"]
-                last = {name: value for name, value in rows.items() if name.startswith("valid")} | cohort.costs(member)
-                member.status = "finished"
-        keeper.end(member.status, member.reason, last)
+def _finish(keeper: Keeper, cohort: Cohort) -> None:
+    """Keep a trial: its last epoch on the validation split, and what it took."""
+    member, last = keeper.member, {}
+    if member.status == "running":
+        with cohort.guarded(member, "in the final evaluation"):
+            rows = member.history[-1]["metrics"]
+            last = {name: value for name, value in rows.items() if name.startswith("valid")} | cohort.costs(member)
+            member.status = "finished"
+    keeper.end(member.status, member.reason, last)
 
 
 def _judge(rung: int, cohort: Cohort, keepers: dict[int, Keeper], records: Mapping[int, Record]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def test_calling_again_changes_nothing_and_more_trials_are_added(
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/**/*") if path.is_file()}
     tuned({**tiny, "tune": {"trials": 6}}, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(Cohort, "train", None)  # nothing is trained
+        patch.setattr(Cohort, "epochs", None)  # nothing is trained
         (again,) = tuned(tiny, tmp_path, rule="confirmed")
     assert again.values == first.values
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -182,13 +182,13 @@ def test_trials_that_a_study_asks_twice_are_trained_once(
 ) -> None:
     """A small space of choices gives the same settings again: same fingerprint, same record, same result."""
     sizes: list[int] = []
-    train = Cohort.train
+    epochs = Cohort.epochs
 
-    def counted(self: Cohort, *words: Any) -> None:
+    def counted(self: Cohort, *words: Any) -> Iterator[int]:
         sizes.append(len(self.members))
-        train(self, *words)
+        return epochs(self, *words)
 
-    monkeypatch.setattr(Cohort, "train", counted)
+    monkeypatch.setattr(Cohort, "epochs", counted)
     space = {"kd": {"kd": [0.9, 20], "tau": [4, 20]}}
     tuned(tiny, tmp_path, space=space, sampler="grid", trials=5, batch=5)
     assert sizes == [1, 4]  # the teacher; the recipe is a corner of the grid
