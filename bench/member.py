@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 
 from bench.memory import held, kept
@@ -68,7 +69,7 @@ class Member:
         self.name, self.protocol, self.device = name, protocol, device
         self.network = network.to(device)
         self.method = method.to(device)
-        self.forward = torch.compile(self.network) if protocol.compile else self.network
+        self.forward = compiled(self.network) if protocol.compile else self.network
         self.stream = Stream(device, *stream)
         self.lr = protocol.lr_for(network.arch)
         self.optimizer = self._fresh_optimizer()
@@ -245,6 +246,12 @@ class Member:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.protocol.precision == "bfloat16")
+
+
+def compiled(network: Network) -> Callable[[Tensor], Out]:
+    """The network compiled, for methods that go backward through one graph twice (dot) as for all others."""
+    torch._functorch.config.donated_buffer = False  # the first backward pass must leave the second its buffers
+    return torch.compile(network)
 
 
 def told(error: BaseException, when: str) -> str:
