@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 
 from bench.data import Batch
@@ -73,7 +74,7 @@ class Member:
         self.network = network.to(device)
         self.method = method.to(device)
         cast_adapters(method, protocol, device)
-        self.forward = torch.compile(self.network) if protocol.compile else self.network
+        self.forward = compiled(self.network) if protocol.compile else self.network
         self.stream = Stream(device, *stream)
         self.lr = protocol.lr_for(network.arch)
         self.optimizer = self._fresh_optimizer()
@@ -310,6 +311,12 @@ class Member:
         self.memory = state["memory"]
         self.best = Best(**state["best"])
         self.status, self.reason = state["status"], state["reason"]
+
+
+def compiled(network: Network) -> Callable[[Tensor], Out]:
+    """The network compiled, for methods that go backward through one graph twice (dot) as for all others."""
+    torch._functorch.config.donated_buffer = False  # the first backward pass must leave the second its buffers
+    return torch.compile(network)
 
 
 def told(error: BaseException, when: str = "") -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,13 @@ class Golden:
             name = key.removeprefix(prefix).lstrip(".")
             self.close(key, parameters[(rename or {}).get(name, name)].grad)
 
+    def numbers(self, prefix: str, suffix: str = "") -> list[int]:
+        """The numbers n of the keys <prefix>n<suffix>, in order."""
+        found = (re.fullmatch(rf"{prefix}(\d+){suffix}", key) for key in self.arrays)
+        return sorted(int(match[1]) for match in found if match)
+
     def count(self, prefix: str) -> int:
-        return sum(key.startswith(prefix) and key.removeprefix(prefix).isdigit() for key in self.arrays)
+        return len(self.numbers(prefix))
 
     def close(self, key: str, ours: Tensor | None) -> None:
         assert ours is not None
@@ -80,13 +86,19 @@ class Golden:
         assert not left, f"not compared: {sorted(left)}"
 
 
-def dims_of(fs: list[Tensor], ft: list[Tensor], pooled: tuple[int, int] = (1, 1)) -> Dims:
+def dims_of(fs: list[Tensor], ft: list[Tensor], pooled: tuple[int, int] = (1, 1), n_classes: int = 2) -> Dims:
     """Dims of networks whose stages show these maps (the stem, too, shows the first)."""
     nets = []
     for maps, width in ((fs, pooled[0]), (ft, pooled[1])):
         shapes = tuple((f.shape[1], f.shape[2], f.shape[3]) for f in [maps[0], *maps])
         nets.append(NetDims(shapes, shapes, (True,) * len(shapes), width))
-    return Dims(nets[0], nets[1], 10, len(fs[0]), torch.arange(20) % 10)
+    return Dims(nets[0], nets[1], n_classes, len(fs[0]), torch.arange(2 * n_classes) % n_classes)
+
+
+def dims_of_logits(z: Tensor) -> Dims:
+    """Dims of networks that answer with logits z: [B, C]."""
+    maps = [z[:, :, None, None]]
+    return dims_of(maps, maps, n_classes=z.shape[1])
 
 
 def seen(kind: type[Method], **taps: Tensor | tuple[Tensor, ...]) -> Seen:
@@ -99,7 +111,7 @@ def two_views(g: Golden, kind: type[Method], side: str, wanted: bool = False) ->
     return Seen({view: Out(v, (), (), v) for view, v in z.items()}, kind.needs.taps), z
 
 
-def at_epoch(epoch: int, epochs: int = 240) -> Progress:
+def at_epoch(epoch: int, epochs: int) -> Progress:
     return Progress(epoch, epochs, torch.Generator())
 
 

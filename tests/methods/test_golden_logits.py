@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
-import methods
+from methods import sld
 from methods.block_kd import block_kd_loss, block_kd_terms
 from methods.ctkd import curriculum, temperature
 from methods.dist import inter, intra
 from methods.dkd import dkd_loss, nckd, tckd
 from methods.functional import cross_entropy, kl, standardise, swap
 from methods.kd import kd_loss
+from methods.lskd_mlkd import LSKDMLKD
+from methods.mlkd import MLKD
 from methods.nkd import nkd_others, nkd_target
+from methods.sld import SLD
 from methods.sld_single import SLDSingle
-from tests.methods.golden import Golden, at_epoch, dims_of, seen, two_views
+from tests.methods.golden import Golden, at_epoch, dims_of_logits, seen, two_views
 
 pytestmark = pytest.mark.golden
 
@@ -97,12 +102,12 @@ def test_block_kd_formula(detach: bool) -> None:
 @pytest.mark.parametrize("name", ["mlkd", "lskd_mlkd"])
 def test_mlkd(name: str) -> None:
     g = Golden(name)
-    kind = methods.get(name)
-    hp = kind.resolve("", "reference" if name == "mlkd" else "paper")
-    assert (hp["tau"], hp["kd"]) == (g.hyper["T"], g.hyper["kd_weight"])
-    method = kind(dims_of([torch.zeros(8, 1, 1, 1)], [torch.zeros(8, 1, 1, 1)]), **hp)
+    h, kind = g.hyper, {"mlkd": MLKD, "lskd_mlkd": LSKDMLKD}[name]
     (s, z), (t, _) = two_views(g, kind, "s", wanted=True), two_views(g, kind, "t")
-    terms = method.loss(s, t, g["in_target"], at_epoch(1))
+    ce, kd = h["ce_weight"], h["kd_weight"]
+    method = kind(dims_of_logits(s.logits), ce=ce, kd=kd, relation=kd, tau=h["T"], form="code")
+    method.temperatures = tuple(h["temperatures"])
+    terms = method.loss(s, t, g["in_target"], at_epoch(1, 1))
     total = torch.stack(list(terms.values())).sum()
     total.backward()
     g.close("out_loss", total)
@@ -157,9 +162,15 @@ def test_nkd() -> None:
 def test_ctkd() -> None:
     g = Golden("ctkd")
     h, z, theta = g.hyper, g.wanted("in_logits_s"), g.wanted("param_global_T")
-    steps = torch.tensor([curriculum(e / h["decay_loops"]) for e in range(1, 16)], dtype=torch.float64)
-    g.close("out_lambda_schedule_epoch1_to_15", steps)
-    factor = curriculum(h["epoch"] / h["decay_loops"])
+    schedule = next(key for key in g.arrays if key.startswith("out_lambda_schedule_epoch"))
+    first, last = map(int, re.findall(r"\d+", schedule))
+
+    def factor_at(epoch: int) -> float:
+        return h["decay_max"] + (h["decay_max"] - h["decay_min"]) * curriculum(epoch / h["decay_loops"])
+
+    steps = [factor_at(epoch) for epoch in range(first, last + 1)]
+    g.close(schedule, torch.tensor(steps, dtype=torch.float64))
+    factor = factor_at(h["epoch"])
     g.close("out_lambda_signed", torch.tensor(factor, dtype=torch.float64))
     tau = temperature(theta, factor, low=h["t_start"], span=h["t_end"])
     loss = kl(z, g["in_logits_t"], tau).mean()
@@ -175,12 +186,18 @@ def test_ctkd() -> None:
 
 def test_sld() -> None:
     g = Golden("sld")
-    kind = methods.get("sld")
-    method = kind(dims_of([torch.zeros(8, 1, 1, 1)], [torch.zeros(8, 1, 1, 1)]), **kind.resolve(""))
-    y = g["in_target"]
-    for epoch in (150, 151):
-        (s, z), (t, zt) = two_views(g, kind, "s", wanted=True), two_views(g, kind, "t")
-        terms = method.loss(s, t, y, at_epoch(epoch))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sld, "TEMPERATURES", tuple(g.hyper["temperatures"]))
+        compare_sld(g)
+
+
+def compare_sld(g: Golden) -> None:
+    h, y = g.hyper, g["in_target"]
+    ce, kd, detach = h["ce_weight"], h["kd_weight"], h["student_teacher_detached"]
+    method = SLD(dims_of_logits(g["in_logits_s_weak"]), ce=ce, kd=kd, switch=1.0, detach=detach)
+    for epoch in g.numbers("out_loss_epoch"):
+        (s, z), (t, zt) = two_views(g, SLD, "s", wanted=True), two_views(g, SLD, "t")
+        terms = method.loss(s, t, y, at_epoch(epoch, h["gamma_epoch"]))
         total = terms["ce"] + terms["kd"]
         total.backward()
         g.close(f"out_loss_epoch{epoch}", total)
@@ -196,11 +213,12 @@ def test_sld() -> None:
 
 def test_sld_single_view() -> None:
     g = Golden("sld_singleview")
-    method = SLDSingle(dims_of([torch.zeros(8, 1, 1, 1)], [torch.zeros(8, 1, 1, 1)]), **SLDSingle.resolve(""))  # type: ignore[arg-type]
-    for epoch in (150, 151):
+    h, dims = g.hyper, dims_of_logits(g["in_logits_s"])
+    method = SLDSingle(dims, ce=h["ce_weight"], kd=h["kd_weight"], tau=h["T"], switch=1.0, detach=False)
+    for epoch in g.numbers("out_loss_epoch"):
         z = g.wanted("in_logits_s")
         s, t = seen(SLDSingle, logits=z), seen(SLDSingle, logits=g["in_logits_t"])
-        terms = method.loss(s, t, g["in_target"], at_epoch(epoch))
+        terms = method.loss(s, t, g["in_target"], at_epoch(epoch, h["gamma_epoch"]))
         total = terms["ce"] + terms["kd"]
         total.backward()
         g.close(f"out_loss_epoch{epoch}", total)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -23,17 +21,18 @@ pytestmark = pytest.mark.golden
 def test_crd() -> None:
     g = Golden("crd")
     h = g.hyper
-    net = {
-        side: NetDims(((1, 1, 1),) * 2, (None,) * 2, (True,) * 2, g[f"in_step1_pooled_{side}"].shape[1])
-        for side in "st"
-    }
-    dims = Dims(net["s"], net["t"], 2, 8, torch.arange(h["n_data"]) % 2)
-    method = CRD(dims, ce=1.0, crd=1.0, tau=h["T"], dim=h["feat_dim"], nce_k=h["K"], momentum=h["momentum"]).double()
+    steps = g.numbers("out_loss_step")
+    hs, ht = (g[f"in_step{steps[0]}_pooled_{side}"] for side in "st")
+    net = [NetDims(((1, 1, 1),) * 2, (None,) * 2, (True,) * 2, pooled.shape[1]) for pooled in (hs, ht)]
+    dims = Dims(net[0], net[1], 2, len(hs), torch.arange(h["n_data"]) % 2)
+    method = CRD(
+        dims, ce=1.0, crd=h["feat_weight"], tau=h["T"], dim=h["feat_dim"], nce_k=h["K"], momentum=h["momentum"]
+    ).double()
     state = {k.removeprefix("param_"): g[k] for k in g.arrays if k.startswith("param_embed")}
     method.load_state_dict(
         {**method.state_dict(), **state, "memory_s": g["param_memory_s_init"], "memory_t": g["param_memory_t_init"]}
     )
-    for step in (1, 2):
+    for step in steps:
         method.zero_grad()
         hs = g.wanted(f"in_step{step}_pooled_s")
         pick = g[f"in_step{step}_contrast_index"]
@@ -49,8 +48,8 @@ def test_crd() -> None:
                 f"out_Z_{side}_step{step}", getattr(method, f"z_{side}").reshape(g[f"out_Z_{side}_step{step}"].shape)
             )
             g.close(f"out_memory_{side}_after_step{step}", getattr(method, f"memory_{side}"))
-    steps = (g["out_loss_step1"], g["out_loss_step2"])
-    assert g["out_loss"] in (*steps, sum(steps))  # one of the steps, or their sum, under a second name
+    losses = [g[f"out_loss_step{step}"] for step in steps]
+    assert g["out_loss"] in (*losses, sum(losses))  # one of the steps, or their sum, under a second name
     g.all_compared("out_loss")
 
 
@@ -67,13 +66,11 @@ def test_rkd() -> None:
     g.all_compared()
 
 
-@pytest.mark.parametrize(
-    ("name", "loss"), [("pkt", pkt_loss), ("cc_rbf", lambda a, b: cc_loss(a, b, gamma=0.4, order=2))]
-)
-def test_pooled(name: str, loss: Any) -> None:
+@pytest.mark.parametrize("name", ["pkt", "cc_rbf"])
+def test_pooled(name: str) -> None:
     g = Golden(name)
-    hs = g.wanted("in_pooled_s")
-    value = loss(hs, g["in_pooled_t"])
+    h, hs, ht = g.hyper, g.wanted("in_pooled_s"), g["in_pooled_t"]
+    value = pkt_loss(hs, ht, eps=h["eps"]) if name == "pkt" else cc_loss(hs, ht, gamma=h["gamma"], order=h["P_order"])
     value.backward()
     g.close("out_loss", value)
     g.close("grad_pooled_s", hs.grad)
@@ -115,7 +112,7 @@ def test_dot() -> None:
 
 def test_knowledge_quality() -> None:
     g = Golden("logitfree_q")
-    layers = [g[f"in_layer{i}_features"].flatten(1) for i in range(3)]
+    layers = [g[f"in_layer{i}_features"].flatten(1) for i in g.numbers("in_layer", "_features")]
     rows = [knowledge_quality(f, g["in_target"], n=g.hyper["dataset_size"]) for f in layers]
     for key in ("separation", "information", "efficiency", "quality"):
         g.close(f"out_{key}", torch.stack([row[key] for row in rows]))

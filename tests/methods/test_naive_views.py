@@ -13,7 +13,7 @@ from torch import Tensor
 
 import methods
 from methods.base import Out, Seen
-from tests.methods.golden import at_epoch, dims_of
+from tests.methods.golden import at_epoch, dims_of_logits
 from tests.methods.test_naive import naive_kl, softmax
 
 B, C = 4, 5
@@ -94,11 +94,11 @@ def lskd_ctkd(zs: Logits, zt: Logits, theta: float = 1.0) -> float:
 @pytest.mark.parametrize("naive", [kd_two_view, mlkd, lskd_sld, lskd_ctkd], ids=lambda f: f.__name__)
 def test_whole_method(naive: Callable[[Logits, Logits], float]) -> None:
     kind = methods.get(naive.__name__)
-    method = kind(dims_of([torch.zeros(B, 1, 1, 1)], [torch.zeros(B, 1, 1, 1)]), **kind.resolve("")).double()
     zs, zt = drawn(kind.needs.views, 0), drawn(kind.needs.views, 1)
+    method = kind(dims_of_logits(zs["weak"]), **kind.resolve("")).double()
     leaves = {view: z.clone().requires_grad_() for view, z in zs.items()}
     s, t = (Seen({v: Out(z, (), (), z) for v, z in side.items()}, kind.needs.taps) for side in (leaves, zt))
-    at = at_epoch(5 if naive is lskd_ctkd else 240)  # within the curriculum; after the switch
+    at = at_epoch(5 if naive is lskd_ctkd else 240, 240)  # within the curriculum; after the switch
     total = torch.stack(list(method.loss(s, t, torch.tensor(Y), at).values())).sum()
     s_lists, t_lists = ({v: z.tolist() for v, z in side.items()} for side in (zs, zt))
     assert total.item() == pytest.approx(naive(s_lists, t_lists), rel=1e-9)

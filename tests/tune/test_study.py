@@ -127,7 +127,7 @@ def killed_at(count: int, real: Callable[..., Any], *, after: bool = False) -> C
 PLACES: list[tuple[Any, str]] = [
     (optuna.Study, "add_trial"),
     (Cohort, "step"),
-    (Cohort, "_end_epoch"),
+    (Cohort, "_train"),
     (Record, "begin"),
     (Record, "end"),
     (Record, "hold_epochs"),
