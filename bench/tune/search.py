@@ -103,8 +103,8 @@ def check_grid(spec: TuneSpec, rows: Mapping[str, Mapping[str, Knob]]) -> None:
     row = max(needs, key=lambda name: needs[name])
     if needs[row] > spec.trials:
         raise UserError(
-            f"sampler grid, trials {spec.trials}: both ends of each of the {len(rows[row])} hyper-parameters of {row} take"
-            f" {needs[row]} trials, the recipe included; type --trials {needs[row]}, or --sampler tpe or random"
+            f"{spec.trials} trials hold no grid: both ends of the {len(rows[row])} hyper-parameters of {row} take"
+            f" {needs[row]}, the recipe included; type --trials {needs[row]}, or --sampler tpe or random"
         )
 
 

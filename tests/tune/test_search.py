@@ -95,7 +95,8 @@ def test_a_grid_smaller_than_the_budget_ends_with_its_points() -> None:
 
 
 def test_a_point_of_a_grid_is_trained_once() -> None:
-    spec, middle = TuneSpec(batch=4, trials=10, sampler="grid"), {"tau": Float(1.0, 16.0, log=True), "n": Int(1, 2)}
+    middle: dict[str, Knob] = {"tau": Float(1.0, 16.0, log=True), "n": Int(1, 2)}
+    spec = TuneSpec(batch=4, trials=10, sampler="grid")
     points = grid(spec, middle, {"tau": 4.0, "n": 2})
     assert sorted(points) == [(1.0, 1), (1.0, 2), (4.0, 1), (16.0, 1), (16.0, 2)]  # without the recipe's (4.0, 2)
     assert Search(spec, middle, {"tau": 4.0, "n": 2}, "study").size == 6
@@ -115,7 +116,7 @@ def test_a_budget_too_small_for_a_grid_is_refused() -> None:
         "few": {"tau": Float(1.0, 20.0)},
         "many": {"a": Choice(("x", "y", "z")), **{f"k{i}": Float(0.1, 10.0) for i in range(4)}},
     }
-    with pytest.raises(UserError, match=r"of the 5 hyper-parameters of many take 49 trials.*type --trials 49, or"):
+    with pytest.raises(UserError, match=r"both ends of the 5 hyper-parameters of many take 49, .*type --trials 49, or"):
         check_grid(TuneSpec(trials=48, sampler="grid"), rows)
     check_grid(TuneSpec(trials=49, sampler="grid"), rows)
 
