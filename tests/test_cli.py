@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -92,8 +94,6 @@ def test_a_run_leaves_everything(ran: Path) -> None:
 
 
 def test_mlflow_holds_every_run(ran: Path) -> None:
-    import mlflow
-
     client = mlflow.MlflowClient(f"sqlite:///{ran}/results/mlflow.db")
     experiment = client.get_experiment_by_name("kd/tiny")
     assert experiment is not None
@@ -198,6 +198,30 @@ def test_an_unreachable_server_stops_nothing(
     assert "3 records delivered" in capsys.readouterr().out
     assert call("sync", "--results", str(results)) == 0
     assert "0 records delivered, 3 were there already" in capsys.readouterr().out
+
+
+def test_a_results_folder_that_was_moved_goes_on(ran: Path, tmp_path: Path) -> None:
+    """Each call in a process of its own, as MLflow keeps the database open."""
+    old, new = tmp_path / "old" / "results", tmp_path / "new" / "results"
+
+    def run(results: Path, methods: str) -> None:
+        words = ["run", str(ran / "tiny.yaml"), "--results", str(results), "--seeds", "1", "--methods", methods]
+        subprocess.run([sys.executable, "-m", "bench", *words, "--quiet"], check=True, cwd=Path(__file__).parents[1])
+
+    run(old, "vanilla")
+    new.parent.mkdir()
+    old.rename(new)
+    old.parent.rmdir()
+    run(new, "vanilla,kd")
+    client = mlflow.MlflowClient(f"sqlite:///{new}/mlflow.db")
+    experiments = [client.get_experiment_by_name(name) for name in ("kd/tiny", "kd-report")]
+    found = client.search_runs([experiment.experiment_id for experiment in experiments if experiment])
+    assert sorted(run.info.run_name for run in found) == ["kd/s0", "tiny", "tiny", "vanilla/s0"]  # two reports
+    for run_ in found:
+        assert run_.info.artifact_uri.startswith(f"file://{new}/artifacts/")
+        files = client.download_artifacts(run_.info.run_id, "", str(tmp_path))
+        assert (Path(files) / "record.jsonl").stat().st_size
+    assert not old.parent.exists()
 
 
 @pytest.mark.parametrize("what", ["methods", "networks", "datasets", "suites"])
