@@ -34,7 +34,11 @@ DATASETS = (
         "source: parquet, path: <folder of shards>",
     ),
     ("torchvision", "CIFAR10, CIFAR100, FashionMNIST", "source: torchvision, name: CIFAR100, download: true"),
-    ("image_folder", "train/<class>/* and test/<class>/*", "source: image_folder, path: <folder>, size: 64"),
+    (
+        "image_folder",
+        "train/<class>/*, test/<class>/* and perhaps val/<class>/*",
+        "source: image_folder, path: <folder>, size: 64",
+    ),
 )
 
 

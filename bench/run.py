@@ -24,7 +24,7 @@ from bench import teacher as teachers
 from bench.data import Data
 from bench.data.augment import VIEWS
 from bench.data.cache import checksum
-from bench.errors import UserError
+from bench.errors import UserError, notice
 from bench.executors.local import Local
 from bench.keep import Follower, finished
 from bench.member import make_optimizer
@@ -184,6 +184,11 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
             continue
     if pair.teacher_file:
         models.load_state(teachers.build(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser())
+        if not data.own_validation:
+            notice(
+                f"{pair.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
+                " teacher was trained on them, its validation accuracy says nothing"
+            )
 
 
 def _views_exist(kind: type[Method], data: Data) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 import methods
@@ -16,6 +16,7 @@ from bench import models
 from bench.errors import UserError
 from bench.member import Member
 from bench.models.base import Network
+from bench.models.state import SUFFIXES, read
 from bench.seeds import drawing_from
 from methods.base import Dims, Method, Seen
 from tracking.record import Record
@@ -82,8 +83,9 @@ def load(path: str | Path) -> Student:
 
 def _student(state: dict[str, Tensor], about: dict[str, Any]) -> Student:
     network = _network(about, about["arch"])
-    network.load_state_dict(_part(state, "network."))
-    if state.keys() == {f"network.{name}" for name in network.state_dict()}:
+    own = _part(state, "network.")
+    network.load_state_dict({network.prefix + name.removeprefix(network.prefix): own[name] for name in own})
+    if len(own) == len(state):
         return Student(network, None, None).eval()
     teacher = _network(about, about["teacher"])
     teacher.load_state_dict(_part(state, "teacher."), strict=False)
@@ -102,36 +104,54 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def export(results: Path, fingerprint: str, to: Path) -> str:
-    """Write a finished run's student: the network's own names, unless its prediction needs more than the network."""
-    found = [p for p in sorted(results.glob("*/runs/*/student.safetensors")) if p.parent.name.startswith(fingerprint)]
-    if len(found) != 1:
-        raise UserError(
-            f"{len(found)} finished runs in {results} begin with '{fingerprint}'; the report lists the fingerprints"
-        )
-    Record(found[0].parent).file(found[0].name)
-    state, about = _read(found[0])
-    if all(name.startswith("network.") for name in state):
-        state = _part(state, "network.")
-    if to.suffix == ".safetensors":
-        save_file(state, to, {"network": json.dumps(about)})
-    elif to.suffix in (".pth", ".pt"):
-        torch.save({"state_dict": state, "network": about}, to)
-    else:
+def export(results: Path, fingerprint: str, to: Path, suite: str | None = None) -> str:
+    """Write a finished run's student, and return what network it is: under the names of the library that its network
+    comes from, unless its prediction needs more than the network. Raises `UserError` for whatever is wrong."""
+    if to.suffix not in SUFFIXES:
         raise UserError(f"'{to.name}' must end in .safetensors or .pth")
+    found = _found(results, fingerprint, suite)
+    Record(found.parent).file(found.name)
+    state, about = _read(found)
+    if all(name.startswith("network.") for name in state):
+        state = _part(state, "network." + _network(about, about["arch"]).prefix)
+    try:
+        if to.suffix == ".safetensors":
+            to.write_bytes(save(state, {"network": json.dumps(about)}))
+        else:
+            with to.open("wb") as file:
+                torch.save({"state_dict": state, "network": about}, file)
+    except OSError as error:
+        raise UserError(f"{to}: {error.strerror}; name a file in a folder that is there and can be written") from None
     return str(about["arch"])
+
+
+def _found(results: Path, fingerprint: str, suite: str | None) -> Path:
+    """The one student of the finished runs that begin with the fingerprint."""
+    files = sorted(results.glob(f"{suite or '*'}/runs/*/student.safetensors"))
+    found = [path for path in files if path.parent.name.startswith(fingerprint)]
+    if len(found) == 1:
+        return found[0]
+    which = "the report lists the fingerprints"
+    if len({path.parent.name for path in found}) == 1:
+        which = f"name one of its suites: --suite {' or '.join(path.parent.parent.parent.name for path in found)}"
+    raise UserError(f"{len(found)} finished runs in {results} begin with '{fingerprint}'; {which}")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """State by `network.`, `method.` and `teacher.` names, and what the student is."""
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("network", "null"))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path}: not a readable student ({error})") from None
-    if not about:
+    state: Any
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {}).get("network", "null"))
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise UserError(f"{path}: not a readable student ({error})") from None
+    else:
+        content = read(path)
+        state, about = map(content.get, ("state_dict", "network")) if isinstance(content, dict) else ({}, {})
+    if not (about and isinstance(state, dict)):
         raise UserError(f"{path}: does not say which network it holds; only students written by kdbench do")
-    if not any(name.startswith("network.") for name in state):  # an exported network, under its own names
+    if not any(str(name).startswith("network.") for name in state):  # an exported network, under its own names
         state = {f"network.{name}": value for name, value in state.items()}
     return state, about

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
-from bench import student
+from bench import data as datasets
+from bench import models, student
 from bench.cli import main
+from bench.run import check
+from bench.suite import validate
 from tracking.record import Record, scan
 
 
@@ -88,8 +94,6 @@ def test_a_run_leaves_everything(ran: Path) -> None:
 
 
 def test_mlflow_holds_every_run(ran: Path) -> None:
-    import mlflow
-
     client = mlflow.MlflowClient(f"sqlite:///{ran}/results/mlflow.db")
     experiment = client.get_experiment_by_name("kd/tiny")
     assert experiment is not None
@@ -196,11 +200,77 @@ def test_an_unreachable_server_stops_nothing(
     assert "0 records delivered, 3 were there already" in capsys.readouterr().out
 
 
+def test_a_results_folder_that_was_moved_goes_on(ran: Path, tmp_path: Path) -> None:
+    """Each call in a process of its own, as MLflow keeps the database open."""
+    old, new = tmp_path / "old" / "results", tmp_path / "new" / "results"
+
+    def run(results: Path, methods: str) -> None:
+        words = ["run", str(ran / "tiny.yaml"), "--results", str(results), "--seeds", "1", "--methods", methods]
+        subprocess.run([sys.executable, "-m", "bench", *words, "--quiet"], check=True, cwd=Path(__file__).parents[1])
+
+    run(old, "vanilla")
+    new.parent.mkdir()
+    old.rename(new)
+    old.parent.rmdir()
+    run(new, "vanilla,kd")
+    client = mlflow.MlflowClient(f"sqlite:///{new}/mlflow.db")
+    experiments = [client.get_experiment_by_name(name) for name in ("kd/tiny", "kd-report")]
+    found = client.search_runs([experiment.experiment_id for experiment in experiments if experiment])
+    assert sorted(run.info.run_name for run in found) == ["kd/s0", "tiny", "tiny", "vanilla/s0"]  # two reports
+    for run_ in found:
+        assert run_.info.artifact_uri.startswith(f"file://{new}/artifacts/")
+        files = client.download_artifacts(run_.info.run_id, "", str(tmp_path))
+        assert (Path(files) / "record.jsonl").stat().st_size
+    assert not old.parent.exists()
+
+
 @pytest.mark.parametrize("what", ["methods", "networks", "datasets", "suites"])
 def test_lists(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("list", what, "--json") == 0
     assert len(json.loads(capsys.readouterr().out)) >= 3
     assert call("list", what) == 0
+
+
+def test_check_refuses_what_a_run_refuses(
+    tmp_path: Path, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiny-ImageNet as it is downloaded: test has no classes, and val has them in a file beside its images."""
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
+    places = ("train/ant/images", "train/bee/images", "val/images", "test/images")
+    for place, path in enumerate(tmp_path / "tiny" / name for name in places):
+        path.mkdir(parents=True)
+        for i in range(12):
+            Image.fromarray(np.full((8, 8, 3), 20 * i + place, np.uint8)).save(path / f"{i}.png")
+    data = {"source": "image_folder", "path": str(tmp_path / "tiny"), "size": 8, "validation": 6}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**tiny, "name": "own", "data": data}))
+
+    def said() -> list[str]:
+        words = str(tmp_path / "own.yaml"), "--device", "cpu"
+        codes = [call("check", *words), call("run", *words, "--results", str(tmp_path / "results"))]
+        assert codes == [2, 2] and not scan(tmp_path / "results" / "own")
+        return capsys.readouterr().err.splitlines()
+
+    checked, ran = said()
+    assert checked == ran and "tiny/val is not sorted by class: it holds 'images', and train 'ant'; move" in checked
+    (tmp_path / "tiny/val/images").rename(tmp_path / "tiny/val/bee")
+    checked, ran = said()
+    assert checked == ran and "tiny/test is not sorted by class" in checked
+    (tmp_path / "tiny/test").rename(tmp_path / "unlabelled")
+    assert call("check", str(tmp_path / "own.yaml")) == 0
+    assert "'test': 12" in "".join(capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_what_a_teacher_from_elsewhere_may_know_is_said(
+    own: bool, tmp_path: Path, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = {**tiny, "pairs": [{"teacher": "resnet8w8", "student": "resnet8w4", "teacher_file": str(tmp_path / "t.pth")}]}
+    suite = validate(raw, "test")
+    data = datasets.load(suite.data)
+    torch.save(models.build("resnet8w8", in_channels=1, size=8, n_classes=10).state_dict(), tmp_path / "t.pth")
+    data.own_validation = own
+    check(suite, suite.pairs[0], data)
+    assert ("validation split is 60 images taken from train" in capsys.readouterr().err) is not own
 
 
 def test_check_says_what_would_run(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:

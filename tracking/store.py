@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracking import summary, views
+from tracking import moved, summary, views
 from tracking.deliver import Delivery, delivered_to
 from tracking.lines import RecordError
 from tracking.location import (
@@ -149,7 +149,7 @@ class Store:
     def _create(self, name: str) -> str:
         home = file.parent if (file := sqlite_file(self.uri)) else self.results  # MLflow's own choice is ./mlruns
         served = self.uri.startswith("http")
-        place = None if served else (home / "artifacts" / name.replace("/", "-")).as_uri()
+        place = None if served else moved.place_of(home, name).as_uri()
         try:
             return str(self.client.create_experiment(name, artifact_location=place, tags=views.experiment_tags(name)))
         except Exception:
@@ -168,7 +168,8 @@ def existing(uri: str, results: str | os.PathLike[str]) -> Store:
 
 
 def initialise(file: Path) -> None:
-    """Make the tables of a new SQLite store and put it into WAL mode, once, whoever comes first.
+    """Make the tables of a new SQLite store and put it into WAL mode, once, whoever comes first. One that was moved
+    with its artifacts finds them.
 
     MLflow's own start destroys a fresh file that several processes open at once. The tables are made in a file beside
     it that is then renamed, so that a kill leaves nothing half made.
@@ -187,6 +188,7 @@ def initialise(file: Path) -> None:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.close()
         MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments(max_results=1)
+        moved.follow(file)
 
 
 def _connected(uri: str) -> MlflowClient:

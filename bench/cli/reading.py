@@ -144,12 +144,13 @@ def check(
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
         fits(chosen, pair, data)
+    described = data.describe() | data.describe_test()  # as for a run, whose fingerprint holds both
     n = len(chosen.pairs) * len(chosen.methods) * len(chosen.seeds)
     console.print(
         f"suite {chosen.name} is right: {n} runs in {len(chosen.pairs) * len(chosen.seeds)} cohorts on {on}",
         highlight=False,
     )
-    console.print(f"data: {data.describe()}", highlight=False)
+    console.print(f"data: {described}", highlight=False)
     for pair in chosen.pairs:
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
         if pair.teacher_file:

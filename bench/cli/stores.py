@@ -35,12 +35,14 @@ def export(
     fingerprint: Annotated[str, typer.Argument(help="A run's fingerprint, or its beginning.")],
     to: Annotated[Path, typer.Argument(help="File to write: .safetensors or .pth")],
     results: Results = None,
+    suite: Annotated[str | None, typer.Option(help="Whose run, where several suites hold it.")] = None,
 ) -> None:
-    """Take a distilled student home: its weights under the network's own names."""
+    """Take a distilled student home: its weights under the names that its own library gives them."""
     from bench import student
 
-    arch = student.export(results_of(results), fingerprint, to)
-    console.print(f"{to}: {arch}; load it with bench.student.load('{to}')", highlight=False)
+    arch = student.export(results_of(results), fingerprint, to, suite)
+    line = f"{to}: {arch}; load it with bench.student.load('{to}')"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

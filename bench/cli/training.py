@@ -99,7 +99,9 @@ def tune(
     plugin: Plugins = None,
     methods: Methods = None,
     seeds: Seeds = None,
-    trials: Annotated[int | None, typer.Option(help="Trials per method, the recipe included; 24 by default.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials per method, the recipe included (of a grid: at most); 24 by default.")
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(help="Trials that train in lockstep; 1: one after the other; 8 by default.")
     ] = None,

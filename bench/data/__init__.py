@@ -59,7 +59,7 @@ class Split:
 
 
 class Data:
-    """A data set split for one experiment. Validation is carved from train; `test` is read when first asked for."""
+    """A data set split for one experiment. Validation is its own or carved from train; `test` is read when wanted."""
 
     def __init__(self, spec: DataSpec, raw: Raw, device: str | torch.device, *, test: bool = True) -> None:
         self.spec, self.device = spec, torch.device(device)
@@ -67,12 +67,15 @@ class Data:
         x, y = raw.train.x, raw.train.y
         self.channels, self.size = x.shape[1], x.shape[2]
         self.name = SIGNS.get(((self.channels, self.size), self.n_classes, self.classes[:3]), raw.name)
-        kept, held, rest = splits.carve(y, raw.classes, spec.validation, spec.train, spec.split_seed)
-        train, validation = (Arrays(x[index], y[index]) for index in (kept, held))
+        self.own_validation = raw.validation is not None
+        kept, held, rest = splits.carve(y, raw.classes, raw.carved(spec.validation), spec.train, spec.split_seed)
+        train, validation = raw.train.take(kept), raw.train.take(held)
+        if (own := raw.validation) is not None:
+            validation = own.take(splits.subset(own.y, spec.validation, "validation"))
         if raw.test is None and not len(rest):
             raise UserError(f"train and validation take all {len(y)} images and leave no test split; set train lower")
         # a source without an official test split: it is what the others leave
-        self._read: Callable[[], Arrays] = (raw.test or (lambda: Arrays(x[rest], y[rest]))) if test else _closed
+        self._read: Callable[[], Arrays] = (raw.test or (lambda: raw.train.take(rest))) if test else _closed
         self._digests = [_digest(train), _digest(validation)]
         self.mean, self.std = _statistics(spec, self.name, train.x)
         self.train, self.validation = self._split(train), self._split(validation)
@@ -99,8 +102,7 @@ class Data:
     def _test(self) -> tuple[Split, str]:
         """The test split and its checksum."""
         arrays = self._read()
-        index = splits.subset(arrays.y, self.spec.test)
-        chosen = Arrays(arrays.x[index], arrays.y[index])
+        chosen = arrays.take(splits.subset(arrays.y, self.spec.test))
         digest = _digest(chosen)
         self._read = _closed  # it has been read, and its source need not stay in memory
         return self._split(chosen), digest
@@ -155,6 +157,7 @@ class Data:
             "n_classes": self.n_classes,
             "train": len(self.train),
             "validation": len(self.validation),
+            **({"validation_from": "its own split"} if self.own_validation else {}),
             "split_seed": self.spec.split_seed,
             "fingerprint": self.fingerprint,
         }

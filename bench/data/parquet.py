@@ -12,14 +12,15 @@ import pyarrow.parquet as pq
 
 from bench.data.cache import cached, content_key
 from bench.data.images import Item, Like, decode
-from bench.data.raw import Arrays, Raw, resolve
+from bench.data.raw import VALIDATION, Arrays, Raw, held_out, resolve
 from bench.data.spec import ParquetSpec
 from bench.errors import UserError, unknown
 
 
 def read(spec: ParquetSpec) -> Raw:
     splits = find(spec.path)
-    train, test = splits["train"], splits.get("test") or splits["validation"]
+    train, (own, test) = splits["train"], held_out(splits)
+    assert test is not None  # `find` refuses what has none
     schema = _schema(train[0])
     image, label = image_column(train[0], schema), label_column(train[0], schema, spec.label)
     names = _class_names(schema).get(label)
@@ -32,11 +33,11 @@ def read(spec: ParquetSpec) -> Raw:
     like = (x.shape[1], x.shape[2])
     classes = names or tuple(map(str, range(int(y.max()) + 1)))
 
-    def read_test() -> Arrays:
-        y = _labels(test, label, len(classes))
-        return Arrays(_images(test, image, spec.size, like), y)
+    def further(shards: list[Path]) -> Arrays:
+        y = _labels(shards, label, len(classes))
+        return Arrays(_images(shards, image, spec.size, like), y)
 
-    return Raw(train[0].parent.name, classes, Arrays(x, y), read_test)
+    return Raw(train[0].parent.name, classes, Arrays(x, y), partial(further, test), further(own) if own else None)
 
 
 def find(text: str) -> dict[str, list[Path]]:
@@ -56,7 +57,7 @@ def find(text: str) -> dict[str, list[Path]]:
     has = ", ".join(p.name for p in found[:4]) + (", …" if len(found) > 4 else "")
     if "train" not in splits:
         raise UserError(f"no train-*.parquet at '{text}', only {has}; name the shards of the train split train-…")
-    if not splits.keys() & {"test", "validation"}:
+    if not splits.keys() & {"test", *VALIDATION}:
         raise UserError(f"no test-*.parquet at '{text}', only {has}; name the shards of the test split test-…")
     return splits
 

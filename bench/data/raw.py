@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from bench.errors import UserError
+
+VALIDATION = ("val", "valid", "validation")  # what a source may call its own validation split
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,9 @@ class Arrays:
 
     x: np.ndarray
     y: np.ndarray
+
+    def take(self, index: np.ndarray) -> Arrays:
+        return Arrays(self.x[index], self.y[index])
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,24 @@ class Raw:
     classes: tuple[str, ...]
     train: Arrays
     test: Callable[[], Arrays] | None  # None: no official test split, it is what train and validation leave
+    validation: Arrays | None = None  # None: it is carved from train
+
+    def carved(self, asked: int | None) -> int:
+        """How many train images the validation split takes."""
+        if self.validation is not None:
+            return 0
+        if asked is None:
+            raise UserError(
+                f"data.validation is not given, and {self.name} has no validation split of its own; say how many of its"
+                f" {len(self.train.y)} train images are taken for it"
+            )
+        return asked
+
+
+def held_out(splits: Mapping[str, Found]) -> tuple[Found | None, Found | None]:
+    """The validation and the test split of a source by their names; one that holds validation alone is tested on it."""
+    own = next((splits[name] for name in VALIDATION if name in splits), None)
+    return (own, splits["test"]) if "test" in splits else (None, own)
 
 
 def resolve(text: str) -> Path:

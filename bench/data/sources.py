@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from bench.data.cache import cached, content_key
 from bench.data.images import Item, Like, decode, fit_array
-from bench.data.raw import Arrays, Raw, resolve
+from bench.data.raw import VALIDATION, Arrays, Raw, held_out, resolve
 from bench.data.spec import DigitsSpec, ImageFolderSpec, TorchvisionSpec
 from bench.errors import UserError
 
@@ -61,19 +62,25 @@ def _arrays(found: Any, size: int | None) -> Arrays:
 def image_folder(spec: ImageFolderSpec) -> Raw:
     root = resolve(spec.path)
     train = root / "train"
-    test = next((root / name for name in ("test", "val", "validation") if (root / name).is_dir()), None)
+    own, test = held_out({name: root / name for name in ("test", *VALIDATION) if (root / name).is_dir()})
     if test is None or not train.is_dir():
         lacks = "train" if not train.is_dir() else "test or val"
         raise UserError(f"no folder {lacks} in {root}; path takes a folder of train/<class>/* and test/<class>/*")
     classes = tuple(_folders(train))
     known = _arrays_of(train, classes, spec.size, None)
-    like = (known.x.shape[1], spec.size)
-    return Raw(root.name, classes, known, lambda: _arrays_of(test, classes, spec.size, like))
+    further = partial(_arrays_of, classes=classes, size=spec.size, like=(known.x.shape[1], spec.size))
+    return Raw(root.name, classes, known, partial(further, test), further(own) if own else None)
 
 
 def _arrays_of(folder: Path, classes: tuple[str, ...], size: int, like: Like | None) -> Arrays:
     """Images of a split's folder in order of class and name, decoded once and then read from the cache."""
-    if extra := sorted(set(_folders(folder)) - set(classes)):
+    found = _folders(folder)
+    if found and not {*found} & {*classes}:
+        raise UserError(
+            f"{folder} is not sorted by class: it holds '{found[0]}', and train '{classes[0]}'; move each image to"
+            f" {folder.name}/<class>/, or, where their classes are not known, all of {folder.name} elsewhere"
+        )
+    if extra := sorted({*found} - {*classes}):
         raise UserError(f"class '{extra[0]}' of {folder} is not in train; add it there or remove it")
     places = [folder / name for name in classes]
     files = [(c, p) for c, name in enumerate(classes) for p in sorted((folder / name).rglob("*")) if _is_image(p)]

@@ -26,8 +26,8 @@ class Common(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    validation: Count  # images carved from the train split
-    train: Count | None = None  # images of what then remains; None: all
+    validation: Count | None = None  # images of the source's own validation split, else carved from train; None: all
+    train: Count | None = None  # images of what then remains of train; None: all
     test: Count | None = None  # images of the test split; None: all
     split_seed: int = 0
     flip: bool = True  # may the views mirror an image?
@@ -52,14 +52,15 @@ class DigitsSpec(Common):
     """scikit-learn's handwritten digits: 1,797 grey images of 8 × 8. Test is what train and validation leave."""
 
     source: Literal["digits"]
-    validation: Count = 300
+    validation: Count = 300  # type: ignore[assignment]
     train: Count = 300  # type: ignore[assignment]  # no official split: all of the rest would leave no test
     flip: bool = False
     pad: int = Field(1, ge=0, le=256)
 
 
 class ParquetSpec(Common):
-    """Shards in the Hugging Face layout of image classification: `train-*.parquet` and `test-*.parquet`."""
+    """Shards in the Hugging Face layout of image classification: `train-*.parquet` and `test-*.parquet`, and, where
+    the set has a validation split, `validation-*.parquet` (or `val`, `valid`)."""
 
     source: Literal["parquet"]
     path: str  # a folder or a glob of shards; $VARIABLES and ~ are expanded
@@ -70,6 +71,7 @@ class TorchvisionSpec(Common):
     """A data set of torchvision."""
 
     source: Literal["torchvision"]
+    validation: Count  # type: ignore[assignment]  # they have none of their own
     name: str
     root: str = "data"
     download: bool = False
@@ -83,7 +85,8 @@ class TorchvisionSpec(Common):
 
 
 class ImageFolderSpec(Common):
-    """Folders `train/<class>/*` and `test/<class>/*` (or `val`, `validation`) of image files."""
+    """Folders `train/<class>/*`, `test/<class>/*` and, for a validation split of its own, `val/<class>/*` (or `valid`,
+    `validation`) of image files; without `test`, that is the test split."""
 
     source: Literal["image_folder"]
     path: str

@@ -29,14 +29,16 @@ def order(y: np.ndarray, *parts: object) -> np.ndarray:
 def carve(
     y: np.ndarray, classes: Sequence[str], validation: int, train: int | None, split_seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions of train, validation and the rest in the train split, each ascending and disjoint."""
+    """Positions of train, validation and the rest in the train split, each ascending and disjoint. validation: 0 where
+    the source has its own."""
     _require_classes(y, classes)
     for name, count in (("validation", validation), ("train", train)):
-        if count is not None and count < len(classes):
+        if count and count < len(classes):
             raise UserError(f"{name}: {count} images for {len(classes)} classes; set {name} to {len(classes)} or more")
     if validation + (train or len(classes)) > len(y):
-        asked = f"validation: {validation}" + (f" and train: {train}" if train else "")
-        raise UserError(f"{asked} asked of {len(y)} images; {_remedy(len(y), len(classes), validation)}")
+        asked = {"validation": validation, "train": train}
+        words = " and ".join(f"{name}: {count}" for name, count in asked.items() if count)
+        raise UserError(f"{words} asked of {len(y)} images; {_remedy(len(y), len(classes), validation)}")
     drawn = order(y, "split", split_seed, "validation")
     held, left = drawn[:validation], np.sort(drawn[validation:])
     left = left[order(y[left], "split", split_seed, "train")]
@@ -48,13 +50,13 @@ def carve(
     return np.sort(kept), np.sort(held), np.sort(rest)
 
 
-def subset(y: np.ndarray, count: int | None) -> np.ndarray:
-    """Positions of a stratified subset of the test split, whatever `split_seed`: seeds must not move the exam."""
+def subset(y: np.ndarray, count: int | None, split: str = "test") -> np.ndarray:
+    """Positions of a stratified subset of an official split, whatever `split_seed`: seeds must not move the exam."""
     if count is None:
         return np.arange(len(y))
     if count > len(y):
-        raise UserError(f"test: {count} asked, the test split holds {len(y)} images; set test to at most {len(y)}")
-    return np.sort(order(y, "split", "test")[:count])
+        raise UserError(f"{split}: {count} asked, that split holds {len(y)} images; set {split} to at most {len(y)}")
+    return np.sort(order(y, "split", split)[:count])
 
 
 def _require_classes(y: np.ndarray, classes: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ def load_state(network: Network, path: str | Path) -> None:
     A file holds a bare state dict, or one under "model" or "state_dict"; its names may begin with "module.".
     """
     path = Path(path)
-    state = _names_as(network, _unwrap(path, _read(path)))
+    state = _names_as(network, _unwrap(path, read(path)))
     own = network.state_dict()
     for name in own.keys() - state.keys():
         if name.endswith("num_batches_tracked"):  # absent from old checkpoints, and never used with a momentum
@@ -43,7 +43,8 @@ def state_hash(network: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> object:
+def read(path: Path) -> object:
+    """What a .pth, .pt or .safetensors file holds, nothing in it run. Raises `UserError` where it cannot be read."""
     if not path.is_file():
         raise UserError(f"no file '{path}'; give a checkpoint ({', '.join(SUFFIXES)})")
     if path.suffix not in SUFFIXES:

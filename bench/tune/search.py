@@ -33,13 +33,14 @@ class Search:
         self.study = optuna.create_study(directions=directions(spec), sampler=_sampler(spec, name))
         self.asked: list[Trial] = []
         self.taken = 0  # of the told trials: how many this search has been told
-        points = grid(spec, knobs) if spec.sampler == "grid" else []
-        self.size = len(points) + 1 if points else None  # how many trials there are, where they are finite
+        points = grid(spec, knobs, recipe) if spec.sampler == "grid" else []
+        self.size = len(points) + 1 if spec.sampler == "grid" else spec.trials  # how many trials there are
         for values in [[recipe[key] for key in knobs], *points]:
             self.study.enqueue_trial(dict(zip(knobs, values, strict=True)))
 
     def next(self, told: Sequence[FrozenTrial]) -> dict[int, dict[str, Any]]:
-        """The whole batch that holds the first trial not told yet: settings by number. told: in order of number.
+        """The whole batch that holds the first trial not told yet: settings by number, none after the search's last.
+        told: in order of number.
 
         Raises `UserError` where what was told is not what this search asked.
         """
@@ -55,7 +56,7 @@ class Search:
                     " another version of Optuna or of its sampler: give a new study its own --name"
                 )
         start = len(told) // self.batch * self.batch
-        return {start + i: trial.params for i, trial in enumerate(self.asked[start : start + self.batch])}
+        return {trial.number: trial.params for trial in self.asked[start : min(start + self.batch, self.size)]}
 
     def _tell(self, trial: Trial, known: FrozenTrial) -> None:
         for step, value in known.intermediate_values.items():
@@ -96,17 +97,33 @@ def _sampler(spec: TuneSpec, name: str) -> BaseSampler:
                 return RandomSampler(seed=number)
 
 
-def grid(spec: TuneSpec, knobs: Mapping[str, Knob]) -> list[tuple[Value, ...]]:
-    """Its points: of every knob all choices, or as many values of a range as fit the budget, at least two."""
+def check_grid(spec: TuneSpec, rows: Mapping[str, Mapping[str, Knob]]) -> None:
+    """Refuse a budget that cannot hold both ends of every range, all choices and the recipe. rows: knobs by title."""
+    needs = {row: 1 + math.prod(len(_options(knob, 2)) for knob in knobs.values()) for row, knobs in rows.items()}
+    row = max(needs, key=lambda name: needs[name])
+    if needs[row] > spec.trials:
+        raise UserError(
+            f"{spec.trials} trials hold no grid: both ends of the {len(rows[row])} hyper-parameters of {row} take"
+            f" {needs[row]}, the recipe included; type --trials {needs[row]}, or --sampler tpe or random"
+        )
+
+
+def grid(spec: TuneSpec, knobs: Mapping[str, Knob], recipe: Mapping[str, Value]) -> list[tuple[Value, ...]]:
+    """Its points but for the recipe's: of every knob all choices, or as many values of a range as fit the budget."""
     ranges = [knob for knob in knobs.values() if not isinstance(knob, Choice)]
     free = (spec.trials - 1) / math.prod(len(knob.options) for knob in knobs.values() if isinstance(knob, Choice))
-    n = max(2, int(free ** (1 / max(len(ranges), 1)) + 1e-9))
-    return list(itertools.product(*(k.options if isinstance(k, Choice) else _points(k, n) for k in knobs.values())))
+    n = int(free ** (1 / max(len(ranges), 1)) + 1e-9)
+    points = itertools.product(*(_options(knob, n) for knob in knobs.values()))
+    return [point for point in points if point != tuple(recipe[key] for key in knobs)]
 
 
-def _points(knob: Knob, n: int) -> list[Value]:
-    assert isinstance(knob, Float | Int)
+def _options(knob: Knob, n: int) -> Sequence[Value]:
+    """All choices, or n values of a range from end to end, evenly on its own scale; fewer of whole numbers."""
+    if isinstance(knob, Choice):
+        return knob.options
+    assert isinstance(knob, Float | Int)  # a Text is never tuned
     low, high = (math.log(end) if knob.log else end for end in (knob.low, knob.high))
     inner = [low + (high - low) * i / (n - 1) for i in range(1, n - 1)]
-    values = [knob.low, *(math.exp(step) if knob.log else step for step in inner), knob.high]
-    return [*sorted({round(value) for value in values})] if isinstance(knob, Int) else [*values]
+    inner = [float(f"{math.exp(step) if knob.log else step:.12g}") for step in inner]  # 4.0, where a recipe has it
+    values = [knob.low, *inner, knob.high]
+    return sorted({round(value) for value in values}) if isinstance(knob, Int) else values

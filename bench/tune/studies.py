@@ -17,7 +17,7 @@ from bench import run as runs
 from bench.keep import Follower
 from bench.progress import Progress
 from bench.suite import Suite
-from bench.tune import storage
+from bench.tune import search, storage
 from bench.tune.study import Do, Study, Tuned, recipe_of
 from bench.tune.trials import Batch, Result
 from bench.work import Cell, Ground
@@ -58,6 +58,9 @@ def tune(
         runs.check(suite, pair, data)
         for spec in suite.methods:
             recipe_of(suite, pair.name, spec)
+    tunable = {spec.title: knobs for spec in suite.methods if (knobs := suite.tune.narrowed(spec.method))}
+    if tunable and suite.tune.sampler == "grid":
+        search.check_grid(suite.tune, tunable)
     runs.reap(results / suite.name, follower)
     out: list[Tuned] = []
     for pair in suite.pairs:

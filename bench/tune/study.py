@@ -94,8 +94,7 @@ class Study:
         study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
         search = Search(self.plan, self.knobs, self.recipe, self.name)
         ledger = Ledger(self.folder, self.described(), self.ground)
-        limit = min(self.plan.trials, search.size or self.plan.trials)
-        while len(told := study.get_trials(deepcopy=False)) < limit:
+        while len(told := study.get_trials(deepcopy=False)) < search.size:
             self._batch(database, study, search.next(told))
             ledger.hold(study.get_trials(deepcopy=False))
         results = {trial.number: told_trial(trial) for trial in told}
@@ -110,10 +109,9 @@ class Study:
         ledger.close(study, content)
         return Tuned(self.ground.pair.name, self.spec.title, content["values"], budget, self.file)
 
-    def _batch(self, database: RDBStorage, study: optuna.Study, settings: Mapping[int, dict[str, Any]]) -> None:
+    def _batch(self, database: RDBStorage, study: optuna.Study, batch: Mapping[int, dict[str, Any]]) -> None:
         """Train a batch, or what is left of it, and tell it in the order of its numbers, each number once whoever
         else works on this study."""
-        batch = {number: values for number, values in settings.items() if number < self.plan.trials}
         rungs = pruning.rungs(self.plan, self.ground.suite.protocol.epochs, self.starts, min(batch) // self.plan.batch)
         results = self._train(batch, self.seed, "search", rungs)
         space = {key: distribution(knob) for key, knob in self.knobs.items()}
@@ -148,7 +146,7 @@ class Study:
             "space": {key: str(knob) for key, knob in self.knobs.items()},
             **{key: getattr(plan, key) for key in ("batch", "sampler", "pruner", "objective")},
             **({"cost": STEP} if "cost" in plan.objective else {}),  # earlier studies were told another quantity
-            "points": len(grid(plan, self.knobs)) if plan.sampler == "grid" else 0,
+            "points": 1 + len(grid(plan, self.knobs, self.recipe)) if plan.sampler == "grid" else 0,  # with the recipe
             "judged from": self.starts,
             "search seed": plan.seed,
             "training seed": self.seed,

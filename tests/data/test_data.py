@@ -93,7 +93,7 @@ def test_a_closed_test_split_is_never_read() -> None:
 def test_digits_without_a_rest() -> None:
     with pytest.raises(UserError, match="take all 1797 images and leave no test split; set train lower"):
         read(source="digits", train=1497)
-    with pytest.raises(UserError, match="test: 2000 asked, the test split holds 1197"):
+    with pytest.raises(UserError, match="test: 2000 asked, that split holds 1197"):
         _ = read(source="digits", test=2000).test
 
 
@@ -108,7 +108,8 @@ def test_digits_without_a_rest() -> None:
         ({"source": "digits", "mean": [0.5], "std": [0.0]}, "above 0"),
         ({"source": "digits", "trian": 5}, "Extra inputs"),
         ({"source": "digit"}, "'digits'"),
-        ({"source": "parquet", "path": "x"}, "Field required"),
+        ({"source": "parquet", "validation": 9}, "Field required"),
+        ({"source": "torchvision", "name": "CIFAR10"}, "Field required"),
         ({"source": "torchvision", "name": "CIFAR101", "validation": 9}, "did you mean 'CIFAR10"),
         ({"source": "image_folder", "path": "x", "validation": 9}, "Field required"),
     ],

@@ -52,6 +52,33 @@ def test_validation_shards_serve_as_test(shard: Write) -> None:
     assert len(read(source="parquet", path=str(folder), validation=4).test) == 4
 
 
+def test_validation_shards_beside_test_are_the_validation_split(tiny_set: Path, shard: Write) -> None:
+    """Whole, or a stratified part of them, which lies in a larger one; no image of train is taken for it."""
+    carved = read(source="parquet", path=str(tiny_set), validation=6)
+    shard("valid-00000-of-00001.parquet", rows(9, 4), [i % 3 for i in range(9)], names=["ant", "bee", "cat"])
+    whole = read(source="parquet", path=str(tiny_set))
+    assert (len(whole.train), len(whole.validation), len(whole.test)) == (24, 9, 9)
+    truth = torch.from_numpy(np.stack([np.asarray(picture(4000 + i)) for i in range(9)])).permute(0, 3, 1, 2)
+    assert torch.equal(whole.validation.x, truth) and whole.validation.y.tolist() == [0, 1, 2] * 3
+    part = read(source="parquet", path=str(tiny_set), validation=6, train=12)
+    assert part.validation.y.bincount().tolist() == [2, 2, 2] and part.train.y.bincount().tolist() == [4, 4, 4]
+    assert all((whole.validation.x == x).flatten(1).all(1).any() for x in part.validation.x)
+    assert whole.describe()["validation_from"] == "its own split" and "validation_from" not in carved.describe()
+    assert len({carved.fingerprint, whole.fingerprint, part.fingerprint}) == 3
+    assert torch.equal(carved.test.x, whole.test.x)
+    with pytest.raises(UserError, match="validation: 10 asked, that split holds 9 images; set validation to at most 9"):
+        read(source="parquet", path=str(tiny_set), validation=10)
+    with pytest.raises(UserError, match=r"^train: 25 asked of 24 images; set train to at most 24"):
+        read(source="parquet", path=str(tiny_set), train=25)
+
+
+def test_a_source_without_a_validation_split_is_split_as_ever(tiny_set: Path) -> None:
+    data = read(source="parquet", path=str(tiny_set), validation=6, train=9, split_seed=3)
+    assert data.fingerprint == "3ffbce7eac929512"  # as before there were sources with one
+    with pytest.raises(UserError, match="set has no validation split of its own; say how many of its 24 train images"):
+        read(source="parquet", path=str(tiny_set))
+
+
 @pytest.mark.parametrize(("label", "names"), [("fine_label", None), ("species", ["x", "y"])])
 def test_label_column_is_found(shard: Write, label: str, names: list[str] | None) -> None:
     data = read(source="parquet", path=str(both(shard, rows(12), label=label, names=names, img="image")), validation=4)

@@ -32,6 +32,18 @@ def test_image_folder(tmp_path: Path, test: str) -> None:
     assert again.fingerprint == data.fingerprint
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_validation_folder_of_its_own_is_the_validation_split(tmp_path: Path, name: str) -> None:
+    root = folder_of(tmp_path / "insects", "train", name, "test")
+    data = read(source="image_folder", path=str(root), size=8)
+    assert (len(data.train), len(data.validation), len(data.test)) == (12, 12, 12)
+    alone = {split: folder_of(tmp_path / split, "train", "test") for split in (name, "test")}
+    for split, found in ((name, data.validation), ("test", data.test)):
+        (alone[split] / "test").rename(tmp_path / f"{split}-empty")
+        (root / split).rename(alone[split] / "test")
+        assert torch.equal(read(source="image_folder", path=str(alone[split]), size=8, validation=4).test.x, found.x)
+
+
 def test_grey_image_folder(tmp_path: Path) -> None:
     assert (
         read(

@@ -69,7 +69,7 @@ def test_classes_that_cannot_be_split() -> None:
         splits.carve(np.arange(30) % 3, "abcd", 10, None, 0)
     with pytest.raises(UserError, match="class 'b' has no image left for train"):
         splits.carve(np.array([0] * 30 + [1]), "ab", 10, None, 0)
-    with pytest.raises(UserError, match="test: 501 asked, the test split holds 500"):
+    with pytest.raises(UserError, match="test: 501 asked, that split holds 500"):
         splits.subset(EVEN, 501)
 
 

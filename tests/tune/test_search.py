@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bench.errors import UserError
 from bench.spec import TuneSpec
-from bench.tune.search import Search, grid
+from bench.tune.search import Search, check_grid, grid
 from methods.base import Choice, Float, Int, Knob
 
 KNOBS: dict[str, Knob] = {"kd": Float(0.01, 20.0, log=True), "tau": Float(1.0, 20.0), "n": Int(1, 9)}
@@ -19,16 +19,16 @@ SAMPLERS = ["tpe", "random", "grid", "gp", "cmaes"]
 
 
 def search(**plan: Any) -> Search:
-    return Search(TuneSpec(**{"batch": 4, "trials": 20, **plan}), KNOBS, RECIPE, "study")
+    return Search(TuneSpec(**{"batch": 4, "trials": 28, **plan}), KNOBS, RECIPE, "study")
 
 
 def told(space: Mapping[str, Any], params: Mapping[str, Any], n: int, objectives: int = 1) -> FrozenTrial:
     """A trial's end: every fifth fails, every fourth is pruned; the rest is best at kd = 2, tau = 7."""
-    value = 50 - abs(params["kd"] - 2) - abs(params["tau"] - 7)
+    value = 50 - abs(params.get("kd", 2) - 2) - abs(params.get("tau", 7) - 7)
     state = (
         TrialState.FAIL if n % 5 == 4 else TrialState.PRUNED if n % 4 == 3 and objectives == 1 else TrialState.COMPLETE
     )
-    values = None if state == TrialState.FAIL else [value, 1.0 + params["n"]][:objectives]
+    values = None if state == TrialState.FAIL else [value, 1.0 + params.get("n", 0)][:objectives]
     curve = {1: value / 2, 2: value} if objectives == 1 else {}
     return create_trial(
         state=state, values=values, params=dict(params), distributions=dict(space), intermediate_values=curve
@@ -60,7 +60,7 @@ def test_the_recipe_is_first_and_a_killed_search_goes_on_as_if_it_had_not_been(s
 
 
 def test_suggestions_learn_from_what_was_told() -> None:
-    trials = played(search(), 60)
+    trials = played(search(trials=60), 60)
     late = [50 - abs(t.params["kd"] - 2) - abs(t.params["tau"] - 7) for t in trials]
     assert sum(late[40:]) / 20 > sum(late[1:21]) / 20 + 2
 
@@ -75,14 +75,50 @@ def test_seed_and_name_change_the_search() -> None:
 
 def test_a_grid_holds_the_ends_and_fits_the_budget() -> None:
     spec = TuneSpec(sampler="grid", trials=28)
-    points = grid(spec, KNOBS)
+    points = grid(spec, KNOBS, RECIPE)
     assert len(points) == 27 and {p[1] for p in points} == {1.0, 10.5, 20.0} and {p[2] for p in points} == {1, 5, 9}
-    assert {round(float(p[0]), 6) for p in points} == {0.01, round((0.01 * 20) ** 0.5, 6), 20.0}
-    chosen = grid(spec, {"a": Choice(("x", "y")), "tau": Float(1.0, 20.0)})
+    assert sorted({p[0] for p in points}) == pytest.approx([0.01, (0.01 * 20) ** 0.5, 20.0])
+    chosen = grid(spec, {"a": Choice(("x", "y")), "tau": Float(1.0, 20.0)}, {"a": "z", "tau": 2.0})
     assert len(chosen) == 26 and {p[0] for p in chosen} == {"x", "y"}
     found = search(sampler="grid", trials=28)
     assert found.size == 28
-    assert {tuple(t.params.values()) for t in played(found, 28)} == {*points, (0.9, 4.0, 3)}
+    assert [tuple(t.params.values()) for t in played(found, 28)] == [(0.9, 4.0, 3), *points]
+
+
+def test_a_grid_smaller_than_the_budget_ends_with_its_points() -> None:
+    knobs = {"kd": Float(0.01, 20.0, log=True), "tau": Float(1.0, 20.0)}  # four values each: 16 points of 23
+    found = Search(TuneSpec(batch=8, trials=24, sampler="grid"), knobs, RECIPE, "study")
+    trials = played(found, 17)
+    assert found.size == 17 and found.next(trials[:16]) == {16: {"kd": 20.0, "tau": 20.0}}
+    sides = [{t.params[key] for t in trials[1:]} for key in knobs]
+    assert [len(values) for values in sides] == [4, 4] and len({tuple(t.params.values()) for t in trials}) == 17
+
+
+def test_a_point_of_a_grid_is_trained_once() -> None:
+    middle: dict[str, Knob] = {"tau": Float(1.0, 16.0, log=True), "n": Int(1, 2)}
+    spec = TuneSpec(batch=4, trials=10, sampler="grid")
+    points = grid(spec, middle, {"tau": 4.0, "n": 2})
+    assert sorted(points) == [(1.0, 1), (1.0, 2), (4.0, 1), (16.0, 1), (16.0, 2)]  # without the recipe's (4.0, 2)
+    assert Search(spec, middle, {"tau": 4.0, "n": 2}, "study").size == 6
+
+
+@pytest.mark.parametrize("trials", [33, 60])
+def test_a_grid_of_many_ranges_reaches_both_ends_of_each(trials: int) -> None:
+    knobs = {f"k{i}": Float(0.1, 10.0, log=True) for i in range(5)}
+    spec, recipe = TuneSpec(trials=trials, sampler="grid"), dict.fromkeys(knobs, 1.0)
+    check_grid(spec, {"many": knobs})
+    trials_ = played(Search(spec, knobs, recipe, "study"), 33)
+    assert all({t.params[key] for t in trials_[1:]} == {0.1, 10.0} for key in knobs)
+
+
+def test_a_budget_too_small_for_a_grid_is_refused() -> None:
+    rows: dict[str, dict[str, Knob]] = {
+        "few": {"tau": Float(1.0, 20.0)},
+        "many": {"a": Choice(("x", "y", "z")), **{f"k{i}": Float(0.1, 10.0) for i in range(4)}},
+    }
+    with pytest.raises(UserError, match=r"both ends of the 5 hyper-parameters of many take 49, .*type --trials 49, or"):
+        check_grid(TuneSpec(trials=48, sampler="grid"), rows)
+    check_grid(TuneSpec(trials=49, sampler="grid"), rows)
 
 
 def test_two_objectives() -> None:

@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import bench.tune.search
 import bench.tune.study
 import bench.tune.trials
 from bench.cohort import Cohort
@@ -177,10 +178,9 @@ def test_a_kill_at_any_moment_changes_nothing(
     assert states.count("PRUNED") == 4 and len(states) == 8  # two of four in each batch, and none is left running
 
 
-def test_trials_that_a_study_asks_twice_are_trained_once(
-    tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A small space of choices gives the same settings again: same fingerprint, same record, same result."""
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many students each cohort trained, the teacher's among them."""
     sizes: list[int] = []
     epochs = Cohort.epochs
 
@@ -189,11 +189,40 @@ def test_trials_that_a_study_asks_twice_are_trained_once(
         return epochs(self, *words)
 
     monkeypatch.setattr(Cohort, "epochs", counted)
-    space = {"kd": {"kd": [0.9, 20], "tau": [4, 20]}}
-    tuned(tiny, tmp_path, space=space, sampler="grid", trials=5, batch=5)
-    assert sizes == [1, 4]  # the teacher; the recipe is a corner of the grid
+    return sizes
+
+
+def test_trials_that_a_study_asks_twice_are_trained_once(
+    tmp_path: Path, tiny: dict[str, Any], sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a sampler may do in a small space: same fingerprint, same record, same result."""
+    monkeypatch.setattr(bench.tune.search, "grid", lambda *_: [(0.9, 4.0), (20.0, 4.0)])
+    tuned(tiny, tmp_path, sampler="grid", trials=5, batch=5)
+    assert sizes == [1, 2]  # the teacher; the recipe once
     first, second, *_ = trials_of(tmp_path)
-    assert len(trials_of(tmp_path)) == 5 and first == second
+    assert len(trials_of(tmp_path)) == 3 and first == second
+
+
+def test_a_grid_is_trained_to_its_last_point_and_no_further(
+    tmp_path: Path, tiny: dict[str, Any], sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan: dict[str, Any] = {"sampler": "grid", "trials": 8, "batch": 3, "space": {"kd": {"kd": [0.9, 20]}}}
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "add_trial", killed_at(4, optuna.Study.add_trial, after=True))
+        with pytest.raises(Killed):
+            tuned(tiny, tmp_path, **plan)
+    (got,) = tuned(tiny, tmp_path, **plan)
+    points = [tuple(params.values()) for params, *_ in trials_of(tmp_path)]
+    assert points == [(0.9, 4.0), (0.9, 1.0), (0.9, 20.0), (20.0, 1.0), (20.0, 20.0)]
+    assert sizes == [1, 3, 2] and got.budget["trials"] == 5
+
+
+def test_a_grid_that_the_budget_cannot_hold_trains_nothing(
+    tmp_path: Path, tiny: dict[str, Any], sizes: list[int]
+) -> None:
+    with pytest.raises(UserError, match="type --trials 5, or --sampler"):
+        tuned(tiny, tmp_path, sampler="grid", trials=4)
+    assert not sizes and not list(tmp_path.glob("t*"))  # no teacher, no study
 
 
 def test_a_study_of_something_else_is_refused_and_says_how_they_differ(tmp_path: Path, tiny: dict[str, Any]) -> None:
