@@ -96,7 +96,10 @@ class Data:
         return self._split(chosen), digest
 
     def _split(self, arrays: Arrays) -> Split:
-        return Split(torch.from_numpy(arrays.x).to(self.device), torch.from_numpy(arrays.y).to(self.device))
+        x = torch.from_numpy(np.ascontiguousarray(arrays.x)).flatten().view(arrays.x.shape)
+        # flatten and view: one channel has any stride, and with some of them torch takes the images for channels_last,
+        # where oneDNN 3.12 writes past its buffers on a CPU without AVX-512 (backward of a strided 1x1 convolution)
+        return Split(x.to(self.device), torch.from_numpy(arrays.y).to(self.device))
 
     @cached_property
     def fingerprint(self) -> str:
