@@ -9,6 +9,7 @@ import pytest
 from bench import report
 from bench.errors import UserError
 from bench.report import build
+from bench.report.files import SUFFIXES
 from tests.report.made_up import ENVIRONMENT, suite
 from tracking.record import Record, RecordError
 
@@ -57,7 +58,7 @@ def test_a_report_holds_answer_figure_table_and_what_judges_them(tmp_path: Path)
     assert {p.name for p in (tmp_path / "made" / "figures").iterdir()} == {
         f"{name}.{suffix}"
         for name in ("difference_kd", "difference", "matrix", "cost", "fidelity")
-        for suffix in build.SUFFIXES
+        for suffix in SUFFIXES
     }
     assert made.figure.read_bytes().startswith(b"\x89PNG") and made.pdf.read_bytes().startswith(b"%PDF")
     assert str(tmp_path) not in text
