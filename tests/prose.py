@@ -18,7 +18,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "tests/golden/prose.yaml"
-COLLECTED = pytest.StashKey[set[str]]()
+COLLECTED: pytest.StashKey[Collection[str]] = pytest.StashKey()
 NUMBER = re.compile(r"(?<![\w.])(?<!\w-)[+−-]?\d[\d,]*(?:\.\d+)?(?!\w)")
 
 
@@ -34,12 +34,13 @@ class Prose:
     test: str  # its name, as pytest takes it
     held: list[str]  # on file; empty where there is no entry
     writing: bool
-    folder: str = ""  # of this call alone, and written as <folder>
+    folder: Path | None = None  # of this call alone: its path and its name are written as <folder>
     said: list[str] = field(default_factory=list)
 
     def __call__(self, text: str) -> None:
         __tracebackhide__ = True
-        text = text.replace(self.folder, "<folder>") if self.folder else text
+        for own in (str(self.folder), self.folder.name) if self.folder else ():
+            text = text.replace(own, "<folder>")
         self.said.append(text)
         held = "".join(self.held[len(self.said) - 1 : len(self.said)])
         if not self.writing and text != held:
@@ -92,7 +93,7 @@ Lines.add_representer(str, _text)
 def prose(request: pytest.FixtureRequest) -> Prose:
     """Call it with each text whose wording the file holds."""
     test = request.node.nodeid
-    folder = str(request.getfixturevalue("tmp_path")) if "tmp_path" in request.fixturenames else ""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     return Prose(test, read().get(test, []), request.config.getoption("write_prose"), folder)
 
 
