@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from methods.base import Method, Refusal, unknown
+from methods.combine import combined
 
 SHARED = ("adapters", "base", "combine", "functional", "knobs", "seen")
 PLUGINS = "KDBENCH_PLUGINS"
@@ -31,9 +32,7 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> type[Method]:
     """The method's class. Raises `Refusal` for an unknown name, or a file without exactly one method."""
     if "+" in name:
-        from methods.combine import combined
-
-        return combined(tuple(part.strip() for part in name.split("+")))
+        return combined(tuple(get(part.strip()) for part in name.split("+")))
     sources = _sources(os.environ.get(PLUGINS, ""))
     if name not in sources:
         raise unknown("method", name, sources)

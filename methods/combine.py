@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-import methods
 from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Refusal, Seen, Value
 
 
@@ -84,11 +83,10 @@ class Sum(Method):
 
 
 @cache
-def combined(names: tuple[str, ...]) -> type[Method]:
+def combined(kinds: tuple[type[Method], ...]) -> type[Method]:
     """The class of the sum of these methods. Raises `Refusal` where they have no sum."""
-    kinds = tuple(methods.get(name) for name in names)
-    title = " + ".join(names)
-    if len(set(names)) < len(names):
+    title = " + ".join(kind.name() for kind in kinds)
+    if len(set(kinds)) < len(kinds):
         raise Refusal(f"{title}: a method stands twice in the sum; give it one weight")
     for kind in kinds:
         if _overrides(kind, "optimizer") or _overrides(kind, "backward"):

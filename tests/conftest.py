@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.prose import prose, pytest_addoption, pytest_collection_modifyitems, pytest_pyfunc_call
+
+__all__ = ["prose", "pytest_addoption", "pytest_collection_modifyitems", "pytest_pyfunc_call"]  # pytest finds them here
+
 TINY: dict[str, Any] = {
     "name": "tiny",
     "data": {"source": "digits", "train": 90, "validation": 60, "test": 100},

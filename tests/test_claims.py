@@ -75,8 +75,9 @@ def test_a_dead_owner_has_one_heir(path: Path) -> None:
 
 def test_a_number_that_was_used_again_is_not_the_owner(path: Path) -> None:
     left_by(path, pid=os.getpid())  # it lives, and began at another time
+    before = path.read_text()
     with claim(path, "work"):
-        pass
+        assert path.read_text() != before
 
 
 def test_elsewhere_only_silence_tells(path: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_torn_claim_is_nobodys(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text('{"id": "ab')
     with claim(path, "work"):
-        pass
+        assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
 def test_the_dead_are_buried_with_what_they_wrote(path: Path) -> None:
@@ -137,6 +138,6 @@ def test_what_others_hold_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
             yield lambda name=name: act(name)
 
     assert "".join(in_turn(acts(), said.append)) == "acedb"
-    assert said == ["waiting for b: in work by process 1 on host"]
+    assert len(said) == 1 and said[0].startswith("waiting for b: ") and "process 1 on host" in said[0]
     held["b"] = 2
     assert patiently(lambda: act("b"), said.append) == "b" and len(said) == 2

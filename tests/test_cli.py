@@ -20,6 +20,7 @@ from bench import models, student
 from bench.cli import main
 from bench.run import check
 from bench.suite import validate
+from tests.prose import numbers
 from tracking.record import Record, scan
 
 
@@ -43,6 +44,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     assert call("run", str(folder / "tiny.yaml"), "--results", str(folder / "results"), "--quiet") == 0
     return folder
+
+
+def counts(out: str, word: str) -> list[float]:
+    """The numbers of the first line with this word."""
+    return numbers(next(line for line in out.splitlines() if word in line))
 
 
 def records(folder: Path) -> list[Record]:
@@ -75,10 +81,7 @@ def test_a_run_leaves_everything(ran: Path) -> None:
         } <= final_.keys()
         assert final_["test/top1_best_epoch_on_test"] >= final_["test/top1"]
         assert [row["epoch"] for row in record.epochs] == [1, 2, 3]
-        assert (
-            record.header["environment"]["torch"] == torch.__version__.split("+")[0]
-            or record.header["environment"]["torch"]
-        )
+        assert record.header["environment"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
         assert not (record.folder / "checkpoint.pt").exists()
         said = np.load(record.folder / "predictions.npz")
         assert (said["guess"] == said["label"]).mean() * 100 == pytest.approx(final_["test/top1"], abs=1e-4)
@@ -112,7 +115,7 @@ def test_a_second_run_trains_nothing_and_rerun_repeats_it_bit_for_bit(
     words = ("run", str(ran / "tiny.yaml"), "--results", str(ran / "results"), "--quiet")
     before = {r.folder.name: (final(r), (r.folder / "student.safetensors").read_bytes()) for r in records(ran)}
     assert call(*words) == 0
-    assert "0 runs trained, 4 were finished already" in capsys.readouterr().out
+    assert counts(capsys.readouterr().out, "trained")[:2] == [0, 4]
     assert call(*words, "--rerun") == 0
     for record in records(ran):
         metrics, weights = before[record.folder.name]
@@ -137,7 +140,7 @@ def test_more_methods_join_the_finished_ones(ran: Path, capsys: pytest.CaptureFi
     )
     assert call(*words) == 0
     out = capsys.readouterr().out
-    assert "1 runs trained, 2 were finished already" in out and "dkd" in out
+    assert counts(out, "trained")[:2] == [1, 2] and "dkd" in out
 
 
 def test_an_interrupted_suite_goes_on_to_the_same_numbers(
@@ -195,9 +198,9 @@ def test_an_unreachable_server_stops_nothing(
     assert "kdbench sync" in capsys.readouterr().out
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert call("sync", "--results", str(results)) == 0
-    assert "3 records delivered" in capsys.readouterr().out
+    assert counts(capsys.readouterr().out, "delivered")[:2] == [3, 0]
     assert call("sync", "--results", str(results)) == 0
-    assert "0 records delivered, 3 were there already" in capsys.readouterr().out
+    assert counts(capsys.readouterr().out, "delivered")[:2] == [0, 3]
 
 
 def test_a_results_folder_that_was_moved_goes_on(ran: Path, tmp_path: Path) -> None:

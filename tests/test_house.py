@@ -6,6 +6,8 @@ import ast
 import subprocess
 import sys
 import tomllib
+from collections.abc import Collection, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 ROOMS = ("bench", "methods", "tracking")
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
-RANK = {  # arrows run from a higher rank to a lower or the same one
+RANK = {  # imports run from a higher rank to a lower or the same one, and nowhere in a circle
     "bench.cli": 7,
     "bench.__main__": 8,
     "bench.run": 5,
@@ -47,20 +49,35 @@ RANK = {  # arrows run from a higher rank to a lower or the same one
 }
 
 
-def imports(path: Path, *, top_level: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level else ast.walk(tree)
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in SOURCES}
+
+
+def imports(code: ast.AST, *, typing: bool = True) -> set[str]:
+    """Modules that this code imports, also in functions; `typing`: those for a type checker alone, too."""
     found = set()
-    for node in nodes:
+    for node in ast.iter_child_nodes(code):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, "imports are written in full"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in MODULES else node.module for name in names}
+        elif typing or not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            found |= imports(node, typing=typing)
     return found
 
 
-def module(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def circle(graph: Mapping[str, Collection[str]]) -> list[str]:
+    """Modules each of which imports the one before, from one back to the same; empty where there is no circle."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def rank(name: str) -> int:
@@ -74,7 +91,7 @@ def test_there_is_code_to_look_at() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=module)
 def test_imports_run_one_way(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0]
-    found = imports(path)
+    found = imports(ast.parse(path.read_text()))
     if room == "methods":
         assert not [n for n in found if n.split(".")[0] in ("bench", "tracking", "mlflow", "optuna")]
     if room == "tracking":
@@ -82,7 +99,25 @@ def test_imports_run_one_way(path: Path) -> None:
     if module(path).startswith("bench.report"):
         assert not [n for n in found if n.split(".")[0] in ("torch", "methods")]
     own = rank(module(path))
-    assert not [n for n in imports(path, top_level=True) if n.startswith("bench.") and rank(n) > own]
+    assert not [n for n in found if n.startswith("bench.") and rank(n) > own]
+
+
+def test_no_import_runs_in_a_circle() -> None:
+    graph = {
+        name: imports(ast.parse(path.read_text()), typing=False) & MODULES.keys() for name, path in MODULES.items()
+    }
+    assert graph["bench.cli.training"] >= {"bench.run", "bench.report"}, "functions are looked into"
+    assert circle(graph) == []
+
+
+def test_a_circle_is_found_wherever_its_imports_stand() -> None:
+    lazy = "def read():\n    if True:\n        from bench.report import build"
+    graph = {"bench.report.build": {"bench.report.tuning"}, "bench.report.tuning": imports(ast.parse(lazy))}
+    assert graph["bench.report.tuning"] == {"bench.report.build"}
+    assert set(circle(graph)) == graph.keys()
+    typed = ast.parse(f"import json\nif TYPE_CHECKING:\n    {lazy.splitlines()[-1]}")
+    assert imports(typed, typing=False) == {"json"} and imports(typed) == {"json", "bench.report.build"}
+    assert circle(graph | {"bench.report.tuning": set()}) == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module)

@@ -23,6 +23,7 @@ from bench.report import layers as shown
 from methods import logit_free
 from methods.base import Refusal
 from methods.logit_free import best_stages, knowledge_quality
+from tests.prose import Prose
 from tests.report.test_figures import texts_out_of_page
 from tests.test_cli import call
 
@@ -91,9 +92,10 @@ def test_samples_that_do_not_differ_offer_no_information() -> None:
 
 
 @pytest.mark.parametrize("y", [[0, 0, 0, 0], [0, 0, 0, 1]])
-def test_quality_refuses_what_cannot_be_compared(y: list[int]) -> None:
-    with pytest.raises(Refusal, match="two or more, each with at least two samples"):
+def test_quality_refuses_what_cannot_be_compared(y: list[int], prose: Prose) -> None:
+    with pytest.raises(Refusal, match="two or more") as error:
         knowledge_quality(torch.rand(4, 3, generator=torch.Generator()), torch.tensor(y), n=4)
+    prose(str(error.value))
     with pytest.raises(Refusal, match="finite"):
         knowledge_quality(torch.full((4, 3), math.nan), torch.tensor([0, 0, 1, 1]), n=4)
 

@@ -1,38 +1,7 @@
 """Networks by name: the 23 of the CIFAR literature, their families, and adapted torchvision and timm classifiers."""
 
-from __future__ import annotations
-
-from bench.errors import UserError, unknown
-from bench.models import adapters, mobilenet, resnet, shufflenet, vgg, wrn
 from bench.models.base import Network
 from bench.models.state import load_state, state_hash
+from bench.models.zoo import build, names
 
 __all__ = ["Network", "build", "load_state", "names", "state_hash"]
-
-FAMILIES = (resnet, wrn, vgg, mobilenet, shufflenet)
-
-
-def names() -> tuple[str, ...]:
-    """The networks that public CIFAR checkpoints exist for."""
-    return tuple(name for family in FAMILIES for name in family.NAMES)
-
-
-def build(
-    name: str, *, in_channels: int = 3, size: int = 32, n_classes: int = 100, pretrained: bool = False
-) -> Network:
-    """A network with fresh weights, drawn from torch's global generator and nothing else.
-
-    `name`: one of `names()`, `resnet{6n+2}`, `resnet{6n+2}x{k}`, `resnet{6n+2}w{a}`, `wrn_{6n+4}_{k}`,
-    `torchvision/<name>` or `timm/<name>`; `pretrained` goes to the latter two.
-    """
-    for what, value in (("in_channels", in_channels), ("size", size), ("n_classes", n_classes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{what} of network '{name}' is {value!r}; it takes a whole number from 1")
-    if name.startswith(("torchvision/", "timm/")):
-        return adapters.adapt(name, in_channels, size, n_classes, pretrained)
-    for family in FAMILIES:
-        if net := family.make(name, in_channels, size, n_classes):
-            if pretrained:
-                raise UserError(f"'{name}' has no packaged weights; load a checkpoint, or take torchvision/ or timm/")
-            return net
-    raise unknown("network", name, names())

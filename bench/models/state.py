@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from bench.models.base import Network
+from bench.models.zoo import build, names
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 State = dict[str, Tensor]
@@ -125,8 +126,6 @@ def _other_classes(network: Network, pairs: list[tuple[Tensor, Tensor]]) -> int 
 
 def _fitting(state: State) -> str | None:
     """The zoo's network that has these names and shapes, whatever its classes and input channels."""
-    from bench.models import build, names
-
     convs = [t for t in state.values() if t.ndim == 4]
     linears = [t for t in state.values() if t.ndim == 2]
     if not convs or not linears:

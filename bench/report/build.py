@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,13 +30,12 @@ from bench.report import (
 )
 from bench.report.answer import answer
 from bench.report.figures import all_rendered
+from bench.report.files import SUFFIXES, put
 from tracking import ui as uis
 from tracking.frame import frame as frame_of
 from tracking.query import Found
 from tracking.record import FILE, Record
 from tracking.seal import opened
-
-SUFFIXES = ("png", "pdf")
 
 
 @dataclass(frozen=True)
@@ -176,21 +174,3 @@ def _something_finished(runs: pd.DataFrame, suite: str) -> None:
     reasons = [str(reason) for reason in out["reason"] if reason]
     first = f"; first reason: {reasons[0]}" if reasons else ""
     raise UserError(f"no finished run of '{suite}' to report ({counts}{first}); run `kdbench run {suite}`")
-
-
-def put(where: Path, files: dict[str, bytes], stale: list[str]) -> None:
-    """Write all files under other names first, then rename them: a reader sees each old or new, never in between."""
-    partials = {name: where / f"{name}.{os.getpid()}.partial" for name in files}
-    try:
-        (where / "figures").mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            partials[name].write_bytes(content)
-        for name, partial in partials.items():
-            partial.replace(where / name)
-        for name in stale:
-            (where / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the report into {where}: {error.strerror}") from None
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)

@@ -102,15 +102,14 @@ def _over_all(a: str, b: str, found: list[Comparison]) -> str:
     what, known = "row" if found[0].row else "pair", [one for one in found if len(one.seeds) > 1]
     if not known:
         return f"No {what} of {len(found)} has two shared seeds, so {a} and {b} are not told apart."
-    ends = [one.metrics.loc["top1", ["low", "high"]] for one in known]
     many, counts = t.plural(len(known), what), sorted({len(one.seeds) for one in known})
-    if all(low == high == 0 for low, high in ends):
+    if all(one.standing == "equal" for one in known):
         return f"{a} and {b} are equal to the digit in {many}."
     pairs = len({one.pair for one in found}) > 1
     named = [f"{one.row} on {one.pair}" if one.row and pairs else one.row or one.pair for one in known]
     better = {
-        a: [name for name, (low, _) in zip(named, ends, strict=True) if low > 0],
-        b: [name for name, (_, high) in zip(named, ends, strict=True) if high < 0],
+        side: [name for name, one in zip(named, known, strict=True) if one.standing == word]
+        for word, side in (("better", a), ("worse", b))
     }
     told = [f"{name} is better on {len(rows)} ({', '.join(rows)})" for name, rows in better.items() if rows]
     left = len(known) - sum(map(len, better.values()))

@@ -45,12 +45,16 @@ class Comparison:
     why_no_examples: str
 
     @property
+    def standing(self) -> str:
+        """`stats.standing` of A to B in top-1."""
+        return stats.standing(*self.metrics.loc["top1", ["low", "high"]]) if self.seeds else "open"
+
+    @property
     def verdict(self) -> str:
         """Which is better, and what would decide it; without a full stop."""
         empty = {"n": 0, "mean": math.nan, "low": math.nan, "high": math.nan}
         row = self.metrics.loc["top1"] if self.seeds else empty
-        equal = row["low"] == row["high"] == 0
-        more = sentences.plan(self.plan) if self.plan and not equal else ""
+        more = sentences.plan(self.plan) if self.plan and self.standing != "equal" else ""
         return sentences.verdict(self.a, self.b, row) + (f"; {more}" if more else "")
 
 

@@ -9,14 +9,15 @@ import pandas as pd
 from bench.report import stats
 from bench.report import text as t
 
-COLUMNS = ("pair", "row", "trials", "n", "recipe", "tuned", "difference", "low", "high", "p", "p_holm")
+COLUMNS = ("pair", "row", "trials", "n", "recipe", "tuned", "difference", "low", "high", "p", "p_holm", "standing")
 
 
 def gain(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per pair and method that ran tuned and by its recipe, the largest mean difference first.
 
     recipe, tuned: mean top-1; difference: tuned - recipe over shared seeds with its 95 % t interval (NaN where n = 1);
-    p: two-sided sign-flip; p_holm: corrected over the rows of a pair. Empty where no row ran both ways.
+    p: two-sided sign-flip; p_holm: corrected over the rows of a pair; standing: `stats.standing` of tuned to recipe.
+    Empty where no row ran both ways.
     """
     runs, rows = stats.usable(frame), []
     labels = runs[runs["tuned"].eq(True) & runs["tuned_row"].notna()].drop_duplicates(["pair", "label"])
@@ -30,6 +31,7 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
     out = pd.DataFrame(rows, columns=list(COLUMNS))
     for _, part in out.groupby("pair", sort=False):
         out.loc[part.index, "p_holm"] = stats.holm(part["p"].astype(float))
+    out["standing"] = [stats.standing(*ends) for ends in out[["low", "high"]].itertuples(index=False)]
     place = {pair: i for i, pair in enumerate(out["pair"].unique())}
     out = out.assign(_pair=out["pair"].map(place)).sort_values(["_pair", "difference"], ascending=[True, False])
     return out.drop(columns="_pair").reset_index(drop=True)
@@ -40,8 +42,8 @@ def answer(rows: pd.DataFrame) -> str:
     known = rows[rows["n"] > 1]
     if known.empty:
         return "One seed tells nothing about tuning; run more seeds."
-    told = {"better": known[known["low"] > 0], "worse": known[known["high"] < 0]}
-    parts = [f"{word} for {len(part)} ({t.joined(list(part['row']))})" for word, part in told.items() if len(part)]
+    told = {word: list(known.loc[known["standing"] == word, "row"]) for word in ("better", "worse")}
+    parts = [f"{word} for {len(names)} ({t.joined(names)})" for word, names in told.items() if names]
     left = len(known) - sum(map(len, told.values()))
     seeds = " to ".join(str(n) for n in sorted({int(known["n"].min()), int(known["n"].max())}))
     return (

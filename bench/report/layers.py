@@ -15,9 +15,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.report import build, page, style
+from bench.report import page, style
 from bench.report import text as t
 from bench.report.figures import AXIS, GAP, LINE, inches, rendered, styled, wrapped
+from bench.report.files import put
 
 QUANTITIES = {"separation": "separation S", "information": "information I", "efficiency": "efficiency E"}
 HEADINGS = {**QUANTITIES, "quality": "Q = S + √(I·E)"}
@@ -52,7 +53,7 @@ def write(where: Path, data: pd.DataFrame, environment: Mapping[str, Any]) -> Pa
     commit = f"Commit {page.commits(pd.DataFrame([environment]))}."
     name = "layers-" + str(data["pair"].iloc[0]).replace("->", "__").replace("/", "-")  # torchvision/resnet18
     files = {f"figures/{name}.{suffix}": content for suffix, content in rendered(stage_figure(data, commit)).items()}
-    build.put(where, files, stale=[])
+    put(where, files, stale=[])
     return where / "figures" / f"{name}.png"
 
 

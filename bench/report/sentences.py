@@ -79,11 +79,12 @@ def verdict(a: str, b: str, row: Mapping[str, Any] | pd.Series[Any]) -> str:
         return f"one shared seed tells {a} and {b} not apart ({gap}; no interval with n = 1)"
     over = f"over {t.plural(n, 'seed')}"
     few = "; few seeds: run more before relying on it" if n < FEW else ""
-    if low > 0:
+    told = stats.standing(low, high)
+    if told == "better":
         return f"{a} beats {b} by {_with_interval(mean, low, high)} {over}{few}"
-    if high < 0:
+    if told == "worse":
         return f"{b} beats {a} by {_with_interval(-mean, -high, -low)} {over}{few}"
-    if low == high == 0:
+    if told == "equal":
         return f"{a} and {b} are equal to the digit {over}"
     first, sign = (a, 1) if mean >= 0 else (b, -1)
     ends = sorted((sign * low, sign * high))

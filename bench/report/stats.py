@@ -110,6 +110,13 @@ def paired(frame: pd.DataFrame, baseline: str, metric: str = TOP1, by: str = "la
     return out.assign(p_holm=corrected.astype(float))
 
 
+def standing(low: float, high: float) -> str:
+    """What an interval tells of a difference: "better", "worse", "equal" to the digit, or "open" (also if NaN)."""
+    if low == high == 0:
+        return "equal"
+    return "better" if low > 0 else "worse" if high < 0 else "open"
+
+
 def ratios(frame: pd.DataFrame, baseline: str, metric: str, by: str = "label") -> pd.DataFrame:
     """Pair, name, n, ratio: median over shared seeds of value / baseline's value. For costs; 1 for the baseline."""
     long = differences(frame, baseline, metric, by)

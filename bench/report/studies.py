@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from bench.report import build
+from bench.report.files import put
 
 if TYPE_CHECKING:  # it takes half a second to import, and a report is made without it
     import optuna
@@ -43,7 +43,7 @@ def study_figures(study: optuna.Study, folder: Path) -> list[str]:
     with _quiet():
         shown = accuracies(study)
         drawn = {f"figures/{name}.png": _png(draw) for name, draw in _drawers(shown).items()}
-    build.put(folder, drawn, stale=[path for path in (f"figures/{name}.png" for name in NEEDS) if path not in drawn])
+    put(folder, drawn, stale=[path for path in (f"figures/{name}.png" for name in NEEDS) if path not in drawn])
     return list(drawn)
 
 

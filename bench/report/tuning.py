@@ -11,9 +11,10 @@ import pandas as pd
 from rich.table import Table
 
 from bench.errors import UserError
-from bench.report import build, cost, curves, tuning_page
+from bench.report import cost, curves, tuning_page
 from bench.report import page as pages
 from bench.report.figures import rendered
+from bench.report.files import SUFFIXES, put
 from bench.report.trials import Study, best_of_k, budget, pareto, read, recipes, studies
 
 __all__ = ["Study", "TuningReport", "best_of_k", "budget", "pareto", "read", "recipes", "section", "studies", "write"]
@@ -47,8 +48,8 @@ def write(results: Path, suite: str, made: Mapping[str, Any]) -> TuningReport:
     files = {f"figures/{name}.{s}": data for name, figure in drawn.items() for s, data in rendered(figure).items()}
     files["tuning.csv"] = rows.to_csv(index=False, lineterminator="\n").encode()
     files["tuning.md"] = tuning_page.page(where, rows, told, known, environment, list(drawn)).encode()
-    both = [f"figures/{name}.{suffix}" for name in tuning_page.FIGURES for suffix in build.SUFFIXES]
-    build.put(where, files, stale=[name for name in both if name not in files])
+    both = [f"figures/{name}.{suffix}" for name in tuning_page.FIGURES for suffix in SUFFIXES]
+    put(where, files, stale=[name for name in both if name not in files])
     png = {name: where / "figures" / f"{name}.png" for name in drawn}
     paths = (where / "tuning.md", where / "tuning.csv", png.get("tuning"), png.get("tuning-cost"))
     return TuningReport(tuning_page.answer(rows), tuning_page.rich(rows), *paths, told, rows)

@@ -84,29 +84,34 @@ def answer(rows: pd.DataFrame) -> str:
     return "\n".join(f"{pair}: {line}" for pair, line in lines.items())
 
 
+def budgets(part: pd.DataFrame) -> str:
+    """How the budgets of one pair compare: "equal", "equal in trials" alone, "unequal", or "one method"."""
+    if len(part) == 1:
+        return "one method"
+    if part["trials"].nunique() > 1:
+        return "unequal"
+    return "equal in trials" if part["student_steps"].nunique() > 1 else "equal"
+
+
 def _compared(part: pd.DataFrame) -> str:
-    (trials, same_trials), (steps, same_steps) = _span(part, "trials"), _span(part, "student_steps")
+    trials, steps, told = _span(part, "trials"), _span(part, "student_steps"), budgets(part)
     had, n = f"{trials} trials and {steps} student-steps", len(part)
-    if n == 1:
+    if told == "one method":
         return f"{part['method'].iloc[0]} had {had}; with one method there are no budgets to compare."
-    if same_trials and same_steps:
+    if told == "equal":
         return f"Equal budgets: each of the {n} methods had {had}."
-    if same_trials:
+    if told == "equal in trials":
         ended = int(part["pruned"].sum() + part["failed"].sum())
         why = f"; {t.plural(ended, 'trial')} ended early" if ended else ""
         return f"Equal in trials, unequal in training: {trials} trials for each of the {n} methods, {steps} steps{why}."
     return f"Unequal budgets, so that gains do not compare: {had}."
 
 
-def _span(part: pd.DataFrame, name: str) -> tuple[str, bool]:
-    """'24', or '12 (kd) to 24 (dkd)'; and whether all are the same."""
+def _span(part: pd.DataFrame, name: str) -> str:
+    """'24', or '12 (kd) to 24 (dkd)'."""
     low, high = part.loc[part[name].idxmin()], part.loc[part[name].idxmax()]
     ends = [t.counted(row[name]) for row in (low, high)]
-    return (
-        (ends[0], True)
-        if low[name] == high[name]
-        else (f"{ends[0]} ({low['method']}) to {ends[1]} ({high['method']})", False)
-    )
+    return ends[0] if low[name] == high[name] else f"{ends[0]} ({low['method']}) to {ends[1]} ({high['method']})"
 
 
 def _cells(rows: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:

@@ -20,6 +20,7 @@ from bench.suite import validate
 from tests.conftest import TINY
 from tests.damage.conftest import numbers, run
 from tests.data.conftest import Write, shard, tiny_set  # noqa: F401  # fixtures
+from tests.prose import Prose
 from tests.test_cli import call
 from tests.tune.conftest import tuned
 from tracking.record import Record, scan
@@ -47,7 +48,7 @@ def test_a_lost_teacher_is_trained_again_and_is_the_same(results: Path, capsys: 
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
     assert run(ONE, results).trained == 1
-    assert "teacher.safetensors: damaged or missing; this run is done anew" in capsys.readouterr().err
+    assert "teacher.safetensors: damaged or missing" in capsys.readouterr().err
     assert path.read_bytes() == whole and numbers(results).items() >= before.items()
 
 
@@ -61,7 +62,7 @@ def test_a_teacher_of_other_bits_is_refused_where_runs_depend_on_the_old_one(res
     save_file(state, path)
     record = Record(path.parent)
     record.end("finished", "", (record.final or {})["metrics"], [path.name])
-    with pytest.raises(UserError, match="learnt from a teacher of the same recipe but of other bits"):
+    with pytest.raises(UserError, match="of the same recipe but of other bits"):
         run(ONE, results)
     assert numbers(results) == before
     assert run(ONE, results, methods=["vanilla"]).trained == 0, "nothing is to be trained: nothing depends on it"
@@ -104,7 +105,7 @@ def test_a_changed_shard_or_teacher_file_is_refused(
             torch.save(models.build("resnet8w8", in_channels=3, size=6, n_classes=3).state_dict(), path)
         else:
             path.write_bytes((tiny_set / "train-00000-of-00002.parquet").read_bytes())
-        with pytest.raises(UserError, match=f"{path.name} is not the file that this suite was run with"):
+        with pytest.raises(UserError, match=f"{path.name} is not the file"):
             run(raw, tmp_path)
         path.write_bytes(whole)
     assert run(raw, tmp_path).trained == 0
@@ -118,7 +119,7 @@ def test_damaged_tuned_values_are_refused_and_written_anew(results: Path) -> Non
     whole = path.read_text()
     value = yaml.safe_load(whole)["values"]["tau"]
     path.write_text(whole.replace(f"tau: {value}", f"tau: {value + 1}"))
-    with pytest.raises(UserError, match=r"kd\.yaml is not what .* writes .* kdbench tune tiny --methods 'kd'"):
+    with pytest.raises(UserError, match=r"kd\.yaml .*kdbench tune tiny --methods 'kd'"):
         run(asked, results)
     table = next(results.glob("tiny/tuning/*/trials.csv"))
     text = table.read_text()
@@ -146,13 +147,13 @@ PARTS = {
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
-        ("init", "failed (ZeroDivisionError at its beginning: no layers)"),
-        ("optimizer", "failed (ZeroDivisionError at its beginning: no optimiser)"),
-        ("evaluation", "diverged (its logits on the validation split are not finite after epoch 1)"),
+        ("init", "failed (ZeroDivisionError"),
+        ("optimizer", "failed (ZeroDivisionError"),
+        ("evaluation", "diverged ("),
         ("teacher", "failed ("),
     ],
 )
-def test_a_broken_plug_in_ends_alone(part: str, reason: str, results: Path, capsys: Captured) -> None:
+def test_a_broken_plug_in_ends_alone(part: str, reason: str, results: Path, capsys: Captured, prose: Prose) -> None:
     name = f"broken_{part}"
     (results / f"{name}.py").write_text(BROKEN.format(part=PARTS[part]))
     methods.plug(str(results / f"{name}.py"))
@@ -160,6 +161,8 @@ def test_a_broken_plug_in_ends_alone(part: str, reason: str, results: Path, caps
         outcome = run(ONE, results, methods=[name, "kd"])
         assert len(outcome.troubles) == 1
         assert outcome.troubles[0].startswith(f"{name} on resnet8w8->resnet8w4, seed 0: {reason}")
+        if part != "teacher":  # the rest of that reason is torch's
+            prose(outcome.troubles[0])
         beside = numbers(results)["kd"]
         if part == "init":  # nothing to report, and so little to wait for
             (results / "tiny.yaml").write_text(yaml.safe_dump({k: v for k, v in ONE.items() if k != "name"}))

@@ -338,7 +338,7 @@ def test_a_record_that_is_not_what_it_was_is_not_reported(ran: Path) -> None:
     record = the_run(ran)
     whole = record.path.read_text()
     record.path.write_text(re.sub(r'("test/top1":)\d', r"\g<1>9", whole, count=1))
-    with pytest.raises(RecordError):
+    with pytest.raises(RecordError, match="is damaged"):
         Record(record.folder).read()
     assert call(*words(ran, "report")) == 2
     record.path.write_text(whole)

@@ -86,9 +86,9 @@ def test_settings_have_their_own_key(tmp_path: Path) -> None:
 
 def test_a_failed_build_leaves_nothing(cache: Path) -> None:
     def fail() -> np.ndarray:
-        raise RuntimeError
+        raise RuntimeError("no images")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="no images"):
         cached("key", fail)
     assert not cache.exists()
 

@@ -35,7 +35,7 @@ def test_mean_and_std_come_from_train_alone() -> None:
     )
     given = read(source="digits", mean=[0.5], std=[0.25])
     assert (given.mean, given.std) == ((0.5,), (0.25,))
-    with pytest.raises(UserError, match="3 and 3 numbers; give one for each of 1 channel"):
+    with pytest.raises(UserError, match=r"3 and 3 .*1 channel"):
         read(source="digits", mean=[0.5] * 3, std=[0.2] * 3)
 
 
@@ -91,9 +91,9 @@ def test_a_closed_test_split_is_never_read() -> None:
 
 
 def test_digits_without_a_rest() -> None:
-    with pytest.raises(UserError, match="take all 1797 images and leave no test split; set train lower"):
+    with pytest.raises(UserError, match=r"1797 .*set train lower"):
         read(source="digits", train=1497)
-    with pytest.raises(UserError, match="test: 2000 asked, that split holds 1197"):
+    with pytest.raises(UserError, match=r"test: 2000 .* 1197"):
         _ = read(source="digits", test=2000).test
 
 

@@ -7,6 +7,7 @@ import torch
 from bench.data import splits
 from bench.errors import UserError
 from tests.data.conftest import read
+from tests.prose import Prose, numbers
 
 RNG = np.random.default_rng(0)
 EVEN = RNG.permutation(np.repeat(np.arange(10), 50))
@@ -49,28 +50,32 @@ def test_test_subset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("validation", "train", "says"),
+    ("validation", "train", "mend", "shown"),
     [
-        (9, None, "validation: 9 images for 10 classes; set validation to 10 or more"),
-        (50, 9, "train: 9 images for 10 classes; set train to 10 or more"),
-        (50, 451, "validation: 50 and train: 451 asked of 500 images; set train to at most 450"),
-        (500, None, "validation: 500 asked of 500 images; set validation to at most 490"),
-        (495, 10, "set validation to at most 490"),
+        (9, None, "set validation to 10", [9, 10, 10]),
+        (50, 9, "set train to 10", [9, 10, 10]),
+        (50, 451, "set train to at most 450", [50, 451, 500, 450]),
+        (500, None, "set validation to at most 490", [500, 500, 490]),
+        (495, 10, "set validation to at most 490", [495, 10, 500, 490]),
     ],
+    ids=["validation", "train", "both", "all", "no room"],
 )
-def test_impossible_sizes(validation: int, train: int | None, says: str) -> None:
-    with pytest.raises(UserError) as error:
+def test_impossible_sizes(validation: int, train: int | None, mend: str, shown: list[float], prose: Prose) -> None:
+    with pytest.raises(UserError, match=mend) as error:
         splits.carve(EVEN, NAMES, validation, train, 0)
-    assert says in str(error.value)
+    assert numbers(str(error.value)) == shown
+    prose(str(error.value))
 
 
-def test_classes_that_cannot_be_split() -> None:
-    with pytest.raises(UserError, match="class 'd' has no image in the train split"):
+def test_classes_that_cannot_be_split(prose: Prose) -> None:
+    with pytest.raises(UserError, match="class 'd'") as absent:
         splits.carve(np.arange(30) % 3, "abcd", 10, None, 0)
-    with pytest.raises(UserError, match="class 'b' has no image left for train"):
+    with pytest.raises(UserError, match="class 'b'") as used_up:
         splits.carve(np.array([0] * 30 + [1]), "ab", 10, None, 0)
-    with pytest.raises(UserError, match="test: 501 asked, that split holds 500"):
+    with pytest.raises(UserError, match=r"test: 501 .* 500") as too_many:
         splits.subset(EVEN, 501)
+    for error in (absent, used_up, too_many):
+        prose(str(error.value))
 
 
 def test_digits_show_every_image_once() -> None:

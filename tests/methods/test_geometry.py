@@ -54,6 +54,7 @@ WEIGHTS = {
 def test_a_weight_scales_its_own_term_alone(name: str, knob: str) -> None:
     weights = (1.0, 4.0) if knob == "mse" else (0.25, 1.0)  # the range of mse begins at 1
     low, high = (Scene(name, **{knob: weight}).terms() for weight in weights)  # type: ignore[arg-type]
+    assert WEIGHTS[name][knob] in low and len(low) > 1
     for term in low:
         factor = 4 if term == WEIGHTS[name][knob] else 1
         assert high[term].item() == pytest.approx(factor * low[term].item(), rel=1e-5), term

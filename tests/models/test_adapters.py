@@ -91,11 +91,11 @@ def test_building_draws_weights_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("name", "size", "says"),
     [
-        ("torchvision/squeezenet1_1", 64, "cannot be split into stem, stages and head"),
-        ("torchvision/vgg11_bn", 16, "cannot take 16x16 images; it takes 32x32"),
-        ("torchvision/resnet19", 32, "no torchvision network 'resnet19'; did you mean 'resnet1"),
-        ("timm/resnet19", 32, "no timm network 'resnet19'; did you mean"),
-        ("timm/vit_tiny_patch16_224", 224, "cannot be split into stem, stages and head"),
+        ("torchvision/squeezenet1_1", 64, "cannot be split"),
+        ("torchvision/vgg11_bn", 16, r"16x16 .*32x32"),
+        ("torchvision/resnet19", 32, "'resnet19'; did you mean 'resnet1"),
+        ("timm/resnet19", 32, "'resnet19'; did you mean"),
+        ("timm/vit_tiny_patch16_224", 224, "cannot be split"),
         ("torchvision/", 32, "no torchvision network ''"),
     ],
 )

@@ -141,7 +141,9 @@ def test_a_run_that_did_not_finish_is_in_no_figure(tmp_path: Path) -> None:
     broken = run(tmp_path, "f" * 16, "dkd", 0, "resnet32x4->resnet8x4")
     broken.end("diverged", "loss is NaN", {"test/top1": float("nan"), "test/agreement": 10.0}, [])
     records = scan(tmp_path)
-    for name, plot in drawn(tmp_path, (frame(records), records)).items():
+    found = drawn(tmp_path, (frame(records), records))
+    assert {"difference", "matrix", "learning", "calibration", "errors"} <= found.keys()
+    for name, plot in found.items():
         there = [column for column in ("label", "row", "column") if column in plot.data]
         assert set(plot.data[there].to_numpy().ravel()) <= {"vanilla", "kd"}, name
 

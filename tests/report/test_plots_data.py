@@ -208,7 +208,7 @@ def test_reported_compares_no_other_protocol_and_no_other_pair(tmp_path: Path) -
     data = published.data(near(made, short), ranks)
     assert len(data) and data["difference"].isna().all() and data["ours"].notna().any()
     caption = " ".join(published.figure(data).texts[0].get_text().split())
-    assert "– where protocol or data are not the same" in caption
+    assert "– where protocol or data" in caption
     assert published.data(near(made.assign(dataset="digits"), records), ranks).empty
     other = made.assign(pair="resnet14->resnet8w3")
     assert published.data(near(other, records), ranking.order(other, "vanilla")).empty

@@ -12,13 +12,19 @@ from bench.report import stats, stats_power
 from bench.report.stats_power import CAP, Plan, chance, outlook, plan, power_at, seeds_needed
 from tests.report.made_up import run
 
-BAD: tuple[list, ...] = ([], [math.nan, 1.0], [math.inf], [[1.0, 2.0]], ["x"])
+BAD: dict[str, tuple[list, str]] = {
+    "empty": ([], "finite difference"),
+    "nan": ([math.nan, 1.0], "finite difference"),
+    "inf": ([math.inf], "finite difference"),
+    "table": ([[1.0, 2.0]], "finite difference"),
+    "text": (["x"], "could not convert"),
+}
 
 
-@pytest.mark.parametrize("bad", BAD, ids=map(str, BAD))
-def test_only_finite_differences_are_taken(bad: list[float]) -> None:
+@pytest.mark.parametrize(("bad", "why"), BAD.values(), ids=BAD)
+def test_only_finite_differences_are_taken(bad: list[float], why: str) -> None:
     for call in (chance, plan):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=why):
             call(bad)
 
 

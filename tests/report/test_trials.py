@@ -8,6 +8,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.report import trials
+from tests.prose import Prose
 from tests.report.made_up_trials import METHODS, PAIR, SPACE, studies, study, trial
 from tests.report.made_up_trials import trials as made_up
 from tracking.record import Record, RecordError
@@ -92,9 +93,10 @@ def test_no_trials_give_empty_frames() -> None:
 
 
 @pytest.mark.parametrize("function", [trials.best_of_k, trials.budget, trials.pareto, trials.recipes])
-def test_a_frame_without_its_columns_is_refused(function: object) -> None:
-    with pytest.raises(ValueError, match="the frame has no column 'state'; it has suite, pair"):
+def test_a_frame_without_its_columns_is_refused(function: object, prose: Prose) -> None:
+    with pytest.raises(ValueError, match="'state'; it has suite, pair") as error:
         function(GOLDEN.drop(columns="state"))  # type: ignore[operator]
+    prose(str(error.value))
 
 
 def test_nothing_complete_is_no_best() -> None:
@@ -122,7 +124,7 @@ def test_studies_are_read_as_they_were_written(tmp_path: Path) -> None:
     known = trials.studies(tmp_path, "made")
     assert [(s.pair, s.method) for s in known] == list(got.groupby(["pair", "method"]).groups)
     assert known[0].space == SPACE and known[0].chosen["tau"] == 7.5 and known[0].tune["sampler"] == "tpe"
-    assert trials.budget(got, known)["space"].iloc[0] == "kd: 0.1 to 20, log; tau: 1 to 20, log"
+    assert trials.budget(got, known)["space"].iloc[0].split("; ") == ["kd: 0.1 to 20, log", "tau: 1 to 20, log"]
 
 
 def test_no_results_are_no_trials(tmp_path: Path) -> None:
@@ -142,12 +144,12 @@ def test_no_results_are_no_trials(tmp_path: Path) -> None:
     [
         (None, "", "No columns to parse"),
         ("state", "fate", "no column 'state'"),
-        (",complete,", ",done,", "no state 'done'; there are complete, pruned, failed"),
+        (",complete,", ",done,", "'done'; there are complete, pruned, failed"),
         (",complete,", ",,", "no state 'nan'"),
-        (",True,", ",maybe,", "a row without pair, method, study or recipe"),
+        (",True,", ",maybe,", "a row without"),
         (",70.0,", ",seventy,", "seventy"),
         (",0,", ",first,", "first"),
-        (",1,complete,", ",1,2,complete,", "Expected 16 fields in line 3, saw 17"),
+        (",1,complete,", ",1,2,complete,", "16 .*line 3, saw 17"),
     ],
     ids=["empty", "column", "state", "no state", "recipe", "number", "trial", "row"],
 )
@@ -160,11 +162,12 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, old: str | None, new: str, w
     assert "\n" not in str(error.value) and "run `kdbench tune made` again" in str(error.value)
 
 
-def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
+def test_bytes_that_are_no_text_are_one_line(tmp_path: Path, prose: Prose) -> None:
     path = study(tmp_path, made_up(("kd",), 2)) / "trials.csv"
     path.write_bytes(b"\xff\xfe\x00" * 9)
-    with pytest.raises(UserError, match="not readable as the trials of a study"):
+    with pytest.raises(UserError, match=r"trials\.csv: not readable") as error:
         trials.read(tmp_path, "made")
+    prose(str(error.value))
 
 
 def test_a_study_with_a_name_of_its_own_is_a_row_of_its_own(tmp_path: Path) -> None:
@@ -186,17 +189,19 @@ def test_two_studies_of_one_row_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "values: 3", "a: [", "other: {}"])
-def test_damaged_tuned_values_are_one_line(tmp_path: Path, text: str) -> None:
+def test_damaged_tuned_values_are_one_line(tmp_path: Path, text: str, prose: Prose) -> None:
     (study(tmp_path, made_up(("kd",), 2)) / "tuned.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"tuned.yaml: not readable as the values that a study chose"):
+    with pytest.raises(UserError, match=r"tuned.yaml: not readable") as error:
         trials.studies(tmp_path, "made")
+    prose(str(error.value))
 
 
-def test_another_record_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+def test_another_record_or_a_damaged_one_is_refused(tmp_path: Path, prose: Prose) -> None:
     record = Record(tmp_path / "made" / "tuning" / "x")
     record.begin("f", {"kind": "run", "pair": "a->b", "label": "kd"}, {})
-    with pytest.raises(UserError, match="not the record of a study"):
+    with pytest.raises(UserError, match="not the record") as error:
         trials.studies(tmp_path, "made")
+    prose(str(error.value))
     record.path.write_text("{}\n")
     with pytest.raises(RecordError, match="line 1 is damaged"):
         trials.studies(tmp_path, "made")

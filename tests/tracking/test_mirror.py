@@ -45,7 +45,7 @@ def test_mirror_is_silent_when_nobody_answers_and_sync_delivers_later(
     ((waiting, reason),) = mirror.pending()
     assert waiting is record and "127.0.0.1:9" in reason and mirror.time_waited < 1
     assert capfd.readouterr() == ("", "") and caplog.text == ""
-    assert undelivered(tmp_path) == [record] or [r.folder for r in undelivered(tmp_path)] == [record.folder]
+    assert [r.folder for r in undelivered(tmp_path)] == [record.folder]
     assert sync(tmp_path, store.uri) == (1, 0, [])
     assert undelivered(tmp_path) == []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.prose import Prose
 from tests.tracking.conftest import FINAL, Make, environment, rows, spec
 from tracking.lines import encode, epoch_line
 from tracking.record import Record, RecordError, scan
@@ -110,7 +111,7 @@ def test_a_damaged_record_goes_on_from_the_lines_before_the_damage(make: Make) -
     assert Record(record.folder).mend() == ""
     damaged = b"".join(gone(whole.splitlines(keepends=True)))
     record.path.write_bytes(damaged)
-    assert "line 3 is damaged (kept as record.damaged)" in Record(record.folder).mend()
+    assert "line 3 is damaged (kept as" in Record(record.folder).mend()
     assert record.path.with_suffix(".damaged").read_bytes() == damaged
     again = Record(record.folder)
     assert again.status == "running" and again.epochs == rows(1) and again.header["id"] == identity
@@ -141,14 +142,15 @@ def test_records_of_the_first_schema_are_read_and_go_on_as_such(make: Make) -> N
     assert old.path.read_text().startswith("".join(lines))
 
 
-def test_a_file_that_was_left_is_known_by_its_checksum(make: Make) -> None:
+def test_a_file_that_was_left_is_known_by_its_checksum(make: Make, prose: Prose) -> None:
     record = make()
     assert record.file("student.safetensors") == record.folder / "student.safetensors"
     assert record.file("nothing.npz") is None
     (record.folder / "predictions.npz").write_bytes(b"nqz")
     assert record.damaged() == [record.folder / "predictions.npz"]
-    with pytest.raises(RecordError, match=r"predictions\.npz: damaged; run its suite again"):
+    with pytest.raises(RecordError, match=r"predictions\.npz: damaged") as error:
         record.file("predictions.npz")
+    prose(str(error.value))
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0\0\0", b"[1]\n", b"{}\n", b"\xff\n", b'{"kind":"end"}\n'])

@@ -13,6 +13,7 @@ import pytest
 
 from bench import report
 from bench.errors import UserError
+from tests.prose import Prose
 from tests.report.made_up import suite
 from tests.report.test_build import rewrite, runs
 from tracking import query
@@ -30,7 +31,7 @@ def write(store: Store, to: Path) -> report.Report:
     return report.write(to, "made", found=query.suite(store.uri, "made", results=to))
 
 
-def test_it_equals_the_report_of_the_records(store: Store, tmp_path: Path) -> None:
+def test_it_equals_the_report_of_the_records(store: Store, tmp_path: Path, prose: Prose) -> None:
     suite(tmp_path, {"dkd": 1.5, "kd": 1.2, "vanilla": 0.0}, seeds=3)  # in the order of a store, by label
     deliver(store, tmp_path)
     here, there = report.write(tmp_path, "made"), write(store, tmp_path / "other")
@@ -38,7 +39,8 @@ def test_it_equals_the_report_of_the_records(store: Store, tmp_path: Path) -> No
     assert there.csv.read_text() == here.csv.read_text() and there.answer == here.answer
     mine, other = here.report.read_text().split("\n"), there.report.read_text().split("\n")
     told = [line for line in other if line not in mine]
-    assert told == [f"Made from the 9 runs of this suite that MLflow at `{store.uri}` holds, whoever made them."]
+    assert len(told) == 1 and "the 9 runs" in told[0] and store.uri in told[0]
+    prose(told[0])
     assert [line for line in mine if line not in other] == ["Made up"]
     assert there.figure.read_bytes() == here.figure.read_bytes()
     assert sorted(p.name for p in (tmp_path / "other" / "made").iterdir()) == ["mlflow"]
@@ -48,9 +50,7 @@ def test_what_is_left_out_is_said(store: Store, tmp_path: Path) -> None:
     suite(tmp_path, {"kd": 1.2, "vanilla": 0.0}, seeds=2, ended=3)
     deliver(store, tmp_path)
     text = write(store, tmp_path / "other").report.read_text()
-    assert (
-        "the runs' artifacts do not lie on this machine" in text and "- vanilla on big->small, seed 1: running" in text
-    )
+    assert "do not lie on this machine" in text and "vanilla on big->small, seed 1: running" in text
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_two_kinds_of_runs_are_refused(
     suite(tmp_path)
     rewrite(runs(tmp_path)[3], **change)
     deliver(store, tmp_path)
-    with pytest.raises(UserError, match=rf"{what}.* and cannot be compared; delete those of one kind in MLflow, or"):
+    with pytest.raises(UserError, match=rf"{what}.* delete those of one kind in MLflow"):
         write(store, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 

@@ -135,7 +135,7 @@ def test_an_interrupted_run_goes_on_in_the_same_place(make: Make, store: Store) 
     store.deliver(make(), experiment=EXPERIMENT)
     after = only_run(store)
     assert after.info.run_id == before.info.run_id and after.info.status == "FINISHED"
-    assert all(count == 1 for (name, _), count in points(store).items() if name.startswith("train"))
+    assert {count for (name, _), count in points(store).items() if name.startswith("train")} == {1}
 
 
 def test_epochs_that_the_record_took_back_are_gone(make: Make, store: Store) -> None:

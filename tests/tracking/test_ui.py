@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote
 
 import pytest
 
+from tests.prose import Prose
 from tests.tracking.conftest import environment, spec
 from tracking import query, ui, views
 from tracking.location import TrackingError
@@ -110,12 +111,14 @@ def test_of_many_suites_the_newest_are_looked_at(store: Store, monkeypatch: pyte
     assert all(row.charts for row in rows)
 
 
-def test_a_suite_or_a_store_without_runs(store: Store) -> None:
-    with pytest.raises(TrackingError, match=r"^no runs in MLflow yet; `kdbench run` makes some$"):
+def test_a_suite_or_a_store_without_runs(store: Store, prose: Prose) -> None:
+    with pytest.raises(TrackingError, match=r"`kdbench run`") as error:
         ui.links(store, BASE)
+    prose(str(error.value))
     run(store, "tiny", "kd", 0)
-    with pytest.raises(TrackingError, match=r"^no runs of 'nix' in MLflow; there are tiny$"):
+    with pytest.raises(TrackingError, match=r"'nix' in MLflow; there are tiny$") as error:
         ui.links(store, BASE, "nix")
+    prose(str(error.value))
 
 
 def test_the_view_is_written_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +138,7 @@ def test_a_port_that_is_taken() -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(TrackingError, match=rf"^port {port} of 127.0.0.1 is taken; type --port \d+$"):
+        with pytest.raises(TrackingError, match=rf"^port {port} .*type --port \d+$"):
             ui.free_port(port)
     ui.free_port(port)
 
@@ -178,7 +181,7 @@ def cli(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_no_store_yet_is_one_line(tmp_path: Path) -> None:
     done = cli("--results", str(tmp_path / "none"))
     assert (done.returncode, done.stdout) == (2, "") and not (tmp_path / "none").exists()
-    assert done.stderr.startswith("kdbench: no MLflow store at sqlite:") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("kdbench: no MLflow store") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
