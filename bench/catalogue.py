@@ -15,9 +15,9 @@ import yaml
 
 import methods as registry
 from bench import models
-from bench import suite as suites
 from bench.models import Network
 from bench.seeds import drawing_from, generator
+from bench.suite import suite as suites
 from methods.base import Dims, Method, Needs, Recipe, Refusal
 
 ARXIV = "https://arxiv.org/abs/"
@@ -165,7 +165,7 @@ def _at_inference(method: Method, student: Network, teacher: Network) -> int:
     """Parameters of method and teacher that the deployed student's logits depend on."""
     if type(method).predict is Method.predict:
         return 0
-    from bench.student import Student
+    from bench.models.student import Student
 
     others = [*method.parameters(), *teacher.parameters()]
     x = torch.rand(2, 3, 32, 32, generator=generator("catalogue", "images"))

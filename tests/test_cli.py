@@ -16,10 +16,11 @@ import yaml
 from PIL import Image
 
 from bench import data as datasets
-from bench import models, student
+from bench import models
 from bench.cli import main
-from bench.run import check
-from bench.suite import validate
+from bench.jobs.run import check
+from bench.models import student
+from bench.suite.suite import validate
 from tests.prose import numbers
 from tracking.record import Record, scan
 
@@ -146,8 +147,8 @@ def test_more_methods_join_the_finished_ones(ran: Path, capsys: pytest.CaptureFi
 def test_an_interrupted_suite_goes_on_to_the_same_numbers(
     ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench import keep
-    from bench.cohort import Cohort
+    from bench.jobs import keep
+    from bench.training.cohort import Cohort
 
     monkeypatch.setattr(keep, "CHECKPOINT_EVERY_S", 0.0)
     train, count = Cohort._train, 0

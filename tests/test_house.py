@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -16,37 +17,16 @@ import yaml
 ROOT = Path(__file__).parent.parent
 ROOMS = ("bench", "methods", "tracking")
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
-RANK = {  # imports run from a higher rank to a lower or the same one, and nowhere in a circle
-    "bench.cli": 7,
-    "bench.__main__": 8,
-    "bench.run": 5,
-    "bench.timing": 5,
-    "bench.timing_losses": 6,
-    "bench.timing_tune": 6,
-    "bench.timing_safety": 6,
-    "bench.tune": 5,
-    "bench.tuned": 4,
-    "bench.rerun": 6,
-    "bench.report": 5,
-    "bench.catalogue": 5,
-    "bench.document": 5,
-    "bench.teacher": 4,
-    "bench.cohort": 4,
-    "bench.layers": 4,
-    "bench.claims": 3,
-    "bench.stop": 3,
-    "bench.work": 4,
-    "bench.executors": 4,
-    "bench.keep": 4,
-    "bench.progress": 4,
-    "bench.member": 3,
-    "bench.student": 3,
-    "bench.evaluate": 3,
-    "bench.data": 2,
-    "bench.models": 2,
-    "bench.suite": 3,
-    "bench.environment": 2,
-}
+ORDER = (  # what stands later may import what stands earlier, and never the other way round
+    *("methods", "tracking", "bench", "bench.errors", "bench.seeds", "bench.memory", "bench.environment"),
+    *("bench.data", "bench.models", "bench.suite", "bench.training", "bench.catalogue", "bench.jobs", "bench.timing"),
+    *("bench.report", "bench.tune", "bench.document", "bench.cli", "bench.__main__"),
+)
+"""The rooms, from the ground up: folders of `bench`, and its files that belong to no folder."""
+
+
+ALONE = ("errors", "seeds", "memory", "environment", "catalogue", "document")
+"""Files of `bench` that belong to no folder; the page on the architecture names them in a sentence."""
 
 
 def module(path: Path) -> str:
@@ -80,8 +60,33 @@ def circle(graph: Mapping[str, Collection[str]]) -> list[str]:
     return []
 
 
-def rank(name: str) -> int:
-    return max((r for m, r in RANK.items() if name == m or name.startswith(f"{m}.")), default=0)
+def room(name: str) -> str:
+    """The room of a module: 'bench.jobs' of 'bench.jobs.run', 'methods' of 'methods.kd'."""
+    parts = name.split(".")
+    return ".".join(parts[: 1 + (parts[0] == "bench")])
+
+
+def graph() -> dict[str, set[str]]:
+    """The modules of the project that each of them imports; what is imported for a type checker alone is left out."""
+    read = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+    return {name: imports(code, typing=False) & MODULES.keys() for name, code in read.items()}
+
+
+def rooms() -> dict[str, set[str]]:
+    """The other rooms that each room imports from."""
+    out: dict[str, set[str]] = {name: set() for name in ORDER}
+    for name, found in graph().items():
+        out[room(name)] |= {room(other) for other in found} - {room(name)}
+    return out
+
+
+def direct(arrows: Mapping[str, Collection[str]]) -> dict[str, set[str]]:
+    """The arrows of a graph without circles that do not follow from others."""
+
+    def reached(name: str) -> set[str]:
+        return {far for near in arrows[name] for far in {near, *reached(near)}}
+
+    return {name: {to for to in of if not any(to in reached(via) for via in of)} for name, of in arrows.items()}
 
 
 def test_there_is_code_to_look_at() -> None:
@@ -90,24 +95,37 @@ def test_there_is_code_to_look_at() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=module)
 def test_imports_run_one_way(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0]
-    found = imports(ast.parse(path.read_text()))
-    if room == "methods":
+    name = module(path)
+    found = imports(ast.parse(path.read_text()), typing=False)
+    own = ORDER.index(room(name))
+    assert not [n for n in found & MODULES.keys() if ORDER.index(room(n)) > own]
+    if room(name) == "methods":
         assert not [n for n in found if n.split(".")[0] in ("bench", "tracking", "mlflow", "optuna")]
-    if room == "tracking":
+    if room(name) == "tracking":
         assert not [n for n in found if n.split(".")[0] in ("bench", "methods", "torch")]
-    if module(path).startswith("bench.report"):
+    if room(name) == "bench.report":
         assert not [n for n in found if n.split(".")[0] in ("torch", "methods")]
-    own = rank(module(path))
-    assert not [n for n in found if n.startswith("bench.") and rank(n) > own]
+    if room(name) == "bench.training":  # it knows no disk: a run is kept by the room of jobs
+        assert not found & {"pathlib", "os", "shutil", "tempfile", "safetensors"}
+        assert not [n for n in found if n.startswith("tracking") and n != "tracking.location"]  # secrets are masked
 
 
 def test_no_import_runs_in_a_circle() -> None:
-    graph = {
-        name: imports(ast.parse(path.read_text()), typing=False) & MODULES.keys() for name, path in MODULES.items()
-    }
-    assert graph["bench.cli.training"] >= {"bench.run", "bench.report"}, "functions are looked into"
-    assert circle(graph) == []
+    found = graph()
+    assert found["bench.cli.training"] >= {"bench.jobs.run", "bench.report"}, "functions are looked into"
+    assert circle(found) == [] and circle(rooms()) == []
+
+
+def test_the_page_on_the_architecture_draws_what_is() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    drawn = re.findall(r"^  (\w+) --> (\w+)$", page, re.M)
+    found = {name.removeprefix("bench."): {to.removeprefix("bench.") for to in of} for name, of in rooms().items()}
+    shown = {name for arrow in drawn for name in arrow}
+    kept = {name: {to for to in of if to in shown} for name, of in found.items() if name in shown}
+    assert {(name, to) for name, of in direct(kept).items() for to in of} == {*drawn} and len(drawn) == len({*drawn})
+    assert {name.removeprefix("bench.") for name in ORDER} - shown == {"bench", "__main__", *ALONE}
+    for path in re.findall(r"`((?:bench|methods|tracking|docs|tests|results)/[\w./-]+)`", page):
+        assert (ROOT / path).exists(), path
 
 
 def test_a_circle_is_found_wherever_its_imports_stand() -> None:

@@ -10,8 +10,9 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save
 
-from bench import models, student
+from bench import models
 from bench.errors import UserError
+from bench.models import student
 from tests.test_cli import call
 from tests.tracking.conftest import environment, spec
 from tracking.record import Record
@@ -74,7 +75,7 @@ def test_a_run_in_two_suites_is_named_by_one(tmp_path: Path, capsys: pytest.Capt
     assert call(*words) == 2
     assert "begin with 'f0'; name one of its suites: --suite other or tiny" in capsys.readouterr().err
     assert call(*words, "--suite", "other") == 0
-    assert f"load it with bench.student.load('{tmp_path / 's.pth'}')" in capsys.readouterr().out
+    assert f"load it with bench.models.student.load('{tmp_path / 's.pth'}')" in capsys.readouterr().out
     finished(tmp_path, "resnet8w4", "other", "f1")
     assert call("export", "f", *words[2:], "--suite", "other") == 2
     assert "2 finished runs in" in (said := capsys.readouterr().err) and "the report lists the fingerprints" in said

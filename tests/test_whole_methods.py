@@ -12,13 +12,14 @@ import torch
 import yaml
 
 import methods
-from bench import models, student
+from bench import models
+from bench.models import student
 from bench.seeds import drawing_from
-from bench.suite import load, validate
+from bench.suite.suite import load, validate
 from methods.base import Dims, Progress, Refusal, Seen
 from tests.methods.test_contract import Scene
 from tests.test_cli import call
-from tests.test_cohort import cohort_of, suite_of, trained
+from tests.training.test_cohort import cohort_of, suite_of, trained
 from tracking.record import scan
 
 ROOT = Path(__file__).parent.parent

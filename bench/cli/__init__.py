@@ -10,9 +10,9 @@ from typing import NoReturn
 
 import typer
 
-from bench import stop
 from bench.cli import measuring, reading, stores, training  # noqa: F401  # their commands join the application
 from bench.cli.common import app
+from bench.jobs import stop
 
 STOPPED = "stopped; the same command goes on where it was"
 ClickException = typer.BadParameter.__mro__[2]  # of the click that this typer uses, its own or the package

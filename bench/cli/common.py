@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 
 from bench.errors import UserError
-from bench.stop import Interrupted
+from bench.jobs.stop import Interrupted
 
 if TYPE_CHECKING:
-    from bench.suite import Suite
+    from bench.suite.suite import Suite
     from tracking.mirror import Mirror
 
 app = typer.Typer(
@@ -62,7 +62,7 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 def suite_of(name: str, methods: str | None, seeds: str | None, sets: list[str] | None) -> Suite:
-    from bench import suite as suites
+    from bench.suite import suite as suites
 
     wanted = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else None
     if wanted == []:
@@ -103,7 +103,7 @@ def spreading(
     if executor != "ray":
         raise unknown("executor", executor, ("local", "ray"))
     try:
-        from bench.executors import ray
+        from bench.jobs import ray
     except ImportError as error:
         if error.name != "ray":
             raise

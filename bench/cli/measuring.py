@@ -21,7 +21,7 @@ from bench.cli.common import (
 from bench.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.suite import Suite
+    from bench.suite.suite import Suite
 
 
 @app.command()
@@ -48,7 +48,8 @@ def time(
     With `--tune`: one trial's share of a training step, trained alone and in lockstep with the others of its batch.
     With `--safety`: whole cohorts of the suite's methods, with all that makes a run durable and with nothing of it.
     """
-    from bench import environment, timing
+    from bench import environment
+    from bench.timing import step as timing
 
     if batch is not None and not tune:
         raise UserError("--batch is of --tune; type --tune --batch 8, or leave it out")
@@ -59,12 +60,12 @@ def time(
         _show_losses(suite_of(suite, None, None, sets), rounds, on, as_json)
         return
     if tune:
-        from bench.timing_tune import measure_trials
+        from bench.timing.tune import measure_trials
 
         chosen = suite_of(suite, "kd" if methods is None else methods, None, sets)
         figures = measure_trials(chosen, 8 if batch is None else batch, rounds, on, console)
     elif safety:
-        from bench.timing_safety import measure_safety
+        from bench.timing.safety import measure_safety
 
         figures = measure_safety(suite_of(suite, methods, None, sets), rounds, on, console)
     else:
@@ -81,7 +82,7 @@ def time(
 
 def _show_losses(suite: Suite, rounds: int, on: Any, as_json: bool) -> None:
     import methods
-    from bench.timing_losses import measure_losses
+    from bench.timing.losses import measure_losses
 
     rows = measure_losses(suite, methods.names(), rounds, on, console)
     if as_json:

@@ -85,14 +85,16 @@ def layers(
     as_json: Json = False,
 ) -> None:
     """What each stage of the suite's teachers offers, and which stages `layers: auto` takes. Trains teachers alone."""
-    from bench import claims, environment, layers, teacher
     from bench import data as datasets
-    from bench.progress import Progress
+    from bench import environment
+    from bench.jobs import claims, teacher
+    from bench.jobs.progress import Progress
+    from bench.jobs.run import check as fits
+    from bench.jobs.run import resolved
+    from bench.jobs.work import Ground
     from bench.report import layers as shown
-    from bench.run import check as fits
-    from bench.run import resolved
-    from bench.suite import MethodSpec, results_folder
-    from bench.work import Ground
+    from bench.suite.suite import MethodSpec, results_folder
+    from bench.training import layers
     from methods.logit_free import best_stages
 
     folder, on = results_folder(results), environment.device(device)
@@ -133,11 +135,11 @@ def check(
     """Read a suite and its data, and say what would run. Trains nothing."""
     from bench import data as datasets
     from bench import environment
-    from bench.progress import Progress
-    from bench.run import check as fits
-    from bench.run import resolved
-    from bench.teacher import obtain
-    from bench.work import describe
+    from bench.jobs.progress import Progress
+    from bench.jobs.run import check as fits
+    from bench.jobs.run import resolved
+    from bench.jobs.teacher import obtain
+    from bench.jobs.work import describe
 
     on = environment.device(device)
     chosen = resolved(suite_of(suite, methods, seeds, sets), on)

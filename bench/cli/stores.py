@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @app.command()
 def sync(results: Results = None, suite: Annotated[str | None, typer.Option(help="Only this suite.")] = None) -> None:
     """Deliver to MLflow what it does not hold yet. Doing it twice changes nothing."""
-    from bench.suite import results_folder
+    from bench.suite.suite import results_folder
     from tracking import location, mirror
 
     folder = results_folder(results)
@@ -38,10 +38,10 @@ def export(
     suite: Annotated[str | None, typer.Option(help="Whose run, where several suites hold it.")] = None,
 ) -> None:
     """Take a distilled student home: its weights under the names that its own library gives them."""
-    from bench import student
+    from bench.models import student
 
     arch = student.export(results_of(results), fingerprint, to, suite)
-    line = f"{to}: {arch}; load it with bench.student.load('{to}')"
+    line = f"{to}: {arch}; load it with bench.models.student.load('{to}')"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

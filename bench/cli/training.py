@@ -56,10 +56,10 @@ def run(
 ) -> None:
     """Train what the suite still lacks, log it, and report the comparison."""
     from bench import environment, report
-    from bench import tuned as values
-    from bench.progress import Progress
-    from bench.run import run_suite
-    from bench.suite import results_folder
+    from bench.jobs import tuned as values
+    from bench.jobs.progress import Progress
+    from bench.jobs.run import run_suite
+    from bench.suite.suite import results_folder
     from tracking import summary
 
     chosen = suite_of(suite, methods, seeds, sets)
@@ -124,9 +124,9 @@ def tune(
 ) -> None:
     """Find each method's hyper-parameters on the validation split, all methods with the same budget."""
     from bench import environment
-    from bench.progress import Progress
+    from bench.jobs.progress import Progress
     from bench.report import tuning
-    from bench.suite import results_folder
+    from bench.suite.suite import results_folder
     from bench.tune import tune as study
 
     options = dict(trials=trials, batch=batch, sampler=sampler, pruner=pruner, rule=rule, seed=seed)
@@ -172,9 +172,9 @@ def rerun(
 ) -> None:
     """Repeat one run of a report, and say whether its numbers agree."""
     from bench import environment
-    from bench import rerun as reruns
-    from bench.progress import Progress
-    from bench.suite import results_folder
+    from bench.jobs import rerun as reruns
+    from bench.jobs.progress import Progress
+    from bench.suite.suite import results_folder
 
     folder, on = results_folder(results), environment.device(device)
     got = reruns.rerun(fingerprint, folder, device=on, from_scratch=from_scratch, progress=Progress(console, as_json))
@@ -197,12 +197,13 @@ def train_teacher(
     suite: SuiteName = "digits", sets: Sets = None, results: Results = None, device: Device = "auto"
 ) -> None:
     """Train the suite's teachers alone (a run of the suite then finds them)."""
-    from bench import claims, environment
     from bench import data as datasets
-    from bench.progress import Progress
-    from bench.run import resolved
-    from bench.suite import results_folder
-    from bench.work import Ground
+    from bench import environment
+    from bench.jobs import claims
+    from bench.jobs.progress import Progress
+    from bench.jobs.run import resolved
+    from bench.jobs.work import Ground
+    from bench.suite.suite import results_folder
 
     folder, on = results_folder(results), environment.device(device)
     chosen = resolved(suite_of(suite, None, None, sets), on)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench import plain
 from bench.errors import UserError
+from bench.suite import plain
 from tracking.record import FILE, Record
 
 TRIALS, TUNED = "trials.csv", "tuned.yaml"

@@ -13,9 +13,9 @@ import yaml
 from optuna.trial import FrozenTrial
 
 from bench.errors import notice
+from bench.jobs.work import Ground
 from bench.report.studies import study_figures
 from bench.tune.trials import METRIC, TIE, Result, told_trial
-from bench.work import Ground
 from tracking.lines import replace
 from tracking.record import Record
 

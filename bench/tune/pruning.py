@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from bench.spec import TuneSpec
+from bench.suite.spec import TuneSpec
 
 ETA = 3  # of the trials at a rung, one in three goes on
 

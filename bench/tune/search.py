@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from bench.errors import UserError
 from bench.seeds import seed
-from bench.spec import TuneSpec
+from bench.suite.spec import TuneSpec
 from methods.base import Choice, Float, Int, Knob, Value
 
 

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from bench.errors import UserError
-from bench.tuned import differences
+from bench.jobs.tuned import differences
 from tracking.lines import plain
 from tracking.location import default_uri, mask, sqlite_file
 from tracking.locks import locked

@@ -10,17 +10,17 @@ from typing import Any, Protocol
 import optuna
 import torch
 
-from bench import claims
 from bench import data as datasets
 from bench import environment as env
-from bench import run as runs
-from bench.keep import Follower
-from bench.progress import Progress
-from bench.suite import Suite
+from bench.jobs import claims
+from bench.jobs import run as runs
+from bench.jobs.keep import Follower
+from bench.jobs.progress import Progress
+from bench.jobs.work import Cell, Ground
+from bench.suite.suite import Suite
 from bench.tune import search, storage
 from bench.tune.study import Do, Study, Tuned, recipe_of
 from bench.tune.trials import Batch, Result
-from bench.work import Cell, Ground
 
 
 class Spread(Protocol):

@@ -19,16 +19,16 @@ from optuna.storages import RDBStorage
 
 import bench
 import methods
-from bench import claims, tuned
 from bench.errors import UserError
-from bench.protocol import digest
-from bench.spec import MethodSpec
-from bench.suite import Suite
+from bench.jobs import claims, tuned
+from bench.jobs.work import Ground
+from bench.suite.protocol import digest
+from bench.suite.spec import MethodSpec
+from bench.suite.suite import Suite
 from bench.tune import pruning, select, storage
 from bench.tune.ledger import Ledger
 from bench.tune.search import Search, directions, distribution, grid
 from bench.tune.trials import STEP, Batch, Result, told_trial, trial_to_tell
-from bench.work import Ground
 from methods.base import Value
 
 

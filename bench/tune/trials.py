@@ -12,16 +12,16 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bench import claims, keep
-from bench.cohort import Cohort
 from bench.data import n_batches
-from bench.keep import Keeper
-from bench.room import with_room
-from bench.spec import MethodSpec, Pair
-from bench.suite import Run, Suite
-from bench.train import train_cohort
+from bench.jobs import claims, keep
+from bench.jobs.keep import Keeper
+from bench.jobs.room import with_room
+from bench.jobs.train import train_cohort
+from bench.jobs.work import Ground, begun, cohort_of
+from bench.suite.spec import MethodSpec, Pair
+from bench.suite.suite import Run, Suite
+from bench.training.cohort import Cohort
 from bench.tune.pruning import losers
-from bench.work import Ground, begun, cohort_of
 from tracking.record import FILE, Record
 
 ENDED = ("finished", "pruned", "failed", "diverged")

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from bench.progress import Progress
-from bench.run import Outcome, run_suite
-from bench.suite import validate
+from bench.jobs.progress import Progress
+from bench.jobs.run import Outcome, run_suite
+from bench.suite.suite import validate
 from tracking.record import scan
 
 Numbers = dict[str, float]

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import methods
 from bench import models
-from bench import tuned as values
 from bench.errors import UserError
-from bench.suite import validate
+from bench.jobs import tuned as values
+from bench.suite.suite import validate
 from tests.conftest import TINY
 from tests.damage.conftest import numbers, run
 from tests.data.conftest import Write, shard, tiny_set  # noqa: F401  # fixtures

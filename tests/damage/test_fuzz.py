@@ -18,14 +18,17 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from bench import checkpoint, keep, models, plain, student
 from bench import data as datasets
-from bench import run as runs
-from bench import suite as suites
+from bench import models
 from bench.data import cache
 from bench.errors import UserError
+from bench.jobs import checkpoint, keep
+from bench.jobs import run as runs
+from bench.models import student
 from bench.report.build import _manifest
-from bench.suite import Run, Suite, validate
+from bench.suite import plain
+from bench.suite import suite as suites
+from bench.suite.suite import Run, Suite, validate
 from methods.base import Refusal
 from tests.conftest import TINY
 from tests.damage.conftest import run

@@ -9,14 +9,14 @@ import pytest
 import torch
 import yaml
 
-from bench import keep
-from bench.cohort import Cohort
-from bench.member import Member
+from bench.jobs import keep
+from bench.training.cohort import Cohort
+from bench.training.member import Member
 from methods.kd import KD
 from tests.conftest import TINY
 from tests.faults.conftest import numbers
 from tests.test_cli import call
-from tests.test_cohort import cohort_of, same, suite_of, trained
+from tests.training.test_cohort import cohort_of, same, suite_of, trained
 from tracking.record import Record, scan
 
 ROWS = ["vanilla", "kd", "dkd", "fitnet", "ft"]
@@ -120,7 +120,7 @@ def test_a_device_that_failed_ends_one_run_and_the_rest_goes_on(
 
     original = KD.loss
     monkeypatch.setattr(KD, "loss", loss)
-    for module in ("member", "room"):
+    for module in ("training.member", "jobs.room"):
         monkeypatch.setattr(f"bench.{module}.usable", lambda device: not lost)
     results = suite_file.parent / "lost"
     for expected in ("interrupted", "finished"):

@@ -20,14 +20,15 @@ import torch
 import yaml
 from PIL import Image
 
-from bench import checkpoint, student
 from bench import data as datasets
 from bench.data import cache
 from bench.data.spec import ImageFolderSpec, ParquetSpec, TorchvisionSpec
 from bench.environment import environment
 from bench.errors import UserError
+from bench.jobs import checkpoint
+from bench.models import student
 from bench.report.stats_examples import predictions
-from bench.suite import validate
+from bench.suite.suite import validate
 from tests.conftest import TINY
 from tests.damage.conftest import run
 from tests.test_cli import call

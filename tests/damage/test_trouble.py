@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.cohort import Cohort
+from bench.training.cohort import Cohort
 from methods.base import Progress, Seen
 from methods.kd import KD
 from tests.conftest import TINY
-from tests.test_cohort import cohort_of, same, suite_of, trained
+from tests.training.test_cohort import cohort_of, same, suite_of, trained
 
 BAD_EPOCH = 2
 

@@ -14,8 +14,8 @@ from typing import Any
 import mlflow
 import torch
 
-from bench import cli, keep, work
-from bench.executors import local
+from bench import cli
+from bench.jobs import keep, local, work
 from bench.report import build, plots
 
 assert mlflow and local and build  # imported for those that are forked

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import run, stop
+from bench.jobs import run, stop
 from tests.faults.child import start
 from tests.faults.conftest import same_in_mlflow, same_results, words
 from tracking.record import Record, scan

@@ -98,7 +98,7 @@ def test_a_method_has_one_look_and_the_usual_ones_differ() -> None:
 
 
 def test_the_report_loads_neither_torch_nor_the_harness() -> None:
-    heavy = ("torch", "methods", "bench.suite", "bench.run", "mlflow", "matplotlib.pyplot")
+    heavy = ("torch", "methods", "bench.suite.suite", "bench.jobs.run", "mlflow", "matplotlib.pyplot")
     code = f"import sys, bench.report; print([m for m in {heavy} if m in sys.modules])"
     root = Path(__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)

@@ -182,7 +182,7 @@ def test_a_caption_is_what_stands_below_the_figure() -> None:
 
 
 def test_plots_load_neither_torch_nor_the_harness() -> None:
-    heavy = ("torch", "methods", "bench.suite", "bench.run", "mlflow", "matplotlib.pyplot", "sklearn")
+    heavy = ("torch", "methods", "bench.suite.suite", "bench.jobs.run", "mlflow", "matplotlib.pyplot", "sklearn")
     names = [f"bench.report.plots.{name}" for name in plots.NAMES[3:]]
     imports = f"import sys, importlib; [importlib.import_module(n) for n in {names}]"
     code = f"{imports}; print([m for m in {heavy} if m in sys.modules])"

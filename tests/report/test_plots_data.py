@@ -12,10 +12,10 @@ import torch
 from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 
-from bench.evaluate import calibration_error
 from bench.report import figures, stats
 from bench.report.plots import calibration, cost, difference_kd, errors, fidelity, learning, matrix, ranking
 from bench.report.plots import reported as published
+from bench.training.evaluate import calibration_error
 from tests.report.made_up import frame
 from tests.report.made_up_plots import CRD, near, rows_of, suite
 

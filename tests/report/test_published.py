@@ -9,7 +9,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.report import distance, published, stats
-from bench.suite import load
+from bench.suite.suite import load
 from tests.report.made_up import frame, run
 
 PAIR = "resnet32x4->resnet8x4"

@@ -261,7 +261,7 @@ def test_the_section_of_the_report_is_short_and_shows_the_figure_that_is_there(t
 
 
 def test_the_report_of_tuning_loads_neither_torch_nor_optuna() -> None:
-    heavy = ("torch", "methods", "bench.suite", "mlflow", "optuna", "sklearn", "matplotlib.pyplot")
+    heavy = ("torch", "methods", "bench.suite.suite", "mlflow", "optuna", "sklearn", "matplotlib.pyplot")
     code = f"import sys, bench.report.tuning, bench.report.studies; print([m for m in {heavy} if m in sys.modules])"
     root = Path(__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)

@@ -7,8 +7,8 @@ import optuna
 import torch
 from rich.console import Console
 
-from bench.progress import Progress
-from bench.suite import validate
+from bench.jobs.progress import Progress
+from bench.suite.suite import validate
 from bench.tune import Tuned, tune
 
 

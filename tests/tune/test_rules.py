@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import methods
-from bench.spec import TuneSpec
+from bench.suite.spec import TuneSpec
 from bench.tune.pruning import losers, rungs
 from bench.tune.select import best_trial, confirmed, fresh_seeds, ranked
 from bench.tune.trials import Result

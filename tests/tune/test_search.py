@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bench.errors import UserError
-from bench.spec import TuneSpec
+from bench.suite.spec import TuneSpec
 from bench.tune.search import Search, check_grid, grid
 from methods.base import Choice, Float, Int, Knob
 
@@ -164,7 +164,7 @@ def test_a_suite_narrows_the_space() -> None:
 
 
 def test_a_logarithm_does_not_start_at_zero() -> None:
-    from bench.spec import _narrow
+    from bench.suite.spec import _narrow
 
     with pytest.raises(ValueError, match="logarithmic scale starts above 0"):
         _narrow("x", Float(0.0, 1.0, log=True), [0.0, 1.0])

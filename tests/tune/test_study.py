@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 import bench.tune.search
 import bench.tune.study
 import bench.tune.trials
-from bench.cohort import Cohort
 from bench.data import sources
 from bench.data.raw import Arrays
 from bench.data.spec import DigitsSpec
 from bench.errors import UserError
+from bench.training.cohort import Cohort
 from methods import ofd
 from methods.kd import KD
 from tests.test_cli import call
@@ -157,7 +157,7 @@ def test_a_kill_at_any_moment_changes_nothing(
 
     plan: dict[str, Any] = {"trials": 8, "batch": 4, "pruner": "halving", "rule": "confirmed"}
     shutil.copytree(uninterrupted / "teachers", tmp_path / "teachers")
-    monkeypatch.setattr("bench.keep.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("bench.jobs.keep.CHECKPOINT_EVERY_S", 0.0)
     kills = 0
     for count in (1, 3, 2, 5, 1000):  # one after the other, each in what the last one left
         with monkeypatch.context() as patch:

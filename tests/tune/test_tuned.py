@@ -11,12 +11,12 @@ import torch
 import yaml
 from rich.console import Console
 
-from bench import tuned as values
 from bench.errors import UserError
-from bench.progress import Progress
+from bench.jobs import tuned as values
+from bench.jobs.progress import Progress
+from bench.jobs.run import run_suite
 from bench.report import write
-from bench.run import run_suite
-from bench.suite import validate
+from bench.suite.suite import validate
 from bench.tune.storage import connect
 from methods.kd import KD
 from tests.prose import Prose

@@ -1,1 +1,0 @@
-"""Where work is done: in this process (`local`), or by Ray on many machines (`ray`)."""

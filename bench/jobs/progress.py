@@ -1,0 +1,102 @@
+"""What a person sees while a suite trains: bars on a terminal, one line per cohort elsewhere."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Column
+
+if TYPE_CHECKING:
+    from bench.training.cohort import Cohort
+
+
+@dataclass
+class Shown:
+    """What is called while a cohort trains: after a step with its number of images, after an epoch with its number."""
+
+    step: Callable[[int], None]
+    epoch: Callable[[int], None]
+
+
+class Progress:
+    def __init__(self, console: Console, quiet: bool = False) -> None:
+        self.console = console
+        self.live = console.is_terminal and not quiet and not os.environ.get("CI")
+        self.quiet = quiet
+        self.total, self.done = 0, 0
+
+    @contextmanager
+    def cohort(self, title: str, cohort: Cohort) -> Iterator[Shown]:
+        """Follow one cohort: epochs, images per second, time left, and each member's validation accuracy."""
+        start = time.monotonic()
+        images = 0
+
+        def step(n: int) -> None:
+            nonlocal images
+            images += n
+
+        if not self.live:
+            yield Shown(step, lambda epoch: None)
+            self._say(title, cohort, time.monotonic() - start, images)
+            return
+        columns = (
+            "{task.description}",
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            "{task.fields[rate]}",
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[accuracy]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        )
+        with Bars(*columns, console=self.console, transient=True, expand=True) as bars:
+            first = min((m.epoch for m in cohort.members), default=0)
+            task = bars.add_task(title, total=cohort.protocol.epochs, completed=first, rate="", accuracy="")
+
+            def epoch(number: int) -> None:
+                rate = f"{images / max(time.monotonic() - start, 1e-9):,.0f} img/s"
+                bars.update(task, completed=number, rate=rate, accuracy=accuracies(cohort))
+
+            yield Shown(step, epoch)
+        self._say(title, cohort, time.monotonic() - start, images)
+
+    @contextmanager
+    def count(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """How many of them have ended, where they are done elsewhere."""
+        if not self.live:
+            yield lambda: None
+            return
+        columns = (
+            "{task.description}",
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+        )
+        with Bars(*columns, console=self.console, transient=True) as bars:
+            task = bars.add_task(what, total=total)
+            yield lambda: bars.advance(task)
+
+    def say(self, line: str) -> None:
+        if not self.quiet:
+            self.console.print(line, highlight=False, markup=False)
+
+    def _say(self, title: str, cohort: Cohort, seconds: float, images: int) -> None:
+        rate = f"{images / max(seconds, 1e-9):,.0f} img/s"
+        self.say(f"{title}: {seconds:.1f} s, {rate}; validation {accuracies(cohort)}")
+
+
+def accuracies(cohort: Cohort) -> str:
+    """'kd 88.3  dkd 89.0  crd diverged': the last validation accuracy of every member."""
+    parts = []
+    for member in cohort.members:
+        row = member.history[-1]["metrics"] if member.history else {}
+        top1 = row.get("validation/top1")
+        broken = member.status not in ("running", "finished")
+        parts.append(f"{member.name} {member.status if broken or top1 is None else f'{top1:.1f}'}")
+    return "  ".join(parts)

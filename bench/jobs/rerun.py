@@ -1,0 +1,147 @@
+"""A row of a report once more, on this machine: do the numbers agree?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.errors import UserError
+from bench.jobs.progress import Progress
+from bench.jobs.run import run_suite
+from bench.jobs.tuned import differences
+from bench.suite.suite import Suite, validate
+from tracking.record import FILE, Record
+from tracking.seal import opened
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"  # what came with the project
+SAME = ("cpu", "cpu_capability", "device", "torch", "threads")  # where these are equal, so is every bit on a CPU
+IDENTITY = ("dataset", "pair", "method", "hp", "seed", "protocol", "data", "teacher_fingerprint", "teacher_hash")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The recorded numbers beside those of the repetition."""
+
+    fingerprint: str
+    label: str
+    pair: str
+    seed: int
+    metrics: dict[str, tuple[float, float]]  # recorded, now; costs left out
+    other: str  # how the two machines differ; empty: the same processor, device, torch and threads
+    changed: str  # how what was run differs, where another version of the data or the project was used; else empty
+    tolerance: float  # of test/top1, percentage points; 0: bit for bit
+    folder: Path
+
+    @property
+    def agrees(self) -> bool:
+        if not self.tolerance:
+            return all(before == now for before, now in self.metrics.values())
+        before, now = self.metrics["test/top1"]
+        return abs(before - now) <= self.tolerance
+
+    def sentence(self) -> str:
+        run, (before, now) = f"{self.label} on {self.pair}, seed {self.seed}", self.metrics["test/top1"]
+        if not self.tolerance:
+            if self.agrees:
+                return f"{run}: all {len(self.metrics)} numbers agree to the bit."
+            wrong = [name for name, (old, new) in self.metrics.items() if old != new]
+            return f"{run}: {len(wrong)} of {len(self.metrics)} numbers differ, where every bit should agree."
+        verb = "agrees" if self.agrees else "does not agree"
+        return f"{run}: test top-1 {now:.2f} {verb} with {before:.2f} within {self.tolerance:.2f} points."
+
+
+def rerun(fingerprint: str, results: Path, *, device: torch.device, from_scratch: bool, progress: Progress) -> Verdict:
+    """Repeat the run of that fingerprint (or of a folder that holds a record) under results/reruns.
+
+    The teacher is the one in results/teachers, unless there is none or `from_scratch` is set: then it is trained anew.
+    With the same processor, torch, number of threads and teacher the numbers must agree to the bit; else test/top1 must
+    lie within three standard errors of the difference of two proportions over the test images.
+    """
+    record = find(fingerprint, results)
+    header, end = record.header, record.final
+    if end is None or end["status"] != "finished":
+        raise UserError(f"{record.path}: this run is {record.status}; only a finished one has numbers to agree with")
+    spec = header["spec"]
+    where = results / "reruns" / header["fingerprint"]
+    shutil.rmtree(where, ignore_errors=True)
+    _bring_teacher(spec, results, where, from_scratch)
+    suite = _suite(record, spec)
+    outcome = run_suite(suite, where, device=device, rerun=False, progress=progress, follower=None)
+    if outcome.troubles:
+        raise UserError(f"the repetition did not finish: {outcome.troubles[0]}")
+    again = Record(where / suite.name / "runs" / outcome.fingerprints[0])
+    assert again.final is not None
+    shared = [name for name in end["metrics"] if name in again.final["metrics"] and not name.startswith("cost/")]
+    metrics = {name: (end["metrics"][name], again.final["metrics"][name]) for name in shared}
+    other = _differ(record.environment, again.environment, SAME)
+    changed = _differ(spec, again.header["spec"], IDENTITY)
+    exact = not other and again.environment["device"] == "cpu" and "teacher_hash" not in changed
+    n = len(np.load(again.folder / "predictions.npz", allow_pickle=False)["label"])
+    return Verdict(
+        header["fingerprint"],
+        spec["label"],
+        spec["pair"],
+        spec["seed"],
+        metrics,
+        other,
+        changed,
+        0.0 if exact else three_errors(metrics["test/top1"][0], n),
+        again.folder,
+    )
+
+
+def find(fingerprint: str, results: Path) -> Record:
+    """The record of a fingerprint (six digits or more are enough), among one's own results and the project's."""
+    if (Path(fingerprint) / FILE).is_file():
+        return Record(Path(fingerprint))
+    if len(fingerprint) < 6 or set(fingerprint) - set("0123456789abcdef"):
+        raise UserError(
+            f"'{fingerprint}' is no fingerprint: 6 to 16 of the digits 0-9a-f, as in a report's last section"
+        )
+    paths = [path for root in (REFERENCE, results) for path in _runs(root) if path.name.startswith(fingerprint)]
+    found = {path.name: path for path in paths}  # one's own before the project's
+    if len(found) != 1:
+        told = f"{len(found)} runs begin with '{fingerprint}'; give more digits" if found else f"no run '{fingerprint}'"
+        raise UserError(f"{told} in {results} or the project's results/reference")
+    return Record(next(iter(found.values())))
+
+
+def three_errors(top1: float, n: int) -> float:
+    """Three standard errors of the difference of two accuracies of `top1` % over n images, in percentage points."""
+    share = min(max(top1 / 100, 1 / n), 1 - 1 / n)
+    return float(300 * (2 * share * (1 - share) / n) ** 0.5)
+
+
+def _runs(root: Path) -> Iterator[Path]:
+    yield from (path.parent for path in root.glob(f"*/runs/*/{FILE}"))
+
+
+def _suite(record: Record, spec: Mapping[str, Any]) -> Suite:
+    """The recorded suite, with this run alone in it."""
+    path = record.folder.parent.parent / "suite.json"
+    try:
+        raw = json.loads(opened(path.read_text()))["suite"]
+        pair = next(pair for pair in raw.pop("pairs") if f"{pair['teacher']}->{pair['student']}" == spec["pair"])
+    except (OSError, ValueError, KeyError, StopIteration) as error:
+        reason = f"{path}: not readable ({type(error).__name__}), and only it says which data the run had"
+        raise UserError(reason) from None
+    raw.pop("tune", None)
+    row = {"method": spec["method"], "label": spec["label"], "set": spec["hp"]}
+    return validate({**raw, "pairs": [pair], "methods": [row], "seeds": [spec["seed"]]}, str(path))
+
+
+def _bring_teacher(spec: Mapping[str, Any], results: Path, where: Path, from_scratch: bool) -> None:
+    mark = spec["teacher_fingerprint"]
+    if (results / "teachers" / mark).is_dir() and not from_scratch:
+        shutil.copytree(results / "teachers" / mark, where / "teachers" / mark)
+
+
+def _differ(before: Mapping[str, Any], now: Mapping[str, Any], keys: tuple[str, ...]) -> str:
+    return differences({k: before.get(k) for k in keys}, {k: now.get(k) for k in keys})

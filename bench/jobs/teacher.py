@@ -1,0 +1,164 @@
+"""The teacher: trained once by the same harness, or loaded from a file; frozen, in eval mode, its state verified."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from bench import models
+from bench.data import Data
+from bench.errors import UserError, notice
+from bench.jobs import checkpoint, claims, keep
+from bench.jobs.keep import Keeper
+from bench.jobs.room import with_room
+from bench.jobs.train import train_cohort
+from bench.models.base import Network
+from bench.seeds import drawing_from
+from bench.suite.protocol import NUMBERS, Protocol, digest
+from bench.suite.suite import Pair, Suite
+from bench.training.cohort import Cohort
+from bench.training.evaluate import metrics, network_logits
+from bench.training.member import Member
+from methods.base import Dims
+from methods.vanilla import Vanilla
+from tracking.record import Record
+
+
+@dataclass
+class Teacher:
+    network: Network
+    fingerprint: str  # of what it was made from
+    state: str  # sha256 of its weights: the same after every cohort, or the cohort is void
+    top1: float  # on the validation split, %
+    chance: float  # what a network that knows nothing may reach there, %
+
+    @property
+    def sentence(self) -> str:
+        """How good it is, and a warning where it is no better than a network that knows nothing of the data."""
+        said = f"teacher {self.network.arch}: {self.top1:.2f} % on validation"
+        if self.top1 > self.chance:
+            return said
+        return (
+            f"{said}, which is chance level (up to {self.chance:.2f} %): students learn nothing from it; is it trained"
+            " on these classes in this order, and on images normalised like these (data.mean, data.std)?"
+        )
+
+    def verify(self, keepers: Iterable[Keeper]) -> None:
+        """If anything touched the teacher, end the runs that learnt from it as failed, and raise `UserError`."""
+        if models.state_hash(self.network) != self.state:
+            void = "the teacher's state changed while students trained, one of their methods writes into it: void"
+            for keeper in keepers:
+                keeper.end("failed", void, {})
+            raise UserError(f"{void}; leave that method out, and the same command trains the others anew")
+
+
+def build(name: str, data: Data, *, init: object) -> Network:
+    """A fresh network for this data; `init` names the draw of its initial weights."""
+    with drawing_from("init", name, init):
+        return models.build(name, in_channels=data.channels, size=data.size, n_classes=data.n_classes)
+
+
+def fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int) -> str:
+    """What a teacher is made from, hashed."""
+    parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
+    if pair.teacher_file:
+        return digest({**parts, "file": _checksum(Path(pair.teacher_file).expanduser())})
+    return digest({**parts, "numbers": protocol.numbers, "protocol": protocol.model_dump(), "seed": seed})
+
+
+def _checksum(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"teacher file {path}: {(error.strerror or 'not readable').lower()}") from None
+
+
+def obtain(
+    suite: Suite,
+    pair: Pair,
+    data: Data,
+    described: dict[str, Any],
+    results: Path,
+    environment: dict[str, Any],
+    progress: Any,
+) -> Teacher:
+    """The pair's teacher on the data's device: from its file, from the cache, or trained now. Says how good it is.
+
+    Raises `claims.Held` while another process trains it.
+    """
+    protocol, seed = suite.teacher_protocol(), suite.teacher.seed
+    mark = fingerprint(pair, described, protocol, seed)
+    network = build(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
+    if pair.teacher_file:
+        models.load_state(network, Path(pair.teacher_file).expanduser())
+    else:
+        folder = results / "teachers" / mark
+        record = Record(folder)
+        if not keep.finished(record):
+            spec = {
+                "suite": "teachers",
+                "dataset": data.name,
+                "method": "teacher",
+                "label": "teacher",
+                "teacher": pair.teacher,
+                "seed": seed,
+            }
+            what = f"teacher {pair.teacher}"
+            with claims.claim(claims.file_of(folder.parent, mark), what, [folder]) as check:
+                if not keep.done(record):
+                    record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
+                    train = partial(_train, pair.teacher, data, protocol, seed, record, progress, check)
+                    with_room(lambda _: train(), 1, 1, data.device, what, progress.say)
+        models.load_state(network, folder / "teacher.safetensors")
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    network.eval()
+    top1 = metrics(network_logits(network, data.validation, data, suite.protocol), data.validation.y)["top1"]
+    teacher = Teacher(network, mark, models.state_hash(network), top1, chance_level(data.validation.y))
+    (progress.say if top1 > teacher.chance else notice)(teacher.sentence)
+    return teacher
+
+
+def chance_level(y: Tensor) -> float:
+    """The accuracy in % above which no network that knows nothing of the data comes with 99.9 % probability: the share
+    of the largest class, and 3.09 standard deviations of so many guesses. y: [N] int64."""
+    share = y.bincount().max().item() / len(y)
+    return 100 * min(1.0, share + 3.09 * (share * (1 - share) / len(y)) ** 0.5)
+
+
+def _train(
+    arch: str, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: keep.Check
+) -> None:
+    """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
+
+    def fresh() -> Member:
+        network = build(arch, data, init=("teacher", seed))
+        dims = network.dims()
+        method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
+        return Member("teacher", network, method, protocol, data.train.x.device, "teacher", arch, seed)
+
+    def begin() -> Iterator[Keeper]:
+        keeper = Keeper(fresh(), record, None)
+        keeper.resume(fresh)
+        yield keeper
+
+    def end(cohort: Cohort, keepers: list[Keeper]) -> None:
+        (keeper,) = keepers
+        member = keeper.member
+        if member.status != "running":
+            record.end(member.status, member.reason, {}, [])
+            mend = "; lower teacher.protocol.lr in the suite" if member.status == "diverged" else ""
+            raise UserError(f"the teacher {arch} {member.status}: {member.reason}{mend}")
+        (record.folder / "teacher.safetensors").write_bytes(keep.weights(member.network.state_dict()))
+        checkpoint.remove(keeper.path)
+        record.hold_epochs(member.history)
+        record.end("finished", "", cohort.evaluator.evaluate(member, "validation"), ["teacher.safetensors"])
+
+    cohort_of = partial(Cohort, data, protocol, None, seed=seed)
+    train_cohort(f"teacher {arch}", begin, cohort_of, end, check, progress)

@@ -1,0 +1,205 @@
+"""What a suite's YAML says, part by part: teacher, pairs, rows of the comparison, seeds, and how it is tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+import methods
+from bench.suite.protocol import Strict
+from methods.base import Choice, Float, Int, Knob, Refusal, Value, unknown
+from methods.combine import parse
+
+TUNED = "tuned"  # the recipe that a study found
+
+
+def _fit_for_a_file(name: str) -> str:
+    if name.startswith(".") or not name.isprintable() or {*name} & {"/", "\\"} or len(name.encode()) > 120:
+        raise ValueError("it names a file, and takes up to 120 letters, none of them / or \\, no dot first")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_fit_for_a_file)]
+"""What a folder or file of the results is called by."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+MOST_SEEDS = 10_000
+
+
+class TeacherSpec(Strict):
+    """How the teachers of a suite come about: what their training changes of the protocol, and their seed."""
+
+    seed: Seed = 0
+    protocol: dict[str, Any] = {}
+
+
+class Pair(Strict):
+    """Teacher → student. In YAML: `resnet32x4 -> resnet8x4`, or a mapping that also names the teacher's file."""
+
+    teacher: str
+    student: str
+    teacher_file: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.teacher}->{self.student}"
+
+
+def pair_of(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    teacher, arrow, student = (part.strip() for part in value.replace("→", "->").partition("->"))
+    if not (teacher and arrow and student):
+        raise ValueError(f"a pair is written 'teacher -> student', got '{value}'")
+    return {"teacher": teacher, "student": student}
+
+
+class MethodSpec(Strict):
+    """One row of the comparison: a method, a recipe of it, and hyper-parameters that differ from that recipe.
+
+    In YAML: `dkd`, or `{dkd: {beta: 2.0}}`, or `{method: dkd, label: dkd-b2, recipe: paper, set: {beta: 2.0}}`. A sum
+    of methods: `crd + 0.5*kd`, or `{crd + kd: {crd: {tau: 0.1}, kd: {weight: 0.5}}}`.
+    """
+
+    method: str
+    label: Name = ""
+    recipe: str = "paper"
+    set: dict[str, Any] = {}
+    study: Name = ""  # of a tuned row: the title of the row that was tuned, where it is not the method's name
+
+    @model_validator(mode="after")
+    def _exists(self) -> Self:
+        self.values("")
+        return self
+
+    def values(self, pair: str) -> dict[str, Value]:
+        """Every hyper-parameter of the row on a pair; of a tuned row, `set` holds what its study found."""
+        return methods.get(self.method).resolve(pair, "paper" if self.tuned else self.recipe, self.set)
+
+    @property
+    def tuned(self) -> bool:
+        """Do its values come from a study? They differ from pair to pair."""
+        return self.recipe == TUNED
+
+    @property
+    def title(self) -> str:
+        """The row's name: the label, or the method with what differs from its default recipe."""
+        if self.label:
+            return self.label
+        if self.study not in ("", self.method):
+            return f"{self.study[:-1]},tuned)" if self.study.endswith(")") else f"{self.study}(tuned)"
+        changes = [self.recipe] * (self.recipe != "paper") + [
+            f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.set.items()
+        ]
+        return f"{self.method}({','.join(changes)})" if changes else self.method
+
+
+def row_of(value: object) -> object:
+    """Any of the three ways to write a row, as the last of them; a sum's weights go where its settings are."""
+    if isinstance(value, str):
+        value = {"method": value}
+    elif isinstance(value, dict) and len(value) == 1 and "method" not in value:
+        name, settings = next(iter(value.items()))
+        value = {"method": name, "set": settings}
+    if isinstance(value, dict) and isinstance(name := value.get("method"), str) and set(name) & {"+", "*"}:
+        name, weights = parse(name)
+        settings = value.get("set") or {}
+        value = {**value, "method": name, "set": weights | flat(settings) if isinstance(settings, dict) else settings}
+    return value
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{kd: {tau: 2}} as {kd.tau: 2}."""
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
+
+
+def _sum_of(name: str) -> str:
+    """The name of a method, or of a sum however it is spaced and weighted: 'crd + 0.5*kd' is 'crd+kd'."""
+    return parse(name)[0] if set(name) & {"+", "*"} else name
+
+
+def rows_of(value: object) -> object:
+    """The list of rows, where `all` stands for every method that no other row names as it is."""
+    rows = [value] if isinstance(value, str) else value
+    if not isinstance(rows, list) or "all" not in rows:
+        return rows
+    named = {str(row.get("method")) for row in map(row_of, rows) if isinstance(row, dict)}
+    others = [name for name in methods.names() if name not in named]
+    return [row for entry in rows for row in (others if entry == "all" else [entry])]
+
+
+def seeds_of(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 1 <= value <= MOST_SEEDS:
+            raise ValueError(f"a number of seeds is 1 to {MOST_SEEDS}, got {value}")
+        return list(range(value))
+    return value
+
+
+class TuneSpec(Strict):
+    """How `kdbench tune` searches: one budget, sampler and rule for every method of a call."""
+
+    trials: int = Field(24, ge=1, le=100_000)  # per study, the recipe included
+    batch: int = Field(8, ge=1, le=1000)  # trials that train in lockstep
+    sampler: Literal["tpe", "random", "grid", "cmaes", "gp"] = "tpe"
+    pruner: Literal["none", "halving", "hyperband"] = "none"
+    objective: list[Literal["accuracy", "cost"]] = ["accuracy"]
+    rule: Literal["confirmed", "best_trial"] = "confirmed"
+    seed: Seed = 0  # of the search
+    space: dict[str, dict[str, Any]] = {}  # method → hyper-parameter → [low, high], or a list of choices
+
+    @field_validator("objective")
+    @classmethod
+    def _accuracy_first(cls, names: list[str]) -> list[str]:
+        if names not in (["accuracy"], ["accuracy", "cost"]):
+            raise ValueError(f"'accuracy' or 'accuracy,cost', got '{','.join(names)}'")
+        return names
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.objective) > 1 and (self.pruner != "none" or self.sampler == "cmaes"):
+            other = f"pruner {self.pruner}" if self.pruner != "none" else "sampler cmaes"
+            raise ValueError(f"{other} knows one objective; use objective accuracy alone, or leave it out")
+        for name in self.space:
+            self.narrowed(_sum_of(name))
+        return self
+
+    def narrowed(self, method: str) -> dict[str, Knob]:
+        """The knobs of a method that a study turns, with the ranges that the suite gives. Raises `Refusal`."""
+        declared = methods.get(method).space
+        own = {_sum_of(name): knobs for name, knobs in self.space.items()}.get(method, {})
+        for key in own:
+            if key not in declared:
+                raise unknown(f"hyper-parameter of {method}", key, declared)
+        knobs = {key: _narrow(f"tune.space.{method}.{key}", knob, own.get(key)) for key, knob in declared.items()}
+        return {key: knob for key, knob in knobs.items() if knob.tune or key in own}
+
+
+def _narrow(where: str, knob: Knob, given: object) -> Knob:
+    """The knob with the given range, which must lie within its own."""
+    if given is None:
+        return knob
+    if not isinstance(given, list) or not given:
+        raise Refusal(f"{where}: write [low, high], or a list of choices; got {given!r}")
+    if isinstance(knob, Float | Int):
+        if len(given) != 2:
+            raise Refusal(f"{where}: a range is [low, high], got {given!r}")
+        try:
+            low, high = (knob.check(value) for value in given)
+        except ValueError as error:
+            raise Refusal(f"{where}: both ends are {error}, got {given!r}") from None
+        if low >= high:
+            raise Refusal(f"{where}: the range {given!r} is empty; write the lower end first")
+        if knob.log and low <= 0:
+            raise Refusal(f"{where}: a logarithmic scale starts above 0, got {given!r}")
+        return type(knob)(low, high, log=knob.log)  # type: ignore[arg-type]
+    if isinstance(knob, Choice):
+        try:
+            return Choice(tuple(knob.check(value) for value in given))
+        except ValueError as error:
+            raise Refusal(f"{where}: choices are {error}, got {given!r}") from None
+    raise Refusal(f"{where}: it is a text that no study turns")

@@ -1,0 +1,237 @@
+"""A suite: the YAML file that says what is compared, validated, and expanded to runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+import methods
+from bench.data.spec import DataSpec
+from bench.errors import UserError, unknown
+from bench.seeds import drawing_from
+from bench.suite import plain
+from bench.suite.explain import explain
+from bench.suite.protocol import Protocol, Strict, digest
+from bench.suite.spec import MethodSpec, Name, Pair, Seed, TeacherSpec, TuneSpec, pair_of, row_of, rows_of, seeds_of
+
+SUITES = Path(__file__).parent.parent / "suites"
+
+
+class Suite(Strict):
+    """What is compared with what. Expands to runs; runs that share pair and seed form a cohort."""
+
+    name: Annotated[Name, Field(min_length=1)]
+    about: str = ""
+    data: DataSpec
+    protocol: Protocol
+    teacher: TeacherSpec = TeacherSpec()
+    tune: TuneSpec = TuneSpec()
+    pairs: Annotated[list[Annotated[Pair, BeforeValidator(pair_of)]], Field(min_length=1)]
+    methods: Annotated[
+        list[Annotated[MethodSpec, BeforeValidator(row_of)]], BeforeValidator(rows_of), Field(min_length=1)
+    ]
+    seeds: Annotated[list[Seed], BeforeValidator(seeds_of), Field(min_length=1)]
+
+    @field_validator("seeds", "methods", "pairs")
+    @classmethod
+    def _no_twins(cls, values: list[Any]) -> list[Any]:
+        names = [getattr(v, "title", getattr(v, "name", v)) for v in values]
+        if twins := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"'{sorted(map(str, twins))[0]}' stands twice")
+        return values
+
+    @model_validator(mode="after")
+    def _teacher_protocol_fits(self) -> Self:
+        self.teacher_protocol()
+        return self
+
+    def teacher_protocol(self) -> Protocol:
+        """The students' protocol with what the suite changes for teachers, who never look at the test split."""
+        own = {key: value for key, value in self.teacher.protocol.items() if (key, value) != ("precision", "auto")}
+        changes = {**own, "test_every_epoch": False}
+        return Protocol.model_validate({**self.protocol.model_dump(), **changes})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One student, one method, one seed, one protocol; the fingerprint is a hash of all that determines its numbers."""
+
+    suite: str
+    pair: Pair
+    method: str
+    label: str
+    recipe: str
+    hp: dict[str, Any]
+    seed: int
+    protocol: Protocol
+    data: dict[str, Any]
+    teacher_fingerprint: str
+    fingerprint: str = field(default="")
+    tuned: dict[str, Any] = field(default_factory=dict)  # where its values come from, if from a study
+
+    @classmethod
+    def of(
+        cls,
+        suite: Suite,
+        pair: Pair,
+        method: MethodSpec,
+        seed: int,
+        data: dict[str, Any],
+        teacher: str,
+        tuned: dict[str, Any] | None = None,
+    ) -> Run:
+        kind = methods.get(method.method)
+        hp = method.values(pair.name)
+        parts = {
+            "numbers": suite.protocol.numbers,
+            "data": data,
+            "protocol": suite.protocol.model_dump(),
+            "pair": pair.name,
+            "teacher": teacher,
+            "method": method.method,
+            "version": kind.version,
+            "hp": hp,
+            "seed": seed,
+            **({"tuned": True} if tuned else {}),  # a row of its own, even where a study found the recipe best
+        }
+        fingerprint = digest(parts)
+        return cls(
+            suite.name,
+            pair,
+            method.method,
+            method.title,
+            method.recipe,
+            hp,
+            seed,
+            suite.protocol,
+            data,
+            teacher,
+            fingerprint,
+            tuned or {},
+        )
+
+    def spec(self) -> dict[str, Any]:
+        """The flat description that the record keeps."""
+        return {
+            "suite": self.suite,
+            "dataset": self.data["name"],
+            "pair": self.pair.name,
+            "teacher": self.pair.teacher,
+            "student": self.pair.student,
+            "method": self.method,
+            "label": self.label,
+            "recipe": self.recipe,
+            "seed": self.seed,
+            "hp": self.hp,
+            "protocol": self.protocol.model_dump(),
+            "data": self.data,
+            "teacher_fingerprint": self.teacher_fingerprint,
+            **({"tuned": self.tuned} if self.tuned else {}),
+        }
+
+
+def available() -> dict[str, Path]:
+    """Suites that come with the project, by name."""
+    return {path.stem: path for path in sorted(SUITES.glob("*.yaml"))}
+
+
+def load(
+    name: str, *, methods: list[str] | None = None, seeds: str | None = None, sets: list[str] | None = None
+) -> Suite:
+    """A suite by name or path, narrowed by the command line. Raises `UserError` for whatever is wrong with it."""
+    path = available().get(name) or Path(name)
+    try:
+        if not path.is_file():
+            raise unknown("suite", name, available())
+        raw = plain.load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not readable as YAML: it is no text in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{str(path)[:200]}: {error.strerror}") from None
+    except ValueError as error:
+        raise error if isinstance(error, UserError) else UserError(f"{path}: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a suite is a mapping with data, protocol, pairs, methods and seeds")
+    raw = {"name": path.stem, **raw}
+    if methods:
+        raw["methods"] = _narrowed(raw.get("methods"), methods)
+    if seeds is not None:
+        raw["seeds"] = _seed_list(seeds)
+    for text in sets or []:
+        _override(raw, text)
+    return validate(raw, str(path))
+
+
+def validate(raw: dict[str, Any], source: str) -> Suite:
+    """A suite from plain data; whatever does not fit becomes one line naming `source`."""
+    from bench import models
+    from methods.base import Refusal
+
+    try:
+        suite = Suite.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{source}: {explain(error, Suite)}") from None
+    except Refusal as error:
+        raise UserError(f"{source}: {error}") from None
+    for network in {name for pair in suite.pairs for name in (pair.teacher, pair.student) if "/" not in name}:
+        with drawing_from("name"):  # adapted networks depend on the images' size: they are built with the data
+            models.build(network)
+    known = {p.student for p in suite.pairs} | set(models.names())
+    for network in suite.protocol.lr_of:
+        if network not in known:
+            raise unknown("network in protocol.lr_of", network, known)
+    return suite
+
+
+def _narrowed(entries: object, wanted: list[str]) -> list[object]:
+    """The suite's own entry for each wanted row where it has one (with its overrides), else the bare method."""
+    own = {}
+    for entry in entries if isinstance(entries, list) else []:
+        try:
+            own[MethodSpec.model_validate(row_of(entry)).title] = entry
+        except (ValidationError, methods.base.Refusal):
+            continue
+    return [own.get(name, name) for name in wanted]
+
+
+def _seed_list(text: str) -> object:
+    """'3' is the seeds 0, 1, 2; '3,' or '4,7' are those very seeds."""
+    try:
+        return [int(part) for part in text.split(",") if part.strip()] if "," in text else int(text)
+    except ValueError:
+        raise UserError(f"seeds are a count ('5') or a list ('0,1,7'), got '{text}'") from None
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"an override is written key.key=value, got '{text}'")
+    *parents, last = key.split(".")
+    place: Any = raw
+    for part in parents:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            raise UserError(f"--set {text}: '{part}' holds no keys")
+    try:
+        place[last] = plain.load(value)
+    except ValueError as error:
+        raise UserError(f"--set {text[:80]}: {error}") from None
+
+
+def results_folder(results: str | os.PathLike[str] | None) -> Path:
+    """The folder that runs are written to, created and known to be writable."""
+    folder = Path(results or os.environ.get("KDBENCH_RESULTS") or "results").absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"results folder {folder} is not writable ({error.strerror}); name another with --results"
+        ) from None
+    return folder

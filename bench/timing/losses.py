@@ -1,0 +1,105 @@
+"""What each method's loss costs on its own: without the networks, beside the student's own step."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+import methods
+from bench import data as datasets
+from bench.jobs import run as runs
+from bench.suite.suite import Suite
+from bench.timing.step import STEPS, answer, bare, batch, cohort_of, timed
+from bench.training.precision import computed
+from methods.base import Needs, Out, Progress, Refusal, Seen
+
+
+def measure_losses(
+    suite: Suite, names: Iterable[str], rounds: int, device: torch.device, console: Console
+) -> list[dict[str, Any]]:
+    """One row per method and phase: milliseconds of loss and gradient to the taps, and that over the student's step.
+
+    The student's step is measured in the same rounds: forward, cross entropy, backward and the optimiser's step.
+    """
+    suite = runs.resolved(suite, device)
+    data = datasets.load(suite.data, device)
+    laps: dict[str, Callable[[], None]] = {"": bare(suite, data, "vanilla", taught=False)}
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
+        row = {"method": name, "views": len(methods.get(name).needs.views)}
+        try:
+            title, own = _laps_of(suite, data, name)
+        except Refusal as refusal:
+            rows[name] = row | {"note": str(refusal)}
+            continue
+        for phase, lap in own.items():
+            laps[title + phase] = lap
+            rows[title + phase] = row | {"method": title + phase, "note": ""}
+    times: dict[str, list[float]] = {name: [] for name in laps}
+    for turn in range(rounds + 1):  # the first round warms up
+        console.print(f"round {turn} of {rounds}", end="\r") if console.is_terminal else None
+        for name, lap in laps.items():
+            took = timed(lap, device)
+            if turn:
+                times[name].append(took if name else took / STEPS)
+    for name, values in times.items():
+        if name:
+            ratio = statistics.median(a / b for a, b in zip(values, times[""], strict=True))
+            rows[name] |= {"loss_ms": statistics.median(values), "over_student_step": ratio}
+    return list(rows.values())
+
+
+def _laps_of(suite: Suite, data: datasets.Data, name: str) -> tuple[str, dict[str, Callable[[], None]]]:
+    """The row's title and `loss_laps`, by the first recipe that takes this pair. Raises the default's `Refusal`."""
+    refused = []
+    for recipe in methods.get(name).recipes:
+        try:
+            return (name if recipe == "paper" else f"{name}({recipe})"), loss_laps(suite, data, name, recipe)
+        except Refusal as refusal:
+            refused.append(refusal)
+    raise refused[0]
+
+
+def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict[str, Callable[[], None]]:
+    """Calls that each run one step's loss and its backward pass to the taps; one per phase. Raises `Refusal`."""
+    methods.get(name).check(runs.dims(suite.pairs[0], data, suite.protocol.batch_size))
+    shared = cohort_of(suite, [name], data, recipe)
+    member, teacher = shared.members[0], shared.teacher
+    assert teacher is not None
+    network, method = member.network.train(), member.method.train()
+
+    def lap(loss: Callable[..., dict[str, Tensor]], needs: Needs) -> Callable[[], None]:
+        first = batch(shared, needs.views)
+        s = {view: _leaves(answer(shared, images, network)) for view, images in first.views.items() if needs.student}
+        t = {view: answer(shared, images) for view, images in first.views.items() if needs.teacher}
+        tails = [computed(net.tail, suite.protocol, data.device) for net in (network, teacher)]
+        epochs = suite.protocol.epochs
+        at = Progress(epochs, epochs, member.stream.generator, first.index if needs.index else None)
+
+        def once() -> None:
+            terms = loss(Seen(s, needs.taps, tails[0]), Seen(t, needs.taps, tails[1]), first.y, at)
+            method.backward(terms, member.optimizer)
+
+        return once
+
+    out = {"": lap(method.loss, method.needs)}
+    if method.before:
+        out[" (before)"] = lap(method.loss_before, method.needs_before or method.needs)
+    return out
+
+
+def _leaves(out: Out) -> Out:
+    """The taps as tensors of their own that want gradients: backward ends at them, not in the network."""
+
+    def leaf(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(leaf(v) for v in value)
+        return None if value is None else value.detach().clone().requires_grad_()
+
+    return Out(*(leaf(getattr(out, field.name)) for field in fields(Out)))

@@ -1,0 +1,99 @@
+"""What it costs that nothing is lost: a cohort trained as a suite trains it, beside the same cohort with nothing kept.
+
+bare   the cohort's loop and its final evaluation; what it learned is thrown away
+safe   the same with claim, records, checkpoints, exported students and their delivery to MLflow, until all is there
+
+Both train the same students on the same batches, in turns, in one process. Time is wall-clock time, which a busy
+machine disturbs, and processor time of the whole process, MLflow's thread and the compression of files included. The
+first contact with MLflow (its import, a new store's tables) comes once per process, and is told apart.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from bench import data as datasets
+from bench import environment as env
+from bench import models
+from bench.errors import UserError
+from bench.jobs.progress import Progress
+from bench.jobs.run import resolved
+from bench.jobs.teacher import Teacher, build
+from bench.jobs.work import Cell, Ground, describe, dims, member_of
+from bench.suite.suite import Run, Suite
+from bench.training.cohort import Cohort
+from tracking.mirror import Mirror
+from tracking.store import Store, default_uri
+
+Spent = tuple[float, float]  # seconds: wall clock, processor
+
+
+def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Console) -> dict[str, Any]:
+    """The figures of `kdbench time --safety`, of the first pair's whole cohort with the first seed and a fresh teacher.
+
+    `safe_over_bare` and `safe_over_bare_cpu` are medians over the rounds of their ratios. Raises `UserError` where a
+    run does not finish or MLflow does not take it: a run that stops early is cheap.
+    """
+    suite = resolved(suite, device)
+    suite = suite.model_copy(update={"pairs": suite.pairs[:1], "seeds": suite.seeds[:1]})
+    pair, data = suite.pairs[0], datasets.load(suite.data, device)
+    network = build(pair.teacher, data, init="timing").to(device).requires_grad_(False).eval()
+    teacher = Teacher(network, "timing", models.state_hash(network), 0.0, 0.0)
+    shapes = dims(pair, data, suite.protocol.batch_size, network)
+    whole = describe(data) | data.describe_test()
+    runs = [Run.of(suite, pair, row, suite.seeds[0], whole, teacher.fingerprint) for row in suite.methods]
+    prints, quiet = tuple(run.fingerprint for run in runs), Progress(console, quiet=True)
+
+    def bare() -> None:
+        members = [member_of(run, data, shapes) for run in runs]
+        cohort = Cohort(data, suite.protocol, network, members, suite.seeds[0])
+        for _ in cohort.epochs():
+            pass
+        for member in members:
+            cohort.final(member)
+
+    def safe(results: Path) -> None:
+        with Mirror(lambda: Store(uri, results)) as mirror:
+            ground = Ground(suite, pair, data, describe(data), teacher, shapes, env.environment(device), quiet, mirror)
+            done = Cell(suite, results, tuple({} for _ in runs), prints).run(ground)
+        if done.troubles or mirror.pending():
+            raise UserError(f"not all was kept: {(*done.troubles, *(why for _, why in mirror.pending()))[0]}")
+
+    pairs: list[tuple[Spent, Spent]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        uri = default_uri(folder)
+        first = _spent(Store(uri, folder).ping)
+        for turn in range(rounds):
+            console.print(f"round {turn + 1} of {rounds}", end="\r") if console.is_terminal else None
+            pairs.append((_spent(bare), _spent(partial(safe, Path(folder, str(turn))))))
+    wall, cpu = ([safe[i] / bare[i] for bare, safe in pairs] for i in (0, 1))
+    return {
+        "safe_over_bare": statistics.median(wall),
+        "safe_over_bare_cpu": statistics.median(cpu),
+        "lowest_cpu": min(cpu),
+        "highest_cpu": max(cpu),
+        "bare_s": statistics.median(bare[0] for bare, _ in pairs),
+        "bare_cpu_s": statistics.median(bare[1] for bare, _ in pairs),
+        "first_contact_cpu_s": first[1],
+        "students": len(runs),
+        "epochs": suite.protocol.epochs,
+        "rounds": rounds,
+        "networks": pair.name,
+        "precision": suite.protocol.precision,
+        **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "mlflow", "commit")},
+    }
+
+
+def _spent(act: Callable[[], object]) -> Spent:
+    wall, cpu = time.perf_counter(), time.process_time()
+    act()
+    return time.perf_counter() - wall, time.process_time() - cpu

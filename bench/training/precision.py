@@ -1,0 +1,65 @@
+"""The arithmetic of a protocol, one rule for all: networks (teacher, students, their tails, a method's adapters)
+compute in the protocol's precision, and what is computed from their answers (losses, metrics) in float32.
+
+float32    IEEE single precision, in convolutions as well (torch's own default for them on CUDA is TF32)
+tf32       the same with TF32 in convolutions and matrix products: 10 bits of mantissa, on GPUs since Ampere
+bfloat16   torch's autocast: convolutions and matrix products of networks in bfloat16, weights in float32
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.suite.protocol import Protocol
+
+
+def resolve(asked: str, device: torch.device) -> str:
+    """What 'auto' stands for on a device: bfloat16 on CUDA, float32 elsewhere; any other precision is itself."""
+    return ("bfloat16" if device.type == "cuda" else "float32") if asked == "auto" else asked
+
+
+def switch(protocol: Protocol) -> None:
+    """Set what torch holds for the whole process: TF32, and kernels that give the same bits every time."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = protocol.precision == "tf32"
+    if protocol.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first product
+    torch.use_deterministic_algorithms(protocol.deterministic)
+
+
+def autocast(protocol: Protocol, device: torch.device) -> torch.autocast:
+    """The context in which a network's forward pass runs."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bfloat16")
+
+
+def computed(forward: Callable[..., Any], protocol: Protocol, device: torch.device) -> Callable[..., Any]:
+    """A part of a network as all networks compute: under the protocol's precision, answering in float32."""
+    if protocol.precision != "bfloat16":
+        return forward
+
+    def run(*inputs: Any, **options: Any) -> Any:
+        with autocast(protocol, device):
+            return widened(forward(*inputs, **options))
+
+    return run
+
+
+def cast_adapters(method: nn.Module, protocol: Protocol, device: torch.device) -> None:
+    """Let a method's own networks compute as student and teacher do. What it computes itself stays as it is."""
+    for child in method.children():
+        if type(child).forward is nn.Module.forward:  # a list of networks
+            cast_adapters(child, protocol, device)
+        else:
+            child.forward = computed(child.forward, protocol, device)
+
+
+def widened(answer: Any) -> Any:
+    """Half precision as float32, in tensors and in tuples and lists of them; anything else as it is."""
+    if isinstance(answer, tuple | list):
+        return type(answer)(widened(part) for part in answer)
+    half = isinstance(answer, Tensor) and answer.dtype in (torch.float16, torch.bfloat16)
+    return answer.float() if half else answer

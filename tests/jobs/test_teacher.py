@@ -1,0 +1,51 @@
+"""What is said of a teacher before students train: its accuracy, and whether it knows anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from bench.jobs import teacher
+from bench.models import build
+from tests.test_cli import call
+from tracking.record import scan
+
+
+@pytest.mark.parametrize(
+    ("counts", "level"),
+    [([50, 50], 65.45), ([1000, 1000], 53.45), ([90, 10], 99.27), ([10] * 10, 19.27), ([3], 100.0)],
+)
+def test_chance_is_the_largest_class_and_some_luck(counts: list[int], level: float) -> None:
+    y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    assert teacher.chance_level(y) == pytest.approx(level, abs=0.005)
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_teacher_that_knows_nothing_is_one_line(
+    command: str, tmp_path: Path, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(build("resnet8w8", in_channels=1, size=8, n_classes=10).state_dict(), tmp_path / "random.pth")
+    pair = {"teacher": "resnet8w8", "student": "resnet8w4", "teacher_file": str(tmp_path / "random.pth")}
+    raw = {key: value for key, value in tiny.items() if key != "name"} | {"pairs": [pair], "seeds": 1}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
+    where = ["--results", str(tmp_path / "results"), "--quiet"] if command == "run" else []
+    assert call(command, str(tmp_path / "own.yaml"), *where) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "resnet8w8" in said[0] and "chance level" in said[0] and "data.mean" in said[0]
+
+
+def test_a_teachers_accuracy_is_said_and_recorded_before_students_train(
+    tmp_path: Path, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = {key: value for key, value in tiny.items() if key != "name"}
+    raw |= {"teacher": {"protocol": {"epochs": 40, "milestones": [30]}}, "methods": ["kd"], "seeds": 1}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
+    assert call("run", str(tmp_path / "own.yaml"), "--results", str(tmp_path / "results")) == 0
+    lines = capsys.readouterr()
+    header = scan(tmp_path / "results" / "own")[0].header
+    line = f"teacher resnet8w8: {header['spec']['teacher_validation_top1']:.2f} % on validation"
+    assert lines.out.index(line) < lines.out.index("resnet8w8->resnet8w4 seed 0") and not lines.err

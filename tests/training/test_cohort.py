@@ -1,0 +1,281 @@
+"""The five tests that carry the design, and what follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import methods
+from bench import data as datasets
+from bench import models
+from bench.data import Data
+from bench.jobs import checkpoint, run, teacher, work
+from bench.jobs.keep import Keeper
+from bench.suite.suite import MethodSpec, Run, Suite, validate
+from bench.training.clock import Clock
+from bench.training.cohort import Cohort
+from bench.training.member import FORMAT, Member
+from methods.base import Progress, Seen
+from methods.kd import KD
+from tracking.record import Record
+
+
+class Exploding(KD):
+    """Its loss is infinite from the second epoch on."""
+
+    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+        terms = super().loss(s, t, y, at)
+        return {**terms, "kd": terms["kd"] * (float("inf") if at.epoch > 1 else 1.0)}
+
+
+class Raising(KD):
+    """It raises in the second epoch."""
+
+    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+        if at.epoch > 1:
+            raise RuntimeError("out of\nmemory")
+        return super().loss(s, t, y, at)
+
+
+def suite_of(tiny: dict[str, Any], **changes: Any) -> Suite:
+    raw = {**tiny, "pairs": ["resnet14w4 -> resnet8w4"], **changes}  # equal channels: a pair for every method
+    return run.resolved(validate(raw, "test"), torch.device("cpu"))
+
+
+def cohort_of(suite: Suite, names: list[str], **swaps: type[KD]) -> Cohort:
+    data = datasets.load(suite.data, torch.device("cpu"))
+    pair = suite.pairs[0]
+    network = teacher.build(pair.teacher, data, init="teacher").requires_grad_(False).eval()
+    shapes = work.dims(pair, data, suite.protocol.batch_size, network)
+    members = []
+    specs = {spec.method: spec for spec in suite.methods}
+    for name in names:
+        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, work.describe(data), "")
+        member = work.member_of(entry, data, shapes)
+        if name in swaps:
+            member.method = swaps[name](shapes, **entry.hp)
+        members.append(member)
+    return Cohort(data, suite.protocol, network, members, 0)
+
+
+def trained(cohort: Cohort, until: int | None = None) -> Cohort:
+    for epoch in cohort.epochs():
+        if epoch == until:
+            break
+    return cohort
+
+
+def same(a: Member, b: Member) -> bool:
+    mine, other = a.weights(), b.weights()
+    assert mine.keys() == other.keys()
+    return all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+def accuracies(member: Member) -> list[float]:
+    return [row["metrics"]["validation/top1"] for row in member.history if row["epoch"] > 0]
+
+
+def test_company_changes_nothing(tiny: dict[str, Any]) -> None:
+    suite = suite_of(tiny)
+    every = list(methods.names())
+    together = trained(cohort_of(suite, every))
+    for i, name in enumerate(every):
+        assert together.members[i].status == "running", together.members[i].reason
+        alone = trained(cohort_of(suite, [name]))
+        assert same(together.members[i], alone.members[0]), name
+        assert accuracies(together.members[i]) == accuracies(alone.members[0])
+
+
+class KnownClock(Clock):
+    """Every lap takes what is written here, in milliseconds."""
+
+    LAPS = {"view strong": 2.0, "view weak": 1.0, "teacher strong": 20.0, "teacher weak": 10.0}
+
+    def read(self) -> dict[str, float]:
+        names = list(self._laps)
+        self._laps.clear()
+        return {name: self.LAPS.get(name, 100.0) for name in names}
+
+
+def costs_of(suite: Suite, names: list[str]) -> dict[str, dict[str, float]]:
+    """cost/* of every member, by name."""
+    cohort = cohort_of(suite, names)
+    cohort.clock = KnownClock(cohort.data.device)
+    trained(cohort)
+    finals = {member.name: cohort.final(member).metrics for member in cohort.members}
+    return {name: {k: v for k, v in row.items() if k.startswith("cost/")} for name, row in finals.items()}
+
+
+def test_a_runs_cost_does_not_depend_on_its_company(tiny: dict[str, Any]) -> None:
+    suite = suite_of(tiny)
+    names = ["vanilla", "kd", "sld", "block_kd", "crd", "ft"]
+    together, alone = costs_of(suite, names), {name: costs_of(suite, [name])[name] for name in names}
+    assert together == alone
+    steps = {name: together[name]["cost/step_alone_ms"] for name in names}
+    weak, both = 100 + 1 + 10, 100 + 1 + 2 + 10 + 20
+    assert steps == {"vanilla": 101, "kd": weak, "sld": both, "block_kd": weak, "crd": weak, "ft": weak}
+
+
+@pytest.mark.parametrize("until", [-1, 0])
+@pytest.mark.parametrize("name", ["fsp", "ft"])
+def test_the_epochs_before_the_first_resume_as_well(name: str, until: int, tiny: dict[str, Any]) -> None:
+    suite = suite_of(tiny, methods=[{name: {"before": 0.8}}])  # 3 epochs before 3
+    whole = trained(cohort_of(suite, [name])).members[0]
+    assert [row["epoch"] for row in whole.history] == [-2, -1, 0, 1, 2, 3]
+    first = trained(cohort_of(suite, [name]), until=until).members[0]
+    assert first.epoch == until
+    resumed = cohort_of(suite, [name])
+    resumed.members[0].load_state_dict(first.state_dict())
+    trained(resumed)
+    assert same(whole, resumed.members[0])
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_stopping_and_going_on_changes_nothing(name: str, tiny: dict[str, Any]) -> None:
+    suite = suite_of(tiny)
+    whole = trained(cohort_of(suite, [name])).members[0]
+    first = trained(cohort_of(suite, [name]), until=1).members[0]
+    resumed = cohort_of(suite, [name])
+    resumed.members[0].load_state_dict(first.state_dict())
+    trained(resumed)
+    assert same(whole, resumed.members[0])
+    assert [r["epoch"] for r in resumed.members[0].history if r["epoch"] > 0] == [1, 2, 3]
+    assert accuracies(whole) == accuracies(resumed.members[0]) and whole.spent == resumed.members[0].spent
+
+
+def test_members_that_resume_from_different_epochs_meet_again(tiny: dict[str, Any]) -> None:
+    suite = suite_of(tiny)
+    whole = trained(cohort_of(suite, ["kd", "vanilla"]))
+    ahead = trained(cohort_of(suite, ["kd"]), until=2).members[0]
+    mixed = cohort_of(suite, ["kd", "vanilla"])
+    mixed.members[0].load_state_dict(ahead.state_dict())
+    trained(mixed)
+    assert all(same(a, b) for a, b in zip(whole.members, mixed.members, strict=True))
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_no_method_touches_the_teacher(name: str, tiny: dict[str, Any]) -> None:
+    cohort = cohort_of(suite_of(tiny), [name])
+    assert cohort.teacher is not None
+    before = models.state_hash(cohort.teacher)
+    trained(cohort)
+    cohort.final(cohort.members[0])
+    assert models.state_hash(cohort.teacher) == before
+    assert not cohort.teacher.training
+    assert all(p.grad is None for p in cohort.teacher.parameters())
+
+
+def test_the_headline_is_the_last_epochs_and_so_are_the_weights(tiny: dict[str, Any]) -> None:
+    cohort = trained(cohort_of(suite_of(tiny), ["vanilla"]))
+    member = cohort.members[0]
+    member.best.state = {k: torch.zeros_like(v) for k, v in member.best.state.items()}  # unlike any trained network
+    before = {k: v.clone() for k, v in member.weights().items()}
+    last = member.history[-1]["metrics"]
+    final = cohort.final(member).metrics
+    assert all(torch.equal(v, before[k]) for k, v in member.weights().items())
+    assert all(final[name] == last[name] for name in ("test/top1", "test/nll", "validation/top1"))
+    assert final["test/top1_best_epoch_on_validation"] != final["test/top1"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 1000])
+def test_every_test_image_is_counted_once(size: int, tiny: dict[str, Any]) -> None:
+    tiny["protocol"] = {**tiny["protocol"], "epochs": 1, "milestones": [], "eval_batch_size": size}
+    cohort = cohort_of(suite_of(tiny), ["vanilla"])
+    trained(cohort)
+    final = cohort.final(cohort.members[0])
+    got, said = final.metrics, final.predictions
+    correct = torch.from_numpy(said.guess == said.label)
+    assert len(correct) == len(cohort.data.test.y) == 100
+    assert got["test/top1"] == pytest.approx(correct.float().mean().item() * 100)
+    network = cohort.members[0].network.eval()
+    one_by_one = [network(x).logits.argmax().item() for x in _images(cohort.data)]
+    assert (torch.tensor(one_by_one) == cohort.data.test.y).eq(correct).float().mean() > 0.98
+
+
+def _images(data: Data) -> list[Tensor]:
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (data.mean, data.std))
+    return [(x[None].float() / 255 - mean) / std for x in data.test.x]
+
+
+@pytest.mark.parametrize(
+    ("swap", "status", "reason"), [(Exploding, "diverged", "loss_kd is"), (Raising, "failed", "RuntimeError")]
+)
+def test_a_broken_neighbour_changes_nothing(swap: type[KD], status: str, reason: str, tiny: dict[str, Any]) -> None:
+    suite = suite_of(tiny)
+    alone = trained(cohort_of(suite, ["vanilla", "dkd"]))
+    beside = trained(cohort_of(suite, ["vanilla", "kd", "dkd"], kd=swap))
+    vanilla, broken, dkd = beside.members
+    assert same(alone.members[0], vanilla) and same(alone.members[1], dkd)
+    assert broken.status == status and reason in broken.reason and "\n" not in broken.reason
+    assert vanilla.status == dkd.status == "running" and vanilla.epoch == 3
+
+
+def test_all_methods_start_from_the_same_student(tiny: dict[str, Any]) -> None:
+    cohort = cohort_of(suite_of(tiny), list(methods.names()))
+    first = cohort.members[0].network.state_dict()
+    for member in cohort.members[1:]:
+        assert all(torch.equal(first[k], v) for k, v in member.network.state_dict().items())
+
+
+def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
+    """The harness is what a script of ten lines would do, to the bit: plain SGD on the same batches."""
+    from bench.data.augment import apply, draw
+    from bench.data.batches import batches
+    from bench.seeds import generator
+
+    suite = suite_of(tiny)
+    cohort = cohort_of(suite, ["vanilla"])
+    data = cohort.data
+    network = teacher.build("resnet8w4", data, init=0).train()
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=True)
+    for epoch in (1, 2, 3):
+        views = generator("view", "weak", 0, epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 if epoch <= 2 else 0.005
+        for index in batches(90, 32, generator("order", 0, epoch)):
+            x = apply(
+                data.train.x[index],
+                draw("weak", len(index), data.size, views, pad=data.pad, flip=data.flip),
+                data.mean,
+                data.std,
+            )
+            loss = torch.nn.functional.cross_entropy(network(x).logits, data.train.y[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    trained(cohort)
+    ours = cohort.members[0].network.state_dict()
+    assert all(torch.equal(ours[k], v) for k, v in network.state_dict().items() if v.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("change", "epoch", "why"),
+    [
+        ({}, 2, ""),
+        ({"format": FORMAT - 1}, 0, f"format {FORMAT - 1}"),
+        ({"device": "cuda"}, 0, "made on cuda"),
+        ({"weights": {}}, 0, "Missing key"),
+        ({"stream": {"explicit": torch.zeros(16, dtype=torch.uint8), "default": None}}, 0, "state"),
+    ],
+)
+def test_a_checkpoint_that_cannot_go_on_costs_its_own_progress_alone(
+    change: dict[str, Any], epoch: int, why: str, tmp_path: Path, tiny: dict[str, Any], capsys: Any
+) -> None:
+    def fresh() -> Member:
+        return cohort_of(suite_of(tiny), ["vanilla"]).members[0]
+
+    member, record = fresh(), Record(tmp_path / "run")
+    record.begin("0" * 16, {}, {})
+    member.epoch = 2
+    with torch.no_grad():
+        next(member.network.parameters()).zero_()
+    checkpoint.save(record.folder / "checkpoint.pt", member.state_dict() | change)
+    keeper = Keeper(fresh(), record, None)
+    keeper.resume(fresh)
+    assert keeper.member.epoch == epoch and same(keeper.member, member if epoch else fresh())
+    said = capsys.readouterr().err
+    assert (why in said and "starts anew" in said and said.count("\n") == 1) if why else not said
