@@ -56,7 +56,7 @@ def methods_brief() -> list[dict[str, Any]]:
     rows = []
     for name in registry.names():
         m = registry.get(name)
-        sees, first = _sees(m.needs), _sees(m.needs_before) if m.needs_before else []
+        sees, first = _sees(m.needs), _sees(m.pretrain_needs) if m.pretrain_needs else []
         rows.append(
             {
                 "method": name,
@@ -106,7 +106,7 @@ def _method(name: str, m: type[Method]) -> dict[str, Any]:
         "teacher": m.needs.teacher,
         "sees": _sees(m.needs),
         "before": before,
-        "sees_before": _sees(m.needs_before or m.needs) if before else [],
+        "sees_before": _sees(m.pretrain_needs or m.needs) if before else [],
         **_cost(m),  # type: ignore[arg-type]  # a class is hashable
         "defaults": dict(default.values),
         "space": {key: {"range": str(knob), "tuned": knob.tune} for key, knob in m.space.items()},

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.adapters import has_stages, shrink, stage_pairs
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.fitnet import Regressor
 from methods.functional import cross_entropy
 
@@ -33,7 +33,7 @@ class AB(Method):
         licence="BSD-2-Clause",
     )
     needs = Needs(teacher=False)
-    needs_before = Needs(taps=("preacts",))
+    pretrain_needs = Needs(taps=("preacts",))
     space = {
         "ce": Float(0.0, 1.0, tune=False),
         "ab": Float(0.01, 100.0, log=True),
@@ -77,7 +77,7 @@ class AB(Method):
             nn.Identity() if s[i] == t[j] else Regressor(s[i], t[j], relu=False) for i, j in self.pairs
         )
 
-    def loss_before(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         total = torch.zeros((), device=y.device)
         for depth, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors, strict=True)):
             fs, ft = s.preacts[i], t.preacts[j]
@@ -87,7 +87,7 @@ class AB(Method):
             total = total + 2.0 ** (depth - len(self.pairs) + 1) * loss.mean()
         return {"ab": self.ab * SCALE * total}
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {"ce": self.ce * cross_entropy(s.logits, y).mean()}
 
     @classmethod

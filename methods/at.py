@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.adapters import has_stages, match, stage_pairs
-from methods.base import Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
 
@@ -70,7 +70,7 @@ class AT(Method):
         super().__init__(dims)
         self.ce, self.at, self.p, self.pairs = ce, at, p, stage_pairs(dims)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         stages = [at_loss(s.feats[i], t.feats[j], p=self.p).mean() for i, j in self.pairs]
         return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "at": self.at * torch.stack(stages).sum()}
 

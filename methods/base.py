@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.knobs import Choice, Float, Int, Knob, Refusal, Text, Value, unknown
-from methods.seen import Dims, NetDims, Out, Progress, Seen, Shape
+from methods.view import Dims, NetDims, NetworkView, Out, Progress, Shape
 
 __all__ = [
     "Choice",
@@ -25,12 +25,12 @@ __all__ = [
     "Method",
     "Needs",
     "NetDims",
+    "NetworkView",
     "Out",
     "Paper",
     "Progress",
     "Recipe",
     "Refusal",
-    "Seen",
     "Shape",
     "Text",
     "Value",
@@ -103,19 +103,19 @@ class Method(nn.Module):
 
     registered: ClassVar[str] = ""  # the entry point's name, where the method comes from another package
 
-    before: float = 0.0  # epochs that come before the first and train on `loss_before`, as a share of all epochs
-    lr_before: float = 1.0  # their constant learning rate, over the protocol's
-    needs_before: Needs | None = None  # what `loss_before` must see; None: what `loss` does
+    before: float = 0.0  # epochs that come before the first and train on `pretrain_loss`, as a share of all epochs
+    pretrain_lr: float = 1.0  # their constant learning rate, over the protocol's
+    pretrain_needs: Needs | None = None  # what `pretrain_loss` must see; None: what `loss` does
 
     def __init__(self, dims: Dims) -> None:
         super().__init__()
         self.facts: dict[str, str] = {}  # what was decided from the dims, for the record
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         """Every term that is trained on, already weighted, each a scalar in nats per example; y: [B] int64."""
         raise NotImplementedError
 
-    def loss_before(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         """As `loss`, in the epochs before the first; `at` counts them from 1. What gets no gradient stays as it is."""
         raise NotImplementedError
 
@@ -127,7 +127,7 @@ class Method(nn.Module):
         """Gradients of all terms, before the optimiser's step; they are None when it begins."""
         torch.stack(list(terms.values())).sum().backward()
 
-    def predict(self, s: Seen, t: Seen) -> Tensor:
+    def predict(self, s: NetworkView, t: NetworkView) -> Tensor:
         """[B, C] logits of the deployed student. `t` offers the teacher's tail alone."""
         return s.logits
 

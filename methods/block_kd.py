@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.adapters import BatchNorm, Size, has_stages, is_double, shrink, smaller, stage_pairs
-from methods.base import Choice, Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Seen, Shape
+from methods.base import Choice, Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe, Shape
 from methods.functional import cross_entropy, kl
 
 
@@ -161,7 +161,7 @@ class BlockKD(Method):
             Connector(s.feats[i], t.feats[j], form=connector, relu=t.relu[j]) for i, j in self.joints
         )
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         stones = [
             t.tail(j, connector(s.feats[i]), batch_stats=self.batch_stats)
             for (i, j), connector in zip(self.joints, self.connectors, strict=True)

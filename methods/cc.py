@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Choice, Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Choice, Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
 
@@ -93,7 +93,7 @@ class CC(Method):
         if form == "neighbours":
             self.embed_s, self.embed_t = nn.Linear(dims.student.pooled, dim), nn.Linear(dims.teacher.pooled, dim)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         if self.form == "neighbours":
             loss = neighbour_loss(self.embed_s(s.pooled), self.embed_t(t.pooled))
         else:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Refusal, Seen, Value
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal, Value
 
 
 def parse(text: str) -> tuple[str, dict[str, float]]:
@@ -45,13 +45,13 @@ class Sum(Method):
             if part.before:
                 if self.before:
                     raise Refusal(f"{self.name()}: two parts come with epochs before the first")
-                self.before, self.lr_before = part.before, part.lr_before
-                self.needs_before, self.first = part.needs_before or part.needs, part
+                self.before, self.pretrain_lr = part.before, part.pretrain_lr
+                self.pretrain_needs, self.first = part.pretrain_needs or part.needs, part
 
-    def loss_before(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
-        return self.first.loss_before(s, t, y, at)
+    def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
+        return self.first.pretrain_loss(s, t, y, at)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         out = {}
         for place, (name, part) in enumerate(self._parts()):
             needs = part.needs
@@ -61,7 +61,7 @@ class Sum(Method):
                     out[f"{name}.{term}"] = self.weight[name] * value
         return out
 
-    def predict(self, s: Seen, t: Seen) -> Tensor:
+    def predict(self, s: NetworkView, t: NetworkView) -> Tensor:
         own = [part for _, part in self._parts() if _overrides(type(part), "predict")]
         return own[0].predict(s, t) if own else s.logits
 

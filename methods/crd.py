@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
 WHOLE = 16
@@ -122,7 +122,7 @@ class CRD(Method):
             self.register_buffer(name, torch.zeros(()))  # 0: not yet set; the first batch sets it for good
         self.register_buffer("train_y", dims.train_y.clone(), persistent=False)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         negatives = draw_negatives(y, self.train_y, self.k, at.generator)
         pick = torch.cat([at.index[:, None], negatives], dim=1)
         return {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Float, Method, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy, kl
 
 
@@ -82,7 +82,7 @@ class CTKD(Method):
         """What the divergence sees of logits."""
         return z
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         tau = temperature(self.theta, curriculum(at.ramp(self.curriculum)), low=self.low, span=self.span)
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),

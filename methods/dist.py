@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from methods.base import Dims, Float, Method, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
 
@@ -63,7 +63,7 @@ class DIST(Method):
         super().__init__(dims)
         self.ce, self.inter, self.intra, self.tau = ce, inter, intra, tau
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "inter": self.inter * inter(s.logits, t.logits, tau=self.tau).mean(),

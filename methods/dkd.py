@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Dims, Float, Method, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy, kl
 
 
@@ -104,7 +104,7 @@ class DKD(Method):
         """What the distillation terms see of logits."""
         return z
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         loss = dkd_loss(self.soft(s.logits), self.soft(t.logits), y, alpha=self.alpha, beta=self.beta, tau=self.tau)
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),

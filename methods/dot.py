@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Float, Method, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 from methods.kd import kd_loss
 
@@ -93,7 +93,7 @@ class DOT(Method):
         super().__init__(dims)
         self.ce, self.kd, self.tau, self.delta = ce, kd, tau, delta
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "kd": self.kd * kd_loss(s.logits, t.logits, tau=self.tau).mean(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from methods.adapters import BatchNorm, Size, has_stages, is_double, shrink, smaller
-from methods.base import Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Refusal, Seen, Shape
+from methods.base import Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal, Shape
 from methods.functional import cross_entropy
 
 
@@ -98,7 +98,7 @@ class FitNet(Method):
         self.ce, self.mse, self.hint = ce, mse, hint
         self.regressor = Regressor(dims.student.feats[hint], dims.teacher.feats[hint])
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         ft = shrink(t.feats[self.hint], self.regressor.size)
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),

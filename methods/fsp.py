@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from methods.adapters import match
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
 
@@ -39,7 +39,7 @@ class FSP(Method):
         licence="BSD-2-Clause",
     )
     needs = Needs(teacher=False)
-    needs_before = Needs(taps=("feats",))
+    pretrain_needs = Needs(taps=("feats",))
     space = {
         "ce": Float(0.0, 1.0, tune=False),
         "fsp": Float(0.01, 100.0, log=True),
@@ -70,10 +70,10 @@ class FSP(Method):
         super().__init__(dims)
         self.ce, self.fsp, self.before = ce, fsp, before
 
-    def loss_before(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {"fsp": self.fsp * fsp_loss(s.feats, t.feats).mean()}
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {"ce": self.ce * cross_entropy(s.logits, y).mean()}
 
     @classmethod

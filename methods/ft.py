@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from methods.adapters import BatchNorm, has_stages, match
 from methods.at import attention
-from methods.base import Choice, Dims, Float, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Choice, Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
 
@@ -48,23 +48,23 @@ class FT(Method):
         licence="BSD-2-Clause",
     )
     needs = Needs(taps=("logits", "feats"))
-    needs_before = Needs(taps=("feats",), student=False)
+    pretrain_needs = Needs(taps=("feats",), student=False)
     space = {
         "ce": Float(0.0, 1.0, tune=False),
         "ft": Float(1.0, 10000.0, log=True),
         "form": Choice(("factor", "attention"), tune=False),
         "rate": Float(0.1, 1.0, tune=False),  # channels of a factor over the teacher's
         "before": Float(0.0, 1.0, tune=False),  # epochs before the first, as a share of all
-        "lr_before": Float(0.01, 1.0, tune=False),  # over the protocol's
+        "pretrain_lr": Float(0.01, 1.0, tune=False),  # over the protocol's
     }
     recipes = {
         "paper": Recipe(
-            values={"ce": 1.0, "ft": 200.0, "form": "factor", "rate": 0.5, "before": 30 / 240, "lr_before": 0.2},
+            values={"ce": 1.0, "ft": 200.0, "form": "factor", "rate": 0.5, "before": 30 / 240, "pretrain_lr": 0.2},
             source="arXiv 1802.04977 for the form; RepDistiller @ b84f547 scripts/run_cifar_distill.sh for the rest",
             selection="unknown",
         ),
         "repdistiller": Recipe(
-            values={"ce": 1.0, "ft": 200.0, "form": "attention", "rate": 0.5, "before": 30 / 240, "lr_before": 0.2},
+            values={"ce": 1.0, "ft": 200.0, "form": "attention", "rate": 0.5, "before": 30 / 240, "pretrain_lr": 0.2},
             source="RepDistiller @ b84f547 scripts/run_cifar_distill.sh, helper/pretrain.py",
             selection="last-epoch",
             reported={
@@ -92,21 +92,21 @@ class FT(Method):
     )
 
     def __init__(
-        self, dims: Dims, *, ce: float, ft: float, form: str, rate: float, before: float, lr_before: float
+        self, dims: Dims, *, ce: float, ft: float, form: str, rate: float, before: float, pretrain_lr: float
     ) -> None:
         super().__init__(dims)
-        self.ce, self.ft, self.form, self.before, self.lr_before = ce, ft, form, before, lr_before
+        self.ce, self.ft, self.form, self.before, self.pretrain_lr = ce, ft, form, before, pretrain_lr
         c_s, c_t = dims.student.feats[-1][0], dims.teacher.feats[-1][0]
         k = max(1, int(rate * c_t))
         self.encoder = stack((c_t, c_t, k, k), nn.Conv2d, norm=False)
         self.decoder = stack((k, k, c_t, c_t), nn.ConvTranspose2d, norm=False)
         self.translator = stack((c_s, c_s, k, k), nn.Conv2d, norm=True)
 
-    def loss_before(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         ft = t.feats[-1]
         return {"reconstruction": (self.decoder(self.encoder(ft)) - ft).square().mean()}
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         with torch.no_grad():
             factor = self.encoder(t.feats[-1])
         return {

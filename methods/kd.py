@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from methods.base import Dims, Float, Method, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy, kl
 
 
@@ -61,7 +61,7 @@ class KD(Method):
         super().__init__(dims)
         self.ce, self.kd, self.tau = ce, kd, tau
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "kd": self.kd * kd_loss(s.logits, t.logits, tau=self.tau).mean(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.base import Dims, Float, Method, Needs, Progress, Recipe, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Progress, Recipe
 from methods.functional import cross_entropy
 from methods.kd import KD, kd_loss
 
@@ -31,7 +31,7 @@ class KDTwoView(Method):
         super().__init__(dims)
         self.ce, self.kd, self.tau = ce, kd, tau
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         views = self.needs.views
         ce = torch.stack([cross_entropy(s[v].logits, y).mean() for v in views]).sum()
         kd = torch.stack([kd_loss(s[v].logits, t[v].logits, tau=self.tau).mean() for v in views]).sum()

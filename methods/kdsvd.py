@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from methods.adapters import has_stages, stage_pairs
-from methods.base import Choice, Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Choice, Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
 SPARE = 3  # singular vectors of the student beyond k, among which the teacher's find their likes
@@ -125,7 +125,7 @@ class KDSVD(Method):
                 hint = "; the recipe mdistiller takes any" if matrix == "pixels" else ""
                 raise Refusal(f"kdsvd compares stages of equal {what}, and these have {a} and {b}{hint}")
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         fs, ft = [s.feats[i] for i, _ in self.pairs], [t.feats[j] for _, j in self.pairs]
         loss = kdsvd_loss(fs, ft, k=self.k, matrix=self.matrix)
         return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "svd": self.svd * loss.mean()}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.adapters import has_stages, match, stage_pairs
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Refusal, Seen, Text
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal, Text
 from methods.fitnet import fitnet_loss
 from methods.functional import cross_entropy
 
@@ -133,7 +133,7 @@ class LogitFree(Method):
         self.projectors = nn.ModuleList(nn.Conv2d(s[i][0], t[j][0], 1, bias=False) for i, j in self.pairs)
         self.facts["teacher stages"] = ",".join(str(j) for _, j in self.pairs)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         total = torch.zeros((), device=y.device)
         for (i, j), projector in zip(self.pairs, self.projectors, strict=True):
             fs, ft = match(s.feats[i], t.feats[j])

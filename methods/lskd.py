@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from methods.base import Dims, Float, Method, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy, standardise
 from methods.kd import kd_loss
 
@@ -72,7 +72,7 @@ class LSKD(Method):
         super().__init__(dims)
         self.ce, self.kd, self.tau = ce, kd, tau
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         zs, zt = standardise(s.logits), standardise(t.logits)
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),

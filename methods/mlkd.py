@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.base import Choice, Dims, Float, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Choice, Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy, kl
 
 TEMPERATURES = (3.0, 5.0, 2.0, 6.0)  # beside τ
@@ -95,7 +95,7 @@ class MLKD(Method):
         """What the divergences see of logits."""
         return z
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         weak, strong = s["weak"].logits, s["strong"].logits
         example, label = unsure(t["weak"].logits)
         if self.form == "code":
@@ -112,7 +112,7 @@ class MLKD(Method):
             "batch": self.relation * by_batch.mean(),
         }
 
-    def divergences(self, s: Seen, t: Seen, example: Tensor) -> Tensor:
+    def divergences(self, s: NetworkView, t: NetworkView, example: Tensor) -> Tensor:
         """τ²·KL of both views over all temperatures, the weak view's of unsure examples alone → [B]."""
         zs, zt = ({v: self.soft(seen[v].logits) for v in self.needs.views} for seen in (s, t))
         total = torch.zeros_like(example)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Dims, Float, Method, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.dkd import others
 from methods.functional import cross_entropy
 
@@ -55,7 +55,7 @@ class NKD(Method):
         super().__init__(dims)
         self.ce, self.target, self.gamma, self.tau = ce, target, gamma, tau
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "target": self.target * nkd_target(s.logits, t.logits, y).mean(),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.adapters import has_stages, match, stage_pairs
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
 
@@ -66,7 +66,7 @@ class NST(Method):
         super().__init__(dims)
         self.ce, self.nst, self.pairs = ce, nst, stage_pairs(dims)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         stages = [nst_loss(s.feats[i], t.feats[j]).mean() for i, j in self.pairs]
         return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "nst": self.nst * torch.stack(stages).sum()}
 

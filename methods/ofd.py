@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.adapters import BatchNorm, has_stages, match, stage_pairs
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
 
@@ -92,7 +92,7 @@ class OFD(Method):
             assert norm is not None  # by check
             self.register_buffer(f"margin{j}", margin(*norm))
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         total = torch.zeros((), device=y.device)
         for depth, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors, strict=True)):
             fs, ft = s.preacts[i], t.preacts[j]

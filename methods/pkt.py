@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
 
@@ -67,7 +67,7 @@ class PKT(Method):
         super().__init__(dims)
         self.ce, self.pkt = ce, pkt
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "pkt": self.pkt * pkt_loss(s.pooled, t.pooled),

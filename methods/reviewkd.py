@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.adapters import BatchNorm, Size, has_stages, stage_pairs
-from methods.base import Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
 
@@ -112,7 +112,7 @@ class ReviewKD(Method):
             fusions.append(Fusion(s.feats[i][0], mid, c_t, (hw[0], hw[1]), deepest=False))
         self.fusions = nn.ModuleList(fusions)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         own = [s.pooled[:, :, None, None], *(s.feats[i] for i, _ in self.pairs)]
         asked = [t.pooled[:, :, None, None], *(t.preacts[j] for _, j in self.pairs)]
         loss = self.distance(own, asked).mean()  # type: ignore[arg-type]  # by check there is a map before every ReLU

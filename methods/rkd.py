@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
 
@@ -77,7 +77,7 @@ class RKD(Method):
         super().__init__(dims)
         self.ce, self.distance, self.angle = ce, distance, angle
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "distance": self.distance * rkd_distance_loss(s.pooled, t.pooled),

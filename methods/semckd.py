@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.adapters import BatchNorm, has_stages, match
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Refusal, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.fitnet import fitnet_loss
 from methods.functional import cross_entropy, kl
 
@@ -82,7 +82,7 @@ class SemCKD(Method):
         self.keys = nn.ModuleList(Embedding(dims.batch_size) for _ in t)
         self.regressors = nn.ModuleList(nn.ModuleList(Regressor(a, b) for b in t) for a in s)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "kd": self.kd * kl(s.logits, t.logits, self.tau).mean(),

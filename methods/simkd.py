@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from methods.adapters import BatchNorm, has_stages, match
-from methods.base import Dims, Float, Int, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.fitnet import fitnet_loss
 
 
@@ -63,11 +63,11 @@ class SimKD(Method):
         self.mse, self.last, self.teacher = mse, dims.teacher.n_stages, dims.teacher.feats[-1]
         self.projector = Projector(dims.student.feats[-1][0], self.teacher[0], factor, relu=dims.teacher.relu[-1])
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         fs, ft = match(s.feats[-1], t.feats[-1])
         return {"mse": self.mse * fitnet_loss(self.projector(fs), ft).mean()}
 
-    def predict(self, s: Seen, t: Seen) -> Tensor:
+    def predict(self, s: NetworkView, t: NetworkView) -> Tensor:
         like = s.feats[-1].new_zeros(1, 1, *self.teacher[1:])
         return t.tail(self.last, self.projector(match(s.feats[-1], like)[0]))
 

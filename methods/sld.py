@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from methods.base import Choice, Dims, Float, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Choice, Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy, kl, swap
 
 TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
@@ -63,7 +63,7 @@ class SLD(Method):
         """What the divergences see of logits."""
         return z
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         ce, soft = torch.zeros_like(y, dtype=s.logits.dtype), torch.zeros_like(y, dtype=s.logits.dtype)
         alone = at.epoch <= self.switch * at.epochs
         for view in self.needs.views:

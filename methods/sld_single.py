@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from methods.base import Choice, Dims, Float, Method, Progress, Recipe, Seen
+from methods.base import Choice, Dims, Float, Method, NetworkView, Progress, Recipe
 from methods.functional import cross_entropy
 from methods.sld import SLD, sld_student, sld_teacher
 
@@ -32,7 +32,7 @@ class SLDSingle(Method):
         super().__init__(dims)
         self.ce, self.kd, self.tau, self.switch, self.detach = ce, kd, tau, switch, detach
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         soft = sld_teacher(s.logits, t.logits, y, tau=self.tau)
         if at.epoch > self.switch * at.epochs:
             soft = soft + sld_student(s.logits, y, tau=self.tau, detach=self.detach)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.adapters import has_stages
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
 
@@ -64,7 +64,7 @@ class SP(Method):
         super().__init__(dims)
         self.ce, self.sp = ce, sp
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "sp": self.sp * sp_loss(s.feats[-1], t.feats[-1]),

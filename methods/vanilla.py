@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from methods.base import Dims, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
 
@@ -44,5 +44,5 @@ class Vanilla(Method):
     def __init__(self, dims: Dims) -> None:
         super().__init__(dims)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {"ce": cross_entropy(s.logits, y).mean()}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.adapters import has_stages, match, stage_pairs
-from methods.base import Dims, Float, Method, Needs, Paper, Progress, Recipe, Seen
+from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
 
@@ -86,7 +86,7 @@ class VID(Method):
         s, t = dims.student.feats, dims.teacher.feats
         self.gaussians = nn.ModuleList(Gaussian(s[i][0], t[j][0], variance) for i, j in self.pairs)
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         total = torch.zeros((), device=y.device)
         for (i, j), gaussian in zip(self.pairs, self.gaussians, strict=True):
             assert isinstance(gaussian, Gaussian)

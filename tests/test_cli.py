@@ -147,10 +147,9 @@ def test_more_methods_join_the_finished_ones(ran: Path, capsys: pytest.CaptureFi
 def test_an_interrupted_suite_goes_on_to_the_same_numbers(
     ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bench.jobs import keep
     from bench.training.cohort import Cohort
 
-    monkeypatch.setattr(keep, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("bench.jobs.run_writer.CHECKPOINT_EVERY_S", 0.0)
     train, count = Cohort._train, 0
 
     def stop(self: Cohort, members: list[Any], epoch: int, after_step: Any) -> None:

@@ -106,7 +106,7 @@ def test_imports_run_one_way(path: Path) -> None:
     if room(name) == "bench.report":
         assert not [n for n in found if n.split(".")[0] in ("torch", "methods")]
     if room(name) == "bench.training":  # it knows no disk: a run is kept by the room of jobs
-        assert not found & {"pathlib", "os", "shutil", "tempfile", "safetensors"}
+        assert not found & {"pathlib", "shutil", "tempfile", "safetensors"}
         assert not [n for n in found if n.startswith("tracking") and n != "tracking.location"]  # secrets are masked
 
 

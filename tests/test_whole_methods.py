@@ -16,7 +16,7 @@ from bench import models
 from bench.models import student
 from bench.seeds import drawing_from
 from bench.suite.suite import load, validate
-from methods.base import Dims, Progress, Refusal, Seen
+from methods.base import Dims, NetworkView, Progress, Refusal
 from tests.methods.test_contract import Scene
 from tests.test_cli import call
 from tests.training.test_cohort import cohort_of, suite_of, trained
@@ -174,12 +174,12 @@ def test_a_pair_of_other_families_works_or_is_refused(name: str, pair: tuple[str
         torch.arange(4),
     )
     for phase in (True, False) if method.before else (False,):
-        needs = (phase and method.needs_before) or method.needs
-        s = Seen({v: network(x) for v in needs.views}, needs.taps, network.tail)
+        needs = (phase and method.pretrain_needs) or method.needs
+        s = NetworkView({v: network(x) for v in needs.views}, needs.taps, network.tail)
         with torch.no_grad():
-            t = Seen({v: teacher(x) for v in needs.views}, needs.taps, teacher.tail)
+            t = NetworkView({v: teacher(x) for v in needs.views}, needs.taps, teacher.tail)
         at = Progress(2, 10, torch.Generator().manual_seed(0), index)
-        terms = (method.loss_before if phase else method.loss)(s, t, y, at)
+        terms = (method.pretrain_loss if phase else method.loss)(s, t, y, at)
         assert all(term.isfinite() for term in terms.values())
         torch.stack(list(terms.values())).sum().backward()
 

@@ -101,7 +101,7 @@ class Store:
                 words = summary.words(record, store) if spec.get("kind") == "suite" else None
                 return Delivery(self.client, store, self.experiment(name), record, kind, parent, words).make()
 
-    def reap(self, experiment: str) -> list[str]:
+    def end_orphaned_runs(self, experiment: str) -> list[str]:
         """End, as KILLED, runs of this host whose process is gone; their ids."""
         with self.border():
             running = f"attributes.status = 'RUNNING' and tags.`kd.host` = '{socket.gethostname()}'"

@@ -88,10 +88,10 @@ def layers(
     from bench import data as datasets
     from bench import environment
     from bench.jobs import claims, teacher
+    from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
     from bench.jobs.run import check as fits
     from bench.jobs.run import resolved
-    from bench.jobs.work import Ground
     from bench.report import layers as shown
     from bench.suite.suite import MethodSpec, results_folder
     from bench.training import layers
@@ -107,8 +107,8 @@ def layers(
     known: dict[str, Any] = {}  # several pairs may share a teacher
     for_machines = []
     for pair in chosen.pairs:
-        get = partial(Ground.of, chosen, pair, data, folder, made, progress, None)
-        got = claims.patiently(get, progress.say).teacher
+        get = partial(PairContext.of, chosen, pair, data, folder, made, progress, None)
+        got = claims.run_when_free(get, progress.say).teacher
         if got.fingerprint not in known:
             known[got.fingerprint] = layers.rows(got.network, data)
         rows, n = known[got.fingerprint], teacher.build(pair.student, data, init="dims").n_stages
@@ -135,11 +135,11 @@ def check(
     """Read a suite and its data, and say what would run. Trains nothing."""
     from bench import data as datasets
     from bench import environment
+    from bench.jobs.cohort_job import describe
     from bench.jobs.progress import Progress
     from bench.jobs.run import check as fits
     from bench.jobs.run import resolved
     from bench.jobs.teacher import obtain
-    from bench.jobs.work import describe
 
     on = environment.device(device)
     chosen = resolved(suite_of(suite, methods, seeds, sets), on)

@@ -70,7 +70,7 @@ def run(
         progress = Progress(console, quiet)
         with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
             where = {"device": spread.device, "spread": spread.each} if spread else {"device": on}
-            where |= {"at_once": cohort_size}
+            where |= {"group_size": cohort_size}
             outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, follower=mirror, **where)
         for trouble in outcome.troubles:
             console.print(f"[red]not finished:[/red] {escape(trouble)}", highlight=False, soft_wrap=True)
@@ -138,7 +138,7 @@ def tune(
         progress = Progress(console)
         with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
             on = spread.device if spread else on
-            how = {"progress": progress, "follower": mirror, "spread": spread, "at_once": cohort_size}
+            how = {"progress": progress, "follower": mirror, "spread": spread, "group_size": cohort_size}
             out = study(chosen, folder, device=on, url=storage, name=name, **how)
     for row in out:
         if row.trouble:
@@ -200,9 +200,9 @@ def train_teacher(
     from bench import data as datasets
     from bench import environment
     from bench.jobs import claims
+    from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
     from bench.jobs.run import resolved
-    from bench.jobs.work import Ground
     from bench.suite.suite import results_folder
 
     folder, on = results_folder(results), environment.device(device)
@@ -210,6 +210,6 @@ def train_teacher(
     data = datasets.load(chosen.data, on)
     made, progress = environment.environment(on), Progress(console)
     for pair in chosen.pairs:
-        get = partial(Ground.of, chosen, pair, data, folder, made, progress, None)
-        got = claims.patiently(get, progress.say).teacher
+        get = partial(PairContext.of, chosen, pair, data, folder, made, progress, None)
+        got = claims.run_when_free(get, progress.say).teacher
         console.print(f"teacher {pair.teacher} is {got.fingerprint}", highlight=False)

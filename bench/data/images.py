@@ -28,7 +28,7 @@ Like = tuple[int, int]
 def decode(items: Sequence[Item], size: int | None, like: Like | None = None) -> np.ndarray:
     """[N, C, H, W] uint8. Without `size` the images must be equal squares. One channel if all are grey, else three."""
     if size is not None:
-        roomy(len(items), 3, size)
+        check_memory(len(items), 3, size)
     workers = min(16, os.cpu_count() or 1)
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
     with ThreadPoolExecutor(workers) as pool:
@@ -62,7 +62,7 @@ def _decode(item: Item, size: int | None) -> np.ndarray:
     return np.asarray(plain if size is None else fit(plain, size))
 
 
-def roomy(n: int, channels: int, size: int) -> None:
+def check_memory(n: int, channels: int, size: int) -> None:
     """Refuse images that this machine's memory cannot hold."""
     if (need := 2 * n * channels * size**2) > installed():  # bytes: the pictures, and the array they are put into
         raise UserError(
@@ -84,7 +84,7 @@ def fit_array(x: np.ndarray, size: int | None) -> np.ndarray:
     """[N, C, H, W] uint8 → [N, C, size, size]; unchanged where they have that size or none is asked."""
     if size is None or x.shape[2:] == (size, size):
         return x
-    roomy(x.shape[0], x.shape[1], size)
+    check_memory(x.shape[0], x.shape[1], size)
     pictures = (image[0] if len(image) == 1 else image.transpose(1, 2, 0) for image in x)
     fitted = [np.asarray(fit(Image.fromarray(np.ascontiguousarray(p)), size)) for p in pictures]
     return np.stack([_with_channels(p, x.shape[1]) for p in fitted])

@@ -68,7 +68,7 @@ def claim(path: Path, what: str, records: Iterable[Path] = ()) -> Iterator[Calla
             path.unlink(missing_ok=True)
 
 
-def in_turn(acts: Iterable[Callable[[], T]], say: Callable[[str], None]) -> Iterator[T]:
+def run_each_when_free(acts: Iterable[Callable[[], T]], say: Callable[[str], None]) -> Iterator[T]:
     """What each act returns. One that another process holds is left for the end, and tried until that one is through;
     says once for whom it waits."""
     queue, held_in_a_row, said = deque(acts), 0, ""
@@ -89,12 +89,12 @@ def in_turn(acts: Iterable[Callable[[], T]], say: Callable[[str], None]) -> Iter
             yield done
 
 
-def patiently(act: Callable[[], T], say: Callable[[str], None]) -> T:
+def run_when_free(act: Callable[[], T], say: Callable[[str], None]) -> T:
     """What `act` returns, once nobody else holds what it claims."""
-    return next(in_turn([act], say))
+    return next(run_each_when_free([act], say))
 
 
-def bury(folder: Path) -> list[Path]:
+def take_dead_claims(folder: Path) -> list[Path]:
     """Remove the claims of dead owners below a suite's folder; the records that they were writing."""
     found: list[Path] = []
     for path in sorted(folder.glob("claims/*.json")):

@@ -9,9 +9,9 @@ from typing import Any
 
 from bench.data import Data
 from bench.jobs import claims
-from bench.jobs.keep import Follower
+from bench.jobs.cohort_job import CohortJob, Done, PairContext
 from bench.jobs.progress import Progress
-from bench.jobs.work import Cell, Done, Ground
+from bench.jobs.run_writer import Follower
 
 
 class Local:
@@ -22,17 +22,17 @@ class Local:
     ) -> None:
         self.data, self.rest = data, (results, environment, progress, follower)
         self.progress = progress
-        self._ground: Ground | None = None  # of the pair in work: one teacher at a time
+        self._context: PairContext | None = None  # of the pair in work: one teacher at a time
 
-    def each(self, cells: Iterable[Cell]) -> Iterator[Done]:
+    def each(self, jobs: Iterable[CohortJob]) -> Iterator[Done]:
         """Do them all. Those that another process does are left for the end, and waited for."""
-        return claims.in_turn([partial(self._do, cell) for cell in cells], self.progress.say)
+        return claims.run_each_when_free([partial(self._do, job) for job in jobs], self.progress.say)
 
-    def _do(self, cell: Cell) -> Done:
-        return cell.run(self.ground(cell))
+    def _do(self, job: CohortJob) -> Done:
+        return job.run(self.context(job))
 
-    def ground(self, cell: Cell) -> Ground:
-        if self._ground is None or self._ground.pair != cell.pair:
-            self._ground = None  # its memory goes before another teacher's comes
-            self._ground = Ground.of(cell.suite, cell.pair, self.data, *self.rest)
-        return self._ground
+    def context(self, job: CohortJob) -> PairContext:
+        if self._context is None or self._context.pair != job.pair:
+            self._context = None  # its memory goes before another teacher's comes
+            self._context = PairContext.of(job.suite, job.pair, self.data, *self.rest)
+        return self._context

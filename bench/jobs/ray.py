@@ -1,6 +1,6 @@
 """Cohorts and batches of trials as Ray tasks, on one machine or many.
 
-A task is data (`Cell`, `Batch`); the worker makes the ground it stands on and trains exactly as this process would.
+A task is data (`CohortJob`, `Batch`); the worker makes the context it needs and trains exactly as this process would.
 What it leaves lies in the results folder, which all machines share; this process alone talks to MLflow. A worker that
 dies is replaced by Ray, and its successor goes on from the checkpoints. When this process dies, Ray ends its workers,
 and the same command goes on.
@@ -33,9 +33,9 @@ from bench import data as datasets
 from bench import environment as env
 from bench.errors import UserError
 from bench.jobs import claims, stop
-from bench.jobs.keep import Follower
+from bench.jobs.cohort_job import CohortJob, Done, PairContext
 from bench.jobs.progress import Progress
-from bench.jobs.work import Cell, Done, Ground
+from bench.jobs.run_writer import Follower
 from bench.suite.suite import Pair, Suite
 from tracking.locks import alive
 from tracking.record import Record
@@ -62,7 +62,7 @@ class Task(Protocol):
     def records(self) -> list[Record]: ...
     @property
     def test(self) -> bool: ...
-    def run(self, ground: Ground) -> Any: ...
+    def run(self, context: PairContext) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -96,30 +96,30 @@ class Ray:
         self._refs: dict[Any, Task] = {}
         self._followed, self._cancelled = 0.0, False
 
-    def each(self, cells: list[Cell]) -> Iterator[Done]:
+    def each(self, jobs: list[CohortJob]) -> Iterator[Done]:
         """Do them all, a pair's cohorts after its teacher; yields what is done as it ends."""
-        later: list[tuple[float, Cell]] = [(0.0, cell) for cell in cells]
+        later: list[tuple[float, CohortJob]] = [(0.0, job) for job in jobs]
         teachers: dict[str, Any] = {}
-        with self.progress.count("cohorts", sum(bool(cell.fingerprints) for cell in cells)) as ended:
+        with self.progress.count("cohorts", sum(bool(job.fingerprints) for job in jobs)) as ended:
             while later or self._refs:
                 now = time.monotonic()
-                for _, cell in [entry for entry in later if entry[0] <= now]:
-                    ref = self._submit(cell, teachers.get(cell.pair.teacher))
-                    if not cell.fingerprints:
-                        teachers[cell.pair.teacher] = ref  # several pairs may share it: one after the other
+                for _, job in [entry for entry in later if entry[0] <= now]:
+                    ref = self._submit(job, teachers.get(job.pair.teacher))
+                    if not job.fingerprints:
+                        teachers[job.pair.teacher] = ref  # several pairs may share it: one after the other
                 later = [entry for entry in later if entry[0] > now]
-                for cell, done in self._ready():
+                for job, done in self._ready():
                     if isinstance(done, claims.Held):
-                        later.append((now + claims.WAIT_S, cell))
+                        later.append((now + claims.WAIT_S, job))
                         continue
-                    if cell.fingerprints:
+                    if job.fingerprints:
                         ended()
                     yield done
 
     def studies(self, acts: Sequence[Callable[[], T]]) -> list[T]:
         """What each act returns: all at once, each in a thread that sends its batches to `call`."""
         with ThreadPoolExecutor(max(len(acts), 1)) as pool:
-            futures = [pool.submit(claims.patiently, act, self.progress.say) for act in acts]
+            futures = [pool.submit(claims.run_when_free, act, self.progress.say) for act in acts]
             try:
                 left = {*futures}
                 while left:
@@ -144,7 +144,7 @@ class Ray:
                 raise done
             return done
 
-        return claims.patiently(act, self.progress.say)
+        return claims.run_when_free(act, self.progress.say)
 
     def cancel(self) -> None:
         """Ask all workers to stop, and give them the time to keep what they have."""
@@ -270,8 +270,8 @@ def _work(task: Task, order: Order, after: Any) -> tuple[Any, str]:
     try:
         with redirect_stderr(said):
             data = datasets.load(task.suite.data, device, test=task.test)
-            ground = Ground.of(task.suite, task.pair, data, task.results, environment, progress, None)
-            return task.run(ground), said.getvalue()
+            context = PairContext.of(task.suite, task.pair, data, task.results, environment, progress, None)
+            return task.run(context), said.getvalue()
     except claims.Held as held:
         return held, ""
     except stop.Interrupted as stopped:

@@ -26,10 +26,10 @@ from bench.data.cache import checksum
 from bench.errors import UserError, notice
 from bench.jobs import claims, tuned
 from bench.jobs import teacher as teachers
-from bench.jobs.keep import Follower, finished
+from bench.jobs.cohort_job import CohortJob, Done, describe, dims
 from bench.jobs.local import Local
 from bench.jobs.progress import Progress
-from bench.jobs.work import Cell, Done, describe, dims
+from bench.jobs.run_writer import Follower, finished
 from bench.seeds import drawing_from
 from bench.suite.spec import MethodSpec
 from bench.suite.suite import Pair, Run, Suite
@@ -44,7 +44,7 @@ MANIFEST = "suite.json"
 
 Rows = dict[str, list[tuple[MethodSpec, dict[str, Any]]]]
 """By pair, the rows of the comparison with their values, and where these come from, if from a study."""
-Spread = Callable[[list[Cell]], Iterable[Done]]
+Spread = Callable[[list[CohortJob]], Iterable[Done]]
 """What brings cohorts to other machines."""
 
 
@@ -71,10 +71,10 @@ def run_suite(
     progress: Progress,
     follower: Follower | None,
     spread: Spread | None = None,
-    at_once: int = 0,
+    group_size: int = 0,
 ) -> Outcome:
     """Train what the suite still lacks, in this process or where `spread` brings it; what another process trains at the
-    same time is waited for. at_once: students of a cohort on the device at a time; 0: all. Raises `UserError` before
+    same time is waited for. group_size: students of a cohort on the device at a time; 0: all. Raises `UserError` before
     any training where the suite cannot be run."""
     suite = resolved(suite, device)
     data = datasets.load(suite.data, "cpu" if spread else device)
@@ -85,12 +85,12 @@ def run_suite(
     }
     for pair in suite.pairs:
         check(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
-    reap(results / suite.name, follower)
-    cells, fingerprints = _plan(suite, rows, data, results, time.time() if rerun else 0.0, at_once)
+    end_orphaned_runs(results / suite.name, follower)
+    jobs, fingerprints = _plan(suite, rows, data, results, time.time() if rerun else 0.0, group_size)
     outcome = Outcome(fingerprints)
     _manifest(results / suite.name, suite, fingerprints, checksums)
     do = spread or Local(data, results, env.environment(device), progress, follower).each
-    for done in do(cells):
+    for done in do(jobs):
         outcome.trained += done.trained
         outcome.troubles += done.troubles
     # once more: another call of the suite may have asked for other runs meanwhile
@@ -99,14 +99,14 @@ def run_suite(
 
 
 def _plan(
-    suite: Suite, rows: Rows, data: Data, results: Path, anew: float, at_once: int
-) -> tuple[list[Cell], list[str]]:
+    suite: Suite, rows: Rows, data: Data, results: Path, anew: float, group_size: int
+) -> tuple[list[CohortJob], list[str]]:
     """What is to be trained, each pair's teacher before its cohorts; and the fingerprints of all runs of the suite.
 
     A run that has failed before comes after all others, in a cohort of its own: it may take the device down with it.
     """
     described = describe(data)
-    whole, fingerprints, cells, again = described | data.describe_test(), [], [], []
+    whole, fingerprints, jobs, again = described | data.describe_test(), [], [], []
     for pair in suite.pairs:
         mark = teachers.fingerprint(pair, described, suite.teacher_protocol(), suite.teacher.seed)
         todo, apart, taught = [], [], set[str]()
@@ -117,23 +117,23 @@ def _plan(
             left = [bool(anew) or not finished(record) for record in records]
             taught |= {r.header["spec"].get("teacher_hash") for r, more in zip(records, left, strict=True) if not more}
             where = suite.model_copy(update={"pairs": [pair], "seeds": [seed]})
-            work = partial(_cell, where, results, anew=anew, at_once=at_once)
+            work = partial(_job, where, results, anew=anew, group_size=group_size)
             chosen = list(compress(zip(rows[pair.name], runs, records, strict=True), left))
             fresh = [entry for entry in chosen if not _failed(entry[2])]
             todo += [work(fresh)] if fresh else []
             apart += [work([entry], again=entry[1].label) for entry in chosen if _failed(entry[2])]
         if first := (todo or apart)[:1]:
             known = tuple(sorted(filter(None, taught)))
-            cells += [dataclasses.replace(first[0], found=(), fingerprints=(), taught=known, again=""), *todo]
+            jobs += [dataclasses.replace(first[0], found=(), fingerprints=(), taught=known, again=""), *todo]
             again += apart
-    return [*cells, *again], fingerprints
+    return [*jobs, *again], fingerprints
 
 
-def _cell(suite: Suite, results: Path, entries: list[tuple[Any, Run, Record]], **how: Any) -> Cell:
+def _job(suite: Suite, results: Path, entries: list[tuple[Any, Run, Record]], **how: Any) -> CohortJob:
     """The cohort of these rows, with their runs; suite: with its pair and seed alone."""
     narrow = suite.model_copy(update={"methods": [spec for (spec, _), _, _ in entries]})
     found, prints = tuple(found for (_, found), _, _ in entries), tuple(run.fingerprint for _, run, _ in entries)
-    return Cell(narrow, results, found, prints, **how)
+    return CohortJob(narrow, results, found, prints, **how)
 
 
 def _failed(record: Record) -> bool:
@@ -143,9 +143,9 @@ def _failed(record: Record) -> bool:
         return False
 
 
-def reap(where: Path, follower: Follower | None) -> None:
+def end_orphaned_runs(where: Path, follower: Follower | None) -> None:
     """End, as interrupted, the records that processes were writing which are gone. Costs nothing where none died."""
-    found = claims.bury(where)
+    found = claims.take_dead_claims(where)
     for record in map(Record, [path for folder in found for path in (folder, *sorted(folder.glob("trials/*")))]):
         with suppress(Damage):  # whoever does the run mends it
             if record.status == "running":
@@ -195,7 +195,7 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
 
 def _views_exist(kind: type[Method], data: Data) -> None:
     """Refuse a view that nothing draws, or that means nothing on this data."""
-    for view in {*kind.needs.views, *(kind.needs_before.views if kind.needs_before else ())} - set(data.views):
+    for view in {*kind.needs.views, *(kind.pretrain_needs.views if kind.pretrain_needs else ())} - set(data.views):
         if view in VIEWS:
             raise Refusal(f"it needs the {view} view of an image, and data.{view} is false for {data.name}")
         raise unknown("view of the images", view, data.views)

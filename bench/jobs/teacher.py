@@ -14,10 +14,10 @@ from torch import Tensor
 from bench import models
 from bench.data import Data
 from bench.errors import UserError, notice
-from bench.jobs import checkpoint, claims, keep
-from bench.jobs.keep import Keeper
-from bench.jobs.room import with_room
-from bench.jobs.train import train_cohort
+from bench.jobs import checkpoint, claims, run_writer
+from bench.jobs.fit import fit_into_memory
+from bench.jobs.run_writer import RunWriter
+from bench.jobs.train_cohort import train_cohort
 from bench.models.base import Network
 from bench.seeds import drawing_from
 from bench.suite.protocol import NUMBERS, Protocol, digest
@@ -49,12 +49,12 @@ class Teacher:
             " on these classes in this order, and on images normalised like these (data.mean, data.std)?"
         )
 
-    def verify(self, keepers: Iterable[Keeper]) -> None:
+    def verify(self, writers: Iterable[RunWriter]) -> None:
         """If anything touched the teacher, end the runs that learnt from it as failed, and raise `UserError`."""
         if models.state_hash(self.network) != self.state:
             void = "the teacher's state changed while students trained, one of their methods writes into it: void"
-            for keeper in keepers:
-                keeper.end("failed", void, {})
+            for writer in writers:
+                writer.end("failed", void, {})
             raise UserError(f"{void}; leave that method out, and the same command trains the others anew")
 
 
@@ -100,7 +100,7 @@ def obtain(
     else:
         folder = results / "teachers" / mark
         record = Record(folder)
-        if not keep.finished(record):
+        if not run_writer.finished(record):
             spec = {
                 "suite": "teachers",
                 "dataset": data.name,
@@ -111,10 +111,10 @@ def obtain(
             }
             what = f"teacher {pair.teacher}"
             with claims.claim(claims.file_of(folder.parent, mark), what, [folder]) as check:
-                if not keep.done(record):
+                if not run_writer.done(record):
                     record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
                     train = partial(_train, pair.teacher, data, protocol, seed, record, progress, check)
-                    with_room(lambda _: train(), 1, 1, data.device, what, progress.say)
+                    fit_into_memory(lambda _: train(), 1, 1, data.device, what, progress.say)
         models.load_state(network, folder / "teacher.safetensors")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
@@ -133,7 +133,7 @@ def chance_level(y: Tensor) -> float:
 
 
 def _train(
-    arch: str, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: keep.Check
+    arch: str, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: run_writer.Check
 ) -> None:
     """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
 
@@ -143,20 +143,20 @@ def _train(
         method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
         return Member("teacher", network, method, protocol, data.train.x.device, "teacher", arch, seed)
 
-    def begin() -> Iterator[Keeper]:
-        keeper = Keeper(fresh(), record, None)
-        keeper.resume(fresh)
-        yield keeper
+    def begin() -> Iterator[RunWriter]:
+        writer = RunWriter(fresh(), record, None)
+        writer.resume(fresh)
+        yield writer
 
-    def end(cohort: Cohort, keepers: list[Keeper]) -> None:
-        (keeper,) = keepers
-        member = keeper.member
+    def end(cohort: Cohort, writers: list[RunWriter]) -> None:
+        (writer,) = writers
+        member = writer.member
         if member.status != "running":
             record.end(member.status, member.reason, {}, [])
             mend = "; lower teacher.protocol.lr in the suite" if member.status == "diverged" else ""
             raise UserError(f"the teacher {arch} {member.status}: {member.reason}{mend}")
-        (record.folder / "teacher.safetensors").write_bytes(keep.weights(member.network.state_dict()))
-        checkpoint.remove(keeper.path)
+        (record.folder / "teacher.safetensors").write_bytes(run_writer.weights(member.network.state_dict()))
+        checkpoint.remove(writer.path)
         record.hold_epochs(member.history)
         record.end("finished", "", cohort.evaluator.evaluate(member, "validation"), ["teacher.safetensors"])
 

@@ -17,7 +17,7 @@ from bench.errors import UserError
 from bench.models.base import Network
 from bench.models.state import SUFFIXES, read
 from bench.seeds import drawing_from
-from methods.base import Dims, Method, Seen
+from methods.base import Dims, Method, NetworkView
 from tracking.record import Record
 
 
@@ -34,8 +34,8 @@ class Student(nn.Module):
         if self.method is None:
             return out.logits
         taps = self.method.needs.taps
-        s = Seen({"weak": out}, {*taps, "logits"}, self.network.tail)
-        return self.method.predict(s, Seen({}, taps, self.teacher and self.teacher.tail))
+        s = NetworkView({"weak": out}, {*taps, "logits"}, self.network.tail)
+        return self.method.predict(s, NetworkView({}, taps, self.teacher and self.teacher.tail))
 
 
 def load(path: str | Path) -> Student:

@@ -17,7 +17,7 @@ from bench.jobs import run as runs
 from bench.suite.suite import Suite
 from bench.timing.step import STEPS, answer, bare, batch, cohort_of, timed
 from bench.training.precision import computed
-from methods.base import Needs, Out, Progress, Refusal, Seen
+from methods.base import Needs, NetworkView, Out, Progress, Refusal
 
 
 def measure_losses(
@@ -80,17 +80,17 @@ def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict
         t = {view: answer(shared, images) for view, images in first.views.items() if needs.teacher}
         tails = [computed(net.tail, suite.protocol, data.device) for net in (network, teacher)]
         epochs = suite.protocol.epochs
-        at = Progress(epochs, epochs, member.stream.generator, first.index if needs.index else None)
+        at = Progress(epochs, epochs, member.rng.generator, first.index if needs.index else None)
 
         def once() -> None:
-            terms = loss(Seen(s, needs.taps, tails[0]), Seen(t, needs.taps, tails[1]), first.y, at)
+            terms = loss(NetworkView(s, needs.taps, tails[0]), NetworkView(t, needs.taps, tails[1]), first.y, at)
             method.backward(terms, member.optimizer)
 
         return once
 
     out = {"": lap(method.loss, method.needs)}
     if method.before:
-        out[" (before)"] = lap(method.loss_before, method.needs_before or method.needs)
+        out[" (before)"] = lap(method.pretrain_loss, method.pretrain_needs or method.needs)
     return out
 
 

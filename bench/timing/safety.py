@@ -25,10 +25,10 @@ from bench import data as datasets
 from bench import environment as env
 from bench import models
 from bench.errors import UserError
+from bench.jobs.cohort_job import CohortJob, PairContext, describe, dims, member_of
 from bench.jobs.progress import Progress
 from bench.jobs.run import resolved
 from bench.jobs.teacher import Teacher, build
-from bench.jobs.work import Cell, Ground, describe, dims, member_of
 from bench.suite.suite import Run, Suite
 from bench.training.cohort import Cohort
 from tracking.mirror import Mirror
@@ -63,8 +63,10 @@ def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Con
 
     def safe(results: Path) -> None:
         with Mirror(lambda: Store(uri, results)) as mirror:
-            ground = Ground(suite, pair, data, describe(data), teacher, shapes, env.environment(device), quiet, mirror)
-            done = Cell(suite, results, tuple({} for _ in runs), prints).run(ground)
+            context = PairContext(
+                suite, pair, data, describe(data), teacher, shapes, env.environment(device), quiet, mirror
+            )
+            done = CohortJob(suite, results, tuple({} for _ in runs), prints).run(context)
         if done.troubles or mirror.pending():
             raise UserError(f"not all was kept: {(*done.troubles, *(why for _, why in mirror.pending()))[0]}")
 

@@ -27,15 +27,15 @@ from bench.data import Batch, Data, n_batches
 from bench.errors import UserError
 from bench.jobs import checkpoint
 from bench.jobs import teacher as teachers
-from bench.jobs.keep import CHECKPOINT_EVERY_S
+from bench.jobs.cohort_job import describe, dims, member_of
 from bench.jobs.run import resolved
-from bench.jobs.work import describe, dims, member_of
+from bench.jobs.run_writer import CHECKPOINT_EVERY_S
 from bench.models.base import Network
 from bench.suite.suite import MethodSpec, Run, Suite
 from bench.training.cohort import Cohort
 from bench.training.member import Member, make_optimizer
 from bench.training.precision import autocast, computed
-from methods.base import Out, Progress, Seen
+from methods.base import NetworkView, Out, Progress
 
 STEPS = 5  # per lap
 Lap = Callable[[], None]
@@ -121,7 +121,7 @@ def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
     optimizer = make_optimizer(suite.protocol, [*network.parameters(), *method.parameters()], 1e-3)
     first = batch(alone)
     x, y = first.views["weak"], first.y
-    at = Progress(1, suite.protocol.epochs, member.stream.generator, first.index)
+    at = Progress(1, suite.protocol.epochs, member.rng.generator, first.index)
     taps, once = method.needs.taps, answer(alone, x)
     tails = [computed(net.tail, suite.protocol, x.device) for net in (network, teacher)]
 
@@ -131,7 +131,9 @@ def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
             optimizer.zero_grad(set_to_none=True)
             with autocast(suite.protocol, x.device):
                 s = network(x)
-            terms = method.loss(Seen({"weak": s}, taps, tails[0]), Seen({"weak": t}, taps, tails[1]), y, at)
+            terms = method.loss(
+                NetworkView({"weak": s}, taps, tails[0]), NetworkView({"weak": t}, taps, tails[1]), y, at
+            )
             torch.stack(list(terms.values())).sum().backward()
             optimizer.step()
 

@@ -31,13 +31,13 @@ class Cohort:
         teacher: Network | None,
         members: Iterable[Member],
         seed: int,
-        at_once: int = 0,
+        group_size: int = 0,
     ) -> None:
-        """at_once: how many members may be on the device at a time; 0: all. The others wait on the CPU."""
+        """group_size: how many members may be on the device at a time; 0: all. The others wait on the CPU."""
         self.data, self.protocol, self.teacher, self.seed = data, protocol, teacher, seed
         switch(protocol)
         self.members = list(members)
-        self.at_once = at_once or max(1, len(self.members))
+        self.group_size = group_size or max(1, len(self.members))
         self.evaluator = Evaluator(data, protocol, teacher)
         self.clock = Clock(data.device)
 
@@ -52,8 +52,8 @@ class Cohort:
         while alive := self.alive():
             epoch = 1 + min(member.epoch for member in alive)
             members = [member for member in alive if member.epoch == epoch - 1]
-            for first in range(0, len(members), self.at_once):
-                self._train(members[first : first + self.at_once], epoch, after_step)
+            for first in range(0, len(members), self.group_size):
+                self._train(members[first : first + self.group_size], epoch, after_step)
             yield epoch
 
     def _train(self, members: list[Member], epoch: int, after_step: Callable[[int], None]) -> None:
@@ -118,7 +118,7 @@ class Cohort:
 
     def _bring(self, members: list[Member]) -> None:
         """Bring these to the device. Where not all members have room there, the others leave it first."""
-        if self.at_once < len(self.members):
+        if self.group_size < len(self.members):
             for member in self.members:
                 if member not in members and member.place == self.data.device:
                     member.move(torch.device("cpu"))
@@ -127,4 +127,4 @@ class Cohort:
 
     def guarded(self, member: Member, when: str) -> AbstractContextManager[None]:
         """Whatever goes wrong in the block ends this member's run; see `Member.guarded`."""
-        return member.guarded(when, alone=self.at_once == 1)
+        return member.guarded(when, alone=self.group_size == 1)

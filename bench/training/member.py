@@ -15,18 +15,18 @@ import torch._functorch.config
 from torch import Tensor, nn
 
 from bench.data import Batch
+from bench.memory import held, kept, usable
 from bench.models.base import Network
 from bench.seeds import seed
 from bench.suite.protocol import Protocol
-from bench.memory import held, kept, usable
 from bench.training.precision import autocast, cast_adapters, computed
-from methods.base import Method, Needs, Out, Progress, Seen
+from methods.base import Method, Needs, NetworkView, Out, Progress
 from tracking.location import mask
 
 FORMAT = 2  # of a member's state; raise it when its keys change: runs with older checkpoints then start anew
 
 
-class Stream:
+class MemberRNG:
     """A member's own random stream: torch's generators inside the block, put aside outside it."""
 
     def __init__(self, device: torch.device, *parts: object) -> None:
@@ -75,7 +75,7 @@ class Member:
         self.method = method.to(device)
         cast_adapters(method, protocol, device)
         self.forward = compiled(self.network) if protocol.compile else self.network
-        self.stream = Stream(device, *stream)
+        self.rng = MemberRNG(device, *stream)
         self.lr = protocol.lr_for(network.arch)
         self.optimizer = self._fresh_optimizer()
         self.before = math.ceil(method.before * protocol.epochs)  # epochs that come before the first
@@ -95,16 +95,16 @@ class Member:
     @property
     def needs(self) -> Needs:
         """What it must be shown in the epoch that comes."""
-        return (self.epoch < 0 and self.method.needs_before) or self.method.needs
+        return (self.epoch < 0 and self.method.pretrain_needs) or self.method.needs
 
     def step(self, batch: Batch, outputs: Mapping[str, Out], teacher: Network | None, epoch: int) -> None:
         """Learn from one batch. outputs: the teacher's answers by view."""
-        factor = self.method.lr_before if self.epoch < 0 else self.protocol.lr_factor(epoch, batch.done)
+        factor = self.method.pretrain_lr if self.epoch < 0 else self.protocol.lr_factor(epoch, batch.done)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
         measuring = nullcontext(dict[int, int]()) if self.memory else kept(self._read(shared(batch, outputs)))
-        with self.stream.active(), measuring as saved:
+        with self.rng.active(), measuring as saved:
             terms = self.forward_backward(batch, outputs, teacher, epoch)
         self.optimizer.step()
         self.memory = self.memory or sum(saved.values()) + held((self.network, self.method), self.optimizer)
@@ -117,14 +117,14 @@ class Member:
         needs = self.needs
         with autocast(self.protocol, self.device):
             outs = {view: self.forward(batch.views[view]) for view in needs.views if needs.student}
-        s = Seen(outs, needs.taps, self._tail(self.network, "student"))
-        t = Seen(
+        s = NetworkView(outs, needs.taps, self._tail(self.network, "student"))
+        t = NetworkView(
             {view: outputs[view] for view in needs.views if needs.teacher},
             needs.taps,
             teacher and self._tail(teacher, "teacher"),
         )
         progress = self._progress(epoch, batch.index if needs.index else None)
-        terms = (self.method.loss_before if self.epoch < 0 else self.method.loss)(s, t, batch.y, progress)
+        terms = (self.method.pretrain_loss if self.epoch < 0 else self.method.loss)(s, t, batch.y, progress)
         self.method.backward(terms, self.optimizer)
         return terms
 
@@ -134,8 +134,8 @@ class Member:
 
     def _progress(self, epoch: int, index: Tensor | None) -> Progress:
         if self.epoch < 0:
-            return Progress(epoch + self.before, self.before, self.stream.generator, index)
-        return Progress(epoch, self.protocol.epochs, self.stream.generator, index)
+            return Progress(epoch + self.before, self.before, self.rng.generator, index)
+        return Progress(epoch, self.protocol.epochs, self.rng.generator, index)
 
     def _tail(self, network: Network, whose: str) -> Callable[..., Tensor]:
         """The network's tail, with its uses counted."""
@@ -261,7 +261,9 @@ class Member:
             self.method.needs.taps,
             [net and computed(net.tail, self.protocol, self.device) for net in (self.network, teacher)],
         )
-        return self.method.predict(Seen({"weak": out}, {*taps, "logits"}, tails[0]), Seen({}, taps, tails[1]))
+        return self.method.predict(
+            NetworkView({"weak": out}, {*taps, "logits"}, tails[0]), NetworkView({}, taps, tails[1])
+        )
 
     def train(self, mode: bool) -> None:
         self.network.train(mode)
@@ -288,7 +290,7 @@ class Member:
             "epoch": self.epoch,
             "weights": self.weights(),
             "optimizer": self.optimizer.state_dict(),
-            "stream": self.stream.state_dict(),
+            "stream": self.rng.state_dict(),
             "spent": dict(self.spent),
             "memory": self.memory,
             "history": self.history,
@@ -306,7 +308,7 @@ class Member:
             raise ValueError(f"made on {device}, and random numbers cannot go on on {self.device.type}")
         self.load_weights(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.stream.load_state_dict(state["stream"])
+        self.rng.load_state_dict(state["stream"])
         self.epoch, self.history, self.spent = state["epoch"], list(state["history"]), Counter(state["spent"])
         self.memory = state["memory"]
         self.best = Best(**state["best"])

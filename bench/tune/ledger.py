@@ -13,9 +13,9 @@ import yaml
 from optuna.trial import FrozenTrial
 
 from bench.errors import notice
-from bench.jobs.work import Ground
+from bench.jobs.cohort_job import PairContext
 from bench.report.studies import study_figures
-from bench.tune.trials import METRIC, TIE, Result, told_trial
+from bench.tune.trials import METRIC, TIE, Result, result_of_trial
 from tracking.lines import replace
 from tracking.record import Record
 
@@ -26,12 +26,12 @@ STATES = {"finished": "complete", "pruned": "pruned"}
 class Ledger:
     """The record grows by one line per told trial; it ends when a trial has been chosen."""
 
-    def __init__(self, folder: Path, described: Mapping[str, Any], ground: Ground) -> None:
-        self.folder, self.described, self.follower = folder, described, ground.follower
+    def __init__(self, folder: Path, described: Mapping[str, Any], context: PairContext) -> None:
+        self.folder, self.described, self.follower = folder, described, context.follower
         self.record = Record(folder)
         if told := self.record.mend():
             notice(told)
-        self.record.begin(described["study_fingerprint"], described, ground.environment)
+        self.record.begin(described["study_fingerprint"], described, context.environment)
         if self.follower:
             self.follower.finish(self.record)  # before its trials, which hang below it
 
@@ -39,7 +39,7 @@ class Ledger:
         """Make the record hold these trials."""
         rows, best = [], None
         for trial in told:
-            result = told_trial(trial)
+            result = result_of_trial(trial)
             row = {"cost/student_steps": result.student_steps, "cost/seconds": result.seconds}
             if result.top1 is not None and result.nll is not None:
                 row |= {METRIC: result.top1, TIE: result.nll}
@@ -88,7 +88,7 @@ class Ledger:
     def table(self, told: Sequence[FrozenTrial]) -> pd.DataFrame:
         """One row per trial."""
         head = {"suite": self.described["suite"], "pair": self.described["pair"], "method": self.described["label"]}
-        return pd.DataFrame([head | _row(trial, told_trial(trial), self.described["study"]) for trial in told])
+        return pd.DataFrame([head | _row(trial, result_of_trial(trial), self.described["study"]) for trial in told])
 
 
 def _row(trial: FrozenTrial, result: Result, study: str) -> dict[str, Any]:

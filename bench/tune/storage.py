@@ -81,7 +81,7 @@ def alone(database: RDBStorage, study: str) -> Iterator[None]:
         yield
 
 
-def outlast(database: RDBStorage, act: Callable[[], T], say: Callable[[str], object]) -> T:
+def retry_through_outage(database: RDBStorage, act: Callable[[], T], say: Callable[[str], object]) -> T:
     """Do what may be done again from its beginning, and do it again for as long as the database is away.
 
     A file is never away: what goes wrong with it is raised. Raises `UserError` when patience ends.

@@ -14,9 +14,9 @@ from bench import data as datasets
 from bench import environment as env
 from bench.jobs import claims
 from bench.jobs import run as runs
-from bench.jobs.keep import Follower
+from bench.jobs.cohort_job import CohortJob, PairContext
 from bench.jobs.progress import Progress
-from bench.jobs.work import Cell, Ground
+from bench.jobs.run_writer import Follower
 from bench.suite.suite import Suite
 from bench.tune import search, storage
 from bench.tune.study import Do, Study, Tuned, recipe_of
@@ -41,13 +41,13 @@ def tune(
     url: str | None = None,
     name: str = "",
     spread: Spread | None = None,
-    at_once: int = 0,
+    group_size: int = 0,
 ) -> list[Tuned]:
     """Run every row's study up to the suite's number of trials. Those that were told are kept; test stays closed.
 
     url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; spread:
-    what brings batches to other machines, else they train in this process; at_once: trials on the device at a time (0:
-    a whole batch).
+    what brings batches to other machines, else they train in this process; group_size: trials on the device at a
+    time (0: a whole batch).
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     suite = runs.resolved(suite, device)
@@ -61,24 +61,24 @@ def tune(
     tunable = {spec.title: knobs for spec in suite.methods if (knobs := suite.tune.narrowed(spec.method))}
     if tunable and suite.tune.sampler == "grid":
         search.check_grid(suite.tune, tunable)
-    runs.reap(results / suite.name, follower)
+    runs.end_orphaned_runs(results / suite.name, follower)
     out: list[Tuned] = []
     for pair in suite.pairs:
         if spread:
             narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
-            spread.call(Cell(suite.model_copy(update=narrow), results))  # its teacher
-        get = partial(Ground.of, suite, pair, data, results, env.environment(device), progress, follower)
-        ground = claims.patiently(get, progress.say)
-        do: Do = spread.call if spread else partial(_here, ground)
+            spread.call(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
+        get = partial(PairContext.of, suite, pair, data, results, env.environment(device), progress, follower)
+        context = claims.run_when_free(get, progress.say)
+        do: Do = spread.call if spread else partial(_here, context)
         rows = [spec for spec in suite.methods if suite.tune.narrowed(spec.method)]
-        studies = [Study(ground, spec, results, name, do, at_once) for spec in rows]
+        studies = [Study(context, spec, results, name, do, group_size) for spec in rows]
         acts = [partial(study.run, database) for study in studies]
-        out += spread.studies(acts) if spread else claims.in_turn(acts, progress.say)
+        out += spread.studies(acts) if spread else claims.run_each_when_free(acts, progress.say)
         for spec in suite.methods:
             if not suite.tune.narrowed(spec.method):
                 progress.say(f"{spec.title} has nothing to tune")
     return out
 
 
-def _here(ground: Ground, batch: Batch) -> dict[int, Result]:
-    return batch.run(ground)
+def _here(context: PairContext, batch: Batch) -> dict[int, Result]:
+    return batch.run(context)

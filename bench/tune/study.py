@@ -21,14 +21,14 @@ import bench
 import methods
 from bench.errors import UserError
 from bench.jobs import claims, tuned
-from bench.jobs.work import Ground
+from bench.jobs.cohort_job import PairContext
 from bench.suite.protocol import digest
 from bench.suite.spec import MethodSpec
 from bench.suite.suite import Suite
 from bench.tune import pruning, select, storage
 from bench.tune.ledger import Ledger
 from bench.tune.search import Search, directions, distribution, grid
-from bench.tune.trials import STEP, Batch, Result, told_trial, trial_to_tell
+from bench.tune.trials import STEP, Batch, Result, result_of_trial, trial_of_result
 from methods.base import Value
 
 
@@ -71,10 +71,12 @@ def slug(name: str) -> str:
 class Study:
     """A single use: `Study(...).run(database)`."""
 
-    def __init__(self, ground: Ground, spec: MethodSpec, results: Path, name: str, do: Do, at_once: int) -> None:
-        suite, pair = ground.suite, ground.pair
-        self.results, self.do, self.at_once = results, do, at_once
-        self.ground, self.spec, self.plan = ground, spec, suite.tune
+    def __init__(
+        self, context: PairContext, spec: MethodSpec, results: Path, name: str, do: Do, group_size: int
+    ) -> None:
+        suite, pair = context.suite, context.pair
+        self.results, self.do, self.group_size = results, do, group_size
+        self.context, self.spec, self.plan = context, spec, suite.tune
         self.name = "/".join(filter(None, (suite.name, pair.name, spec.title, name)))
         self.folder = results / suite.name / "tuning" / slug(self.name.partition("/")[2])
         self.file = tuned.file_of(results, suite.name, pair, spec.title)
@@ -88,35 +90,35 @@ class Study:
         the study is taken up again."""
         path = claims.file_of(self.folder.parent.parent, f"tuning {self.folder.name}")
         with claims.claim(path, f"study {self.name}", [self.folder]):
-            return storage.outlast(database, lambda: self._run(database), self.ground.progress.say)
+            return storage.retry_through_outage(database, lambda: self._run(database), self.context.progress.say)
 
     def _run(self, database: RDBStorage) -> Tuned:
         study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
         search = Search(self.plan, self.knobs, self.recipe, self.name)
-        ledger = Ledger(self.folder, self.described(), self.ground)
+        ledger = Ledger(self.folder, self.described(), self.context)
         while len(told := study.get_trials(deepcopy=False)) < search.size:
             self._batch(database, study, search.next(told))
             ledger.hold(study.get_trials(deepcopy=False))
-        results = {trial.number: told_trial(trial) for trial in told}
+        results = {trial.number: result_of_trial(trial) for trial in told}
         budget = _budget(results)
         if not select.ranked(results):
             trouble = f"no trial finished: {results[0].reason}"
             ledger.fail(told, trouble, budget)
-            return Tuned(self.ground.pair.name, self.spec.title, {}, budget, self.file, trouble)
+            return Tuned(self.context.pair.name, self.spec.title, {}, budget, self.file, trouble)
         chosen = self._choose(results, {trial.number: trial.params for trial in told})
         content = self._content(chosen, results, told[chosen.trial].params, budget)
         tuned.write(self.file, content)
         ledger.close(study, content)
-        return Tuned(self.ground.pair.name, self.spec.title, content["values"], budget, self.file)
+        return Tuned(self.context.pair.name, self.spec.title, content["values"], budget, self.file)
 
     def _batch(self, database: RDBStorage, study: optuna.Study, batch: Mapping[int, dict[str, Any]]) -> None:
         """Train a batch, or what is left of it, and tell it in the order of its numbers, each number once whoever
         else works on this study."""
-        rungs = pruning.rungs(self.plan, self.ground.suite.protocol.epochs, self.starts, min(batch) // self.plan.batch)
+        rungs = pruning.rungs(self.plan, self.context.suite.protocol.epochs, self.starts, min(batch) // self.plan.batch)
         results = self._train(batch, self.seed, "search", rungs)
         space = {key: distribution(knob) for key, knob in self.knobs.items()}
         for number in sorted(batch):
-            trial = trial_to_tell(results[number], batch[number], space, len(self.plan.objective))
+            trial = trial_of_result(results[number], batch[number], space, len(self.plan.objective))
             with storage.alone(database, self.name):
                 if number == len(study.get_trials(deepcopy=False)):
                     study.add_trial(trial)
@@ -125,11 +127,11 @@ class Study:
         self, settings: Mapping[int, Mapping[str, Any]], seed: int, stage: str, rungs: Sequence[int] = ()
     ) -> dict[int, Result]:
         about = {"kind": "trial", "stage": stage, "study": self.name, "study_fingerprint": self.fingerprint}
-        title = f"{self.ground.pair.name} {self.spec.title} "
+        title = f"{self.context.pair.name} {self.spec.title} "
         title += f"trials {min(settings)}-{max(settings)}" if stage == "search" else f"confirmed with seed {seed}"
-        ground, settings = self.ground, {number: dict(values) for number, values in settings.items()}
-        where = (ground.suite, ground.pair, self.results, self.spec, settings, self.folder, about, title)
-        return self.do(Batch(*where, seed, tuple(rungs), self.at_once))
+        context, settings = self.context, {number: dict(values) for number, values in settings.items()}
+        where = (context.suite, context.pair, self.results, self.spec, settings, self.folder, about, title)
+        return self.do(Batch(*where, seed, tuple(rungs), self.group_size))
 
     def _choose(self, results: Mapping[int, Result], params: Mapping[int, dict[str, Any]]) -> select.Choice:
         def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:
@@ -139,9 +141,9 @@ class Study:
 
     def made_for(self) -> dict[str, Any]:
         """All that a trial of this study depends on; one that differs in it is another study."""
-        ground, plan = self.ground, self.plan
+        context, plan = self.context, self.plan
         return {
-            **tuned.conditions(ground.suite, self.spec, ground.described, ground.teacher.fingerprint),
+            **tuned.conditions(context.suite, self.spec, context.described, context.teacher.fingerprint),
             "recipe": self.recipe,
             "space": {key: str(knob) for key, knob in self.knobs.items()},
             **{key: getattr(plan, key) for key in ("batch", "sampler", "pruner", "objective")},
@@ -158,17 +160,17 @@ class Study:
 
     def described(self) -> dict[str, Any]:
         """The header of the study's record."""
-        ground, made_for = self.ground, self.made_for()
+        context, made_for = self.context, self.made_for()
         plan = {key: getattr(self.plan, key) for key in ("sampler", "pruner", "objective", "batch", "rule", "seed")}
         return {
             "kind": "study",
             "study": self.name,
             "study_fingerprint": self.fingerprint,
-            "suite": ground.suite.name,
-            "dataset": ground.data.name,
-            "pair": ground.pair.name,
-            "teacher": ground.pair.teacher,
-            "student": ground.pair.student,
+            "suite": context.suite.name,
+            "dataset": context.data.name,
+            "pair": context.pair.name,
+            "teacher": context.pair.teacher,
+            "student": context.pair.student,
             "method": self.spec.method,
             "label": self.spec.title,
             "recipe": self.spec.recipe,
@@ -189,7 +191,7 @@ class Study:
         budget: Mapping[str, int],
     ) -> dict[str, Any]:
         """What the tuned file says."""
-        ground, made = self.ground, self.ground.environment
+        context, made = self.context, self.context.environment
         confirmation = {
             "seeds": list(chosen.seeds),
             "validation_top1": dict(chosen.means),
@@ -197,7 +199,7 @@ class Study:
         }
         return {
             "method": self.spec.method,
-            "values": self.spec.model_copy(update={"set": {**self.spec.set, **params}}).values(ground.pair.name),
+            "values": self.spec.model_copy(update={"set": {**self.spec.set, **params}}).values(context.pair.name),
             "validation_top1": results[chosen.trial].top1,
             "recipe_validation_top1": results[0].top1 if results[0].status == "finished" else None,
             "study": self.name,
@@ -205,7 +207,7 @@ class Study:
             "rule": chosen.rule,
             "budget": dict(budget),
             **({"confirmation": confirmation} if chosen.seeds else {}),
-            "made_for": tuned.conditions(ground.suite, self.spec, ground.described, ground.teacher.fingerprint),
+            "made_for": tuned.conditions(context.suite, self.spec, context.described, context.teacher.fingerprint),
             "versions": {
                 "optuna": optuna.__version__,
                 "torch": made["torch"],

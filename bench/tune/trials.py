@@ -13,11 +13,11 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bench.data import n_batches
-from bench.jobs import claims, keep
-from bench.jobs.keep import Keeper
-from bench.jobs.room import with_room
-from bench.jobs.train import train_cohort
-from bench.jobs.work import Ground, begun, cohort_of
+from bench.jobs import claims, run_writer
+from bench.jobs.cohort_job import PairContext, cohort_of, open_run
+from bench.jobs.fit import fit_into_memory
+from bench.jobs.run_writer import RunWriter
+from bench.jobs.train_cohort import train_cohort
 from bench.suite.spec import MethodSpec, Pair
 from bench.suite.suite import Run, Suite
 from bench.training.cohort import Cohort
@@ -60,24 +60,24 @@ class Batch:
     title: str
     seed: int
     rungs: tuple[int, ...] = ()
-    at_once: int = 0  # students on the device at a time; 0: all
+    group_size: int = 0  # students on the device at a time; 0: all
     test: bool = field(default=False, init=False)  # is the test split open?
 
     @property
     def records(self) -> list[Record]:
         return [Record(path.parent) for path in sorted(self.folder.glob(f"trials/*/{FILE}"))]
 
-    def run(self, ground: Ground) -> dict[int, Result]:
+    def run(self, context: PairContext) -> dict[int, Result]:
         """Train what no record holds yet. Raises `claims.Held` where another process does."""
         path = claims.file_of(self.results / self.suite.name, f"trials {self.folder.name}")
         with claims.claim(path, self.title, [self.folder]) as check:
-            device, say = ground.data.device, ground.progress.say
-            return with_room(
-                partial(train, ground, self, check), len(self.settings), self.at_once, device, self.title, say
+            device, say = context.data.device, context.progress.say
+            return fit_into_memory(
+                partial(train, context, self, check), len(self.settings), self.group_size, device, self.title, say
             )
 
 
-def trial_to_tell(
+def trial_of_result(
     result: Result, params: Mapping[str, Any], space: Mapping[str, BaseDistribution], objectives: int
 ) -> FrozenTrial:
     """A result as a trial of Optuna's, whole: it needs no running trial in the database."""
@@ -95,68 +95,68 @@ def trial_to_tell(
     return trial
 
 
-def told_trial(trial: FrozenTrial) -> Result:
+def result_of_trial(trial: FrozenTrial) -> Result:
     """The inverse."""
     return Result(**trial.user_attrs, curve=dict(trial.intermediate_values))
 
 
-def train(ground: Ground, batch: Batch, check: keep.Check, at_once: int) -> dict[int, Result]:
+def train(context: PairContext, batch: Batch, check: run_writer.Check, group_size: int) -> dict[int, Result]:
     """Train the settings as students of one seed. What a record holds is not trained again."""
     spec, seed, rungs = batch.spec, batch.seed, list(batch.rungs)
     records: dict[int, Record] = {}
-    keepers: dict[int, Keeper] = {}
+    writers: dict[int, RunWriter] = {}
 
-    def begin() -> Iterator[Keeper]:
+    def begin() -> Iterator[RunWriter]:
         for number, values in batch.settings.items():
             row = spec.model_copy(update={"label": f"trial-{number}", "set": {**spec.set, **values}})
-            run = Run.of(ground.suite, ground.pair, row, seed, dict(ground.described), ground.teacher.fingerprint)
+            run = Run.of(context.suite, context.pair, row, seed, dict(context.described), context.teacher.fingerprint)
             record = records[number] = Record(batch.folder / "trials" / run.fingerprint)
-            twin = any(record.folder == keeper.record.folder for keeper in keepers.values())
-            if twin or keep.done(record, ENDED):
+            twin = any(record.folder == writer.record.folder for writer in writers.values())
+            if twin or run_writer.done(record, ENDED):
                 continue
-            if keeper := begun(run, record, ground, dict(batch.about) | {"label": spec.title, "trial": number}):
-                keepers[number] = keeper
-                yield keeper
+            if writer := open_run(run, record, context, dict(batch.about) | {"label": spec.title, "trial": number}):
+                writers[number] = writer
+                yield writer
 
     def judge(cohort: Cohort) -> None:
         while rungs and all(member.epoch >= rungs[0] for member in cohort.alive()):
-            _judge(rungs.pop(0), cohort, keepers, records)
+            _judge(rungs.pop(0), cohort, writers, records)
 
-    def end(cohort: Cohort, _: list[Keeper]) -> None:
-        ground.teacher.verify(keepers.values())
-        for keeper in keepers.values():
-            _finish(keeper, cohort)
+    def end(cohort: Cohort, _: list[RunWriter]) -> None:
+        context.teacher.verify(writers.values())
+        for writer in writers.values():
+            _finish(writer, cohort)
 
-    train_cohort(batch.title, begin, cohort_of(ground, seed, at_once), end, check, ground.progress, judge)
-    steps = n_batches(len(ground.data.train.y), ground.suite.protocol.batch_size)
+    train_cohort(batch.title, begin, cohort_of(context, seed, group_size), end, check, context.progress, judge)
+    steps = n_batches(len(context.data.train.y), context.suite.protocol.batch_size)
     return {number: _result(record, steps) for number, record in records.items()}
 
 
-def _finish(keeper: Keeper, cohort: Cohort) -> None:
+def _finish(writer: RunWriter, cohort: Cohort) -> None:
     """Keep a trial: its last epoch on the validation split, and what it took."""
-    member, last = keeper.member, {}
+    member, last = writer.member, {}
     if member.status == "running":
         with cohort.guarded(member, "in the final evaluation"):
             rows = member.history[-1]["metrics"]
             last = {name: value for name, value in rows.items() if name.startswith("valid")} | cohort.costs(member)
             member.status = "finished"
-    keeper.end(member.status, member.reason, last)
+    writer.end(member.status, member.reason, last)
 
 
-def _judge(rung: int, cohort: Cohort, keepers: dict[int, Keeper], records: Mapping[int, Record]) -> None:
+def _judge(rung: int, cohort: Cohort, writers: dict[int, RunWriter], records: Mapping[int, Record]) -> None:
     """End the losers of a rung: they leave the cohort, and cost nothing more."""
-    scores, live = {}, {keeper.record.folder: keeper.member.history for keeper in keepers.values()}
+    scores, live = {}, {writer.record.folder: writer.member.history for writer in writers.values()}
     for number, record in records.items():
         for row in live.get(record.folder) or record.epochs:
             if row["epoch"] == rung and METRIC in row["metrics"]:
                 scores[number] = (row["metrics"][METRIC], row["metrics"][TIE])
     for number in losers(scores):
-        if number in keepers and keepers[number].member.alive:
-            keeper = keepers.pop(number)
+        if number in writers and writers[number].member.alive:
+            writer = writers.pop(number)
             best = max(top1 for top1, _ in scores.values())
-            keeper.member.fail("pruned", f"after epoch {rung}: {scores[number][0]:.1f} % beside {best:.1f} %")
-            cohort.members.remove(keeper.member)
-            keeper.end("pruned", keeper.member.reason, {})
+            writer.member.fail("pruned", f"after epoch {rung}: {scores[number][0]:.1f} % beside {best:.1f} %")
+            cohort.members.remove(writer.member)
+            writer.end("pruned", writer.member.reason, {})
 
 
 def _result(record: Record, steps: int) -> Result:

@@ -22,7 +22,7 @@ from bench import data as datasets
 from bench import models
 from bench.data import cache
 from bench.errors import UserError
-from bench.jobs import checkpoint, keep
+from bench.jobs import checkpoint, run_writer
 from bench.jobs import run as runs
 from bench.models import student
 from bench.report.build import _manifest
@@ -141,7 +141,7 @@ def test_a_damaged_record(seed: int, make: Make) -> None:  # noqa: F811
     seen = refused(Record(record.folder).read)
     if seen is not None and seen.end is not None:
         assert repr(Record(record.folder).final) == repr(final) and Record(record.folder).epochs == epochs
-    done = keep.done(again := Record(record.folder))
+    done = run_writer.done(again := Record(record.folder))
     assert done or (again.status in ("absent", "running") and changed)
     if again.status != "absent":
         assert again.epochs == epochs[: len(again.epochs)], "a prefix of what was there, or nothing"

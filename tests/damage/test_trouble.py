@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.training.cohort import Cohort
-from methods.base import Progress, Seen
+from methods.base import NetworkView, Progress
 from methods.kd import KD
 from tests.conftest import TINY
 from tests.training.test_cohort import cohort_of, same, suite_of, trained
@@ -25,10 +25,10 @@ def method(**parts: Callable[..., Any]) -> type[KD]:
     return type("Bad", (KD,), {"__module__": KD.__module__, **parts})
 
 
-def losing(change: Callable[[dict[str, Tensor], Seen, Seen, Tensor], Any]) -> type[KD]:
+def losing(change: Callable[[dict[str, Tensor], NetworkView, NetworkView, Tensor], Any]) -> type[KD]:
     """From the second epoch on, its loss is what `change` makes of KD's."""
 
-    def loss(self: KD, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self: KD, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         terms = KD.loss(self, s, t, y, at)
         return change(terms, s, t, y) or terms if at.epoch >= BAD_EPOCH else terms
 
@@ -46,7 +46,7 @@ def scaled(factor: float) -> Callable[..., dict[str, Tensor]]:
     return lambda terms, s, t, y: {**terms, "kd": terms["kd"] * factor}
 
 
-def one_batch_is_nan(terms: dict[str, Tensor], s: Seen, t: Seen, y: Tensor) -> dict[str, Tensor]:
+def one_batch_is_nan(terms: dict[str, Tensor], s: NetworkView, t: NetworkView, y: Tensor) -> dict[str, Tensor]:
     return {**terms, "kd": terms["kd"] * (float("nan") if len(y) < 32 else 1.0)}
 
 
@@ -65,7 +65,7 @@ def void(_: object) -> None:
     return None
 
 
-def reseeding(terms: dict[str, Tensor], s: Seen, t: Seen, y: Tensor) -> None:
+def reseeding(terms: dict[str, Tensor], s: NetworkView, t: NetworkView, y: Tensor) -> None:
     torch.manual_seed(0)
     raise KeyError("and then this")
 
@@ -119,7 +119,7 @@ def alone() -> Cohort:
 def test_trouble_stays_where_it_is(name: str, alone: Cohort, tiny: dict[str, Any]) -> None:
     swap, status, reason = TROUBLES[name]
     cohort = cohort_of(suite_of(tiny), ["vanilla", "kd", "dkd"], kd=swap)
-    cohort.at_once = 1 if "out of memory" in name else 3  # with company, memory that runs out is the cohort's affair
+    cohort.group_size = 1 if "out of memory" in name else 3  # with company, memory that runs out is the cohort's affair
     first, broken, last = trained(cohort).members
     assert broken.status == status and reason in broken.reason, broken.reason
     assert "\n" not in broken.reason and "hunter2" not in broken.reason
@@ -134,12 +134,12 @@ def test_trouble_stays_where_it_is(name: str, alone: Cohort, tiny: dict[str, Any
 def test_what_failed_holds_no_memory(tiny: dict[str, Any]) -> None:
     held: list[weakref.ref[Tensor]] = []
 
-    def keep(terms: dict[str, Tensor], s: Seen, t: Seen, y: Tensor) -> None:
+    def keep(terms: dict[str, Tensor], s: NetworkView, t: NetworkView, y: Tensor) -> None:
         held.append(weakref.ref(s.logits))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     cohort = cohort_of(suite_of(tiny), ["vanilla", "kd"], kd=losing(keep))
-    cohort.at_once = 1
+    cohort.group_size = 1
     trained(cohort, until=2)
     broken = cohort.members[1]
     assert broken.status == "failed" and held

@@ -15,7 +15,7 @@ import mlflow
 import torch
 
 from bench import cli
-from bench.jobs import keep, local, work
+from bench.jobs import cohort_job, local, run_writer
 from bench.report import build, plots
 
 assert mlflow and local and build  # imported for those that are forked
@@ -40,20 +40,20 @@ def _run(words: list[str], log: Path, crash_at: int, every_s: float, asked_by: i
     sys.stdout, sys.stderr = (os.fdopen(os.dup(handle), "w", buffering=1) for _ in range(2))
     cli.common.console.file = sys.stdout
     sys.argv = ["kdbench", *words]
-    keep.CHECKPOINT_EVERY_S = every_s
+    run_writer.CHECKPOINT_EVERY_S = every_s
     torch.set_num_threads(1)
     drawn = plots.drawn
     plots.drawn = lambda *args: dict([next(iter(drawn(*args).items()))])  # most of a report's time goes into figures
     dying(crash_at, log.with_suffix(".calls"))
     if asked_by:
-        member_of = work.member_of
+        member_of = cohort_job.member_of
 
         def asked(*args: Any) -> Any:
             signal.raise_signal(asked_by)
-            work.member_of = member_of
+            cohort_job.member_of = member_of
             return member_of(*args)
 
-        work.member_of = asked  # type: ignore[assignment]
+        cohort_job.member_of = asked  # type: ignore[assignment]
     cli.main()
 
 
@@ -89,6 +89,6 @@ def dying(at: int, counted: Path) -> None:
     for name in ("replace", "unlink"):
         setattr(Path, name, wrapped(name, getattr(Path, name)))
     Path.write_bytes = torn  # type: ignore[method-assign, assignment]
-    work._finish = wrapped("finish", work._finish)
+    cohort_job._finish = wrapped("finish", cohort_job._finish)
     for name in ("create_run", "log_batch", "log_artifact", "log_text", "set_terminated", "update_run"):
         setattr(mlflow.MlflowClient, name, wrapped(name, getattr(mlflow.MlflowClient, name)))

@@ -49,10 +49,10 @@ def test_the_runs_of_the_dead_are_ended_at_the_next_start(tmp_path: Path, suite_
     class Follower:
         offer = finish = told.append
 
-    run.reap(results / "faulty", Follower())  # type: ignore[arg-type]
+    run.end_orphaned_runs(results / "faulty", Follower())  # type: ignore[arg-type]
     assert [record.status for record in killed] == ["interrupted"] * 2 and len(told) == 2
     assert killed[0].final is not None and killed[0].final["reason"].startswith("its process is gone")
-    run.reap(results / "faulty", Follower())  # type: ignore[arg-type]
+    run.end_orphaned_runs(results / "faulty", Follower())  # type: ignore[arg-type]
     assert len(told) == 2
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.jobs import claims
-from bench.jobs.claims import Held, bury, claim, file_of, in_turn, patiently
+from bench.jobs.claims import Held, claim, file_of, run_each_when_free, run_when_free, take_dead_claims
 
 FORK = multiprocessing.get_context("fork")
 
@@ -85,7 +85,7 @@ def test_elsewhere_only_silence_tells(path: Path) -> None:
     left_by(path, host="another", space=["another", "boot", "pid:[1]"])
     with pytest.raises(Held, match=r"on another$"), claim(path, "work"):
         pass
-    assert bury(path.parent.parent) == []
+    assert take_dead_claims(path.parent.parent) == []
     os.utime(path, (time.time() - 2 * claims.DEAD_S,) * 2)
     with claim(path, "work"):
         pass
@@ -119,8 +119,8 @@ def test_a_torn_claim_is_nobodys(path: Path) -> None:
 def test_the_dead_are_buried_with_what_they_wrote(path: Path) -> None:
     left_by(path)
     with claim(file_of(path.parent.parent, "another"), "other work"):
-        assert bury(path.parent.parent) == [path.parent / "record"] and not path.exists()
-        assert bury(path.parent.parent) == []
+        assert take_dead_claims(path.parent.parent) == [path.parent / "record"] and not path.exists()
+        assert take_dead_claims(path.parent.parent) == []
 
 
 def test_what_others_hold_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_what_others_hold_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in "abcde":
             yield lambda name=name: act(name)
 
-    assert "".join(in_turn(acts(), said.append)) == "acedb"
+    assert "".join(run_each_when_free(acts(), said.append)) == "acedb"
     assert len(said) == 1 and said[0].startswith("waiting for b: ") and "process 1 on host" in said[0]
     held["b"] = 2
-    assert patiently(lambda: act("b"), said.append) == "b" and len(said) == 2
+    assert run_when_free(lambda: act("b"), said.append) == "b" and len(said) == 2

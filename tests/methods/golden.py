@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from methods.base import Dims, Method, NetDims, Out, Progress, Seen
+from methods.base import Dims, Method, NetDims, NetworkView, Out, Progress
 
 FOLDER = Path(os.environ.get("KDBENCH_GOLDEN") or Path(__file__).parent.parent / "golden") / "methods"
 WORST: dict[tuple[str, str], list[float]] = defaultdict(list)  # relative differences by file and kind
@@ -101,14 +101,14 @@ def dims_of_logits(z: Tensor) -> Dims:
     return dims_of(maps, maps, n_classes=z.shape[1])
 
 
-def seen(kind: type[Method], **taps: Tensor | tuple[Tensor, ...]) -> Seen:
+def seen(kind: type[Method], **taps: Tensor | tuple[Tensor, ...]) -> NetworkView:
     empty: dict[str, Any] = {"logits": torch.zeros(1), "feats": (), "preacts": (), "pooled": torch.zeros(1)}
-    return Seen({"weak": Out(**(empty | taps))}, [tap for tap in kind.needs.taps if tap != "tail"])
+    return NetworkView({"weak": Out(**(empty | taps))}, [tap for tap in kind.needs.taps if tap != "tail"])
 
 
-def two_views(g: Golden, kind: type[Method], side: str, wanted: bool = False) -> tuple[Seen, dict[str, Tensor]]:
+def two_views(g: Golden, kind: type[Method], side: str, wanted: bool = False) -> tuple[NetworkView, dict[str, Tensor]]:
     z = {view: (g.wanted if wanted else g.__getitem__)(f"in_logits_{side}_{view}") for view in ("weak", "strong")}
-    return Seen({view: Out(v, (), (), v) for view, v in z.items()}, kind.needs.taps), z
+    return NetworkView({view: Out(v, (), (), v) for view, v in z.items()}, kind.needs.taps), z
 
 
 def at_epoch(epoch: int, epochs: int) -> Progress:

@@ -15,7 +15,7 @@ import methods
 from bench import models
 from bench.models.base import Network
 from bench.seeds import drawing_from
-from methods.base import Dims, Method, Needs, Out, Progress, Refusal, Seen
+from methods.base import Dims, Method, Needs, NetworkView, Out, Progress, Refusal
 
 NAMES = methods.names()
 N, C, SIZE = 40, 5, 8
@@ -67,7 +67,7 @@ class Scene:
         before: bool = False,
     ) -> dict[str, Tensor]:
         order = torch.arange(len(self.y)) if order is None else order
-        needs = (before and self.method.needs_before) or self.kind.needs
+        needs = (before and self.method.pretrain_needs) or self.kind.needs
         s, t = self.outs(self.x[order], self.student), {}
         if needs.teacher:
             with torch.no_grad():
@@ -75,8 +75,11 @@ class Scene:
         if dtype is not None:
             s, t = ({v: cast(o, dtype, scale) for v, o in outs.items()} for outs in (s, t))
         at = Progress(2, 10, torch.Generator().manual_seed(3), self.index[order] if needs.index else None)
-        return (self.method.loss_before if before else self.method.loss)(
-            Seen(s, needs.taps, self.student.tail), Seen(t, needs.taps, self.teacher.tail), self.y[order], at
+        return (self.method.pretrain_loss if before else self.method.loss)(
+            NetworkView(s, needs.taps, self.student.tail),
+            NetworkView(t, needs.taps, self.teacher.tail),
+            self.y[order],
+            at,
         )
 
 
@@ -159,14 +162,14 @@ def test_inputs_stay_as_they_were(name: str) -> None:
     with torch.no_grad():
         taught = scene.outs(scene.x, scene.teacher) if needs.teacher else {}
     at = Progress(2, 10, torch.Generator().manual_seed(3), scene.index if needs.index else None)
-    s = Seen(dict.fromkeys(needs.views, out), needs.taps, scene.student.tail)
-    scene.method.loss(s, Seen(taught, needs.taps, scene.teacher.tail), scene.y, at)
+    s = NetworkView(dict.fromkeys(needs.views, out), needs.taps, scene.student.tail)
+    scene.method.loss(s, NetworkView(taught, needs.taps, scene.teacher.tail), scene.y, at)
     assert all(torch.equal(a, b) for a, b in zip(copies, (out.logits, *out.feats, out.pooled), strict=True))
 
 
 def test_what_was_not_declared_cannot_be_read() -> None:
     out = network("resnet8w4")(torch.zeros(2, 1, SIZE, SIZE))
-    seen = Seen({"weak": out}, ("logits",))
+    seen = NetworkView({"weak": out}, ("logits",))
     for tap in ("feats", "pooled", "preacts", "tail"):
         with pytest.raises(AttributeError, match="not declared"):
             getattr(seen, tap)

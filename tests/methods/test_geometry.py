@@ -12,7 +12,7 @@ from torch import Tensor
 
 import methods
 from methods.adapters import BatchNorm
-from methods.base import Dims, NetDims, Out, Progress, Refusal, Seen
+from methods.base import Dims, NetDims, NetworkView, Out, Progress, Refusal
 from methods.block_kd import Connector, block_kd_terms
 from methods.fitnet import Regressor
 from methods.functional import kl
@@ -117,7 +117,7 @@ def test_crd_uses_as_many_negatives_as_every_example_has() -> None:
     assert crd.k == 3
     index = torch.tensor([0, 8, 9, 3])
     out = Out(torch.randn(4, 2), (), (), torch.randn(4, 6))
-    seen = Seen({"weak": out}, kind.needs.taps)
+    seen = NetworkView({"weak": out}, kind.needs.taps)
     first, second = (
         crd.loss(seen, seen, train_y[index], Progress(e, 2, torch.Generator().manual_seed(e), index)) for e in (1, 2)
     )

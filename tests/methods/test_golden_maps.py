@@ -139,12 +139,12 @@ def test_ft() -> None:
     g = Golden("ft")
     fs, ft = g.wanted("in_feat_s"), g["in_feat_t"]
     rate, weight = g.hyper["k"], g.hyper["feat_weight"]
-    method = FT(dims_of([fs], [ft]), ce=1.0, ft=weight, form="attention", rate=rate, before=0.0, lr_before=1.0)
+    method = FT(dims_of([fs], [ft]), ce=1.0, ft=weight, form="attention", rate=rate, before=0.0, pretrain_lr=1.0)
     g.load(method.encoder, "paraphraser.encoder.")
     g.load(method.decoder, "paraphraser.decoder.")
     g.load(method.translator, "translator.encoder.")
     t = seen(FT, feats=(ft,))
-    first = method.loss_before(t, t, torch.zeros(len(ft)), at_epoch(1, 1))["reconstruction"]
+    first = method.pretrain_loss(t, t, torch.zeros(len(ft)), at_epoch(1, 1))["reconstruction"]
     first.backward()
     g.close("out_loss_init_reconstruction", first)
     g.gradients("grad_init_param_paraphraser.encoder.", method.encoder)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import methods
-from methods.base import Out, Seen
+from methods.base import NetworkView, Out
 from tests.methods.golden import at_epoch, dims_of_logits
 from tests.methods.test_naive import naive_kl, softmax
 
@@ -97,7 +97,7 @@ def test_whole_method(naive: Callable[[Logits, Logits], float]) -> None:
     zs, zt = drawn(kind.needs.views, 0), drawn(kind.needs.views, 1)
     method = kind(dims_of_logits(zs["weak"]), **kind.resolve("")).double()
     leaves = {view: z.clone().requires_grad_() for view, z in zs.items()}
-    s, t = (Seen({v: Out(z, (), (), z) for v, z in side.items()}, kind.needs.taps) for side in (leaves, zt))
+    s, t = (NetworkView({v: Out(z, (), (), z) for v, z in side.items()}, kind.needs.taps) for side in (leaves, zt))
     at = at_epoch(5 if naive is lskd_ctkd else 240, 240)  # within the curriculum; after the switch
     total = torch.stack(list(method.loss(s, t, torch.tensor(Y), at).values())).sum()
     s_lists, t_lists = ({v: z.tolist() for v, z in side.items()} for side in (zs, zt))

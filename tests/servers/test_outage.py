@@ -38,7 +38,7 @@ def suite(tmp_path: Path) -> Iterator[str]:
     yield f"s{abs(hash(tmp_path.name)) % 10**9}-{tmp_path.name[:20]}"
 
 
-def begun(results: Path, suite: str, seed: int, epochs: int = 0) -> Record:
+def open_run(results: Path, suite: str, seed: int, epochs: int = 0) -> Record:
     record = Record(results / suite / "runs" / f"f{seed}")
     record.begin(f"f{seed}", spec(seed, suite=suite), environment())
     record.hold_epochs(rows(epochs))
@@ -57,7 +57,7 @@ def test_the_server_goes_away_between_two_epochs_and_comes_back(
     tmp_path: Path, suite: str, proxy: Proxy, fault: str
 ) -> None:
     with Mirror(lambda: Store(proxy.uri, tmp_path), retry_s=0.2) as mirror:
-        record = begun(tmp_path, suite, 0, epochs=1)
+        record = open_run(tmp_path, suite, 0, epochs=1)
         mirror.offer(record)
         assert waited(lambda: not mirror.pending(), 60)
         proxy.stop() if fault == "refused" else proxy.always(fault)
@@ -65,7 +65,7 @@ def test_the_server_goes_away_between_two_epochs_and_comes_back(
         mirror.offer(record, every_s=0)
         ended(record)
         mirror.finish(record)
-        other = ended(begun(tmp_path, suite, 1))
+        other = ended(open_run(tmp_path, suite, 1))
         mirror.finish(other)
         assert waited(lambda: any(why not in ("", "waiting") for _, why in mirror.pending()), 60)
         assert mirror.time_waited < 1  # nobody waited for an answer
@@ -79,16 +79,16 @@ def test_the_server_goes_away_between_two_epochs_and_comes_back(
 def test_any_one_request_is_lost(tmp_path: Path, suite: str, proxy: Proxy, fault: str) -> None:
     """Every request of a delivery in turn, and the client's own retry of it, before or after the server has acted."""
     store = Store(proxy.uri, tmp_path)
-    store.deliver(ended(begun(tmp_path, suite, 0)))  # the experiment is there
+    store.deliver(ended(open_run(tmp_path, suite, 0)))  # the experiment is there
     proxy.requests = 0
-    store.deliver(ended(begun(tmp_path, suite, 1)))
+    store.deliver(ended(open_run(tmp_path, suite, 1)))
     count = proxy.requests
     assert count > 8
     for lost in range(count):
         for tries in (1, 2):
             proxy.requests = 0
             proxy.rule = lambda number, *_, lost=lost, tries=tries: fault if lost <= number < lost + tries else PASS
-            record = ended(begun(tmp_path, suite, 100 * tries + lost))
+            record = ended(open_run(tmp_path, suite, 100 * tries + lost))
             try:
                 store.deliver(record)
             except TrackingError:
@@ -103,7 +103,7 @@ def test_a_server_with_a_mind_of_its_own(tmp_path: Path, suite: str, proxy: Prox
     draw = random.Random(0)
     proxy.rule = lambda *_: draw.choices((PASS, ERROR, DROP, LOSE), (70, 10, 10, 10))[0]
     with Mirror(lambda: Store(proxy.uri, tmp_path), retry_s=0.01) as mirror:
-        known = [begun(tmp_path, suite, seed) for seed in range(6)]
+        known = [open_run(tmp_path, suite, seed) for seed in range(6)]
         for epoch in (1, 2, 3):
             for record in known:
                 record.hold_epochs(rows(epoch))
@@ -121,7 +121,7 @@ def test_a_server_with_a_mind_of_its_own(tmp_path: Path, suite: str, proxy: Prox
 def test_an_experiment_whose_creation_was_not_answered(tmp_path: Path, suite: str, proxy: Proxy) -> None:
     proxy.rule = lambda number, method, path: LOSE if path.endswith("experiments/create") else PASS
     store = Store(proxy.uri, tmp_path)
-    assert store.deliver(ended(begun(tmp_path, suite, 0)))
+    assert store.deliver(ended(open_run(tmp_path, suite, 0)))
     assert holds_exactly(proxy.uri, tmp_path, suite) > 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.jobs import keep
+from bench.jobs import run_writer
 from bench.training.cohort import Cohort
 from tests.test_cli import call
 from tracking.mirror import Mirror
@@ -21,7 +21,7 @@ def test_both_sides_train_the_same_and_one_keeps_it(
 ) -> None:
     trained: list[list[list[dict[str, float]]]] = []
     kept: list[Record] = []
-    epochs, end = Cohort.epochs, keep.Keeper.end
+    epochs, end = Cohort.epochs, run_writer.RunWriter.end
 
     def spy(self: Cohort, *words: Any) -> Iterator[int]:
         yield from epochs(self, *words)
@@ -30,7 +30,7 @@ def test_both_sides_train_the_same_and_one_keeps_it(
         )
 
     monkeypatch.setattr(Cohort, "epochs", spy)
-    monkeypatch.setattr(keep.Keeper, "end", lambda self, *words: kept.append(self.record) or end(self, *words))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(run_writer.RunWriter, "end", lambda self, *words: kept.append(self.record) or end(self, *words))  # type: ignore[func-returns-value]
     assert call("time", str(tiny_file), "--safety", "--rounds", "3", "--json") == 0
     figures = json.loads(capsys.readouterr().out)
     assert len(trained) == 6 and all(histories == trained[0] for histories in trained)

@@ -207,7 +207,7 @@ def test_reap_ends_runs_whose_process_is_gone(make: Make, store: Store, tmp_path
     dead = delivered_to(record)["run_id"]
     store.client.set_tag(dead, "kd.host", environment()["host"])
     store.client.set_tag(dead, "kd.pid", gone.stdout.decode().strip())
-    assert store.reap(EXPERIMENT) == [dead] and store.reap(EXPERIMENT) == []
+    assert store.end_orphaned_runs(EXPERIMENT) == [dead] and store.end_orphaned_runs(EXPERIMENT) == []
     run = store.client.get_run(dead)
     assert run.info.status == "KILLED" and "is gone" in run.data.tags["kd.end_reason"]
 

@@ -13,13 +13,13 @@ import methods
 from bench import data as datasets
 from bench import models
 from bench.data import Data
-from bench.jobs import checkpoint, run, teacher, work
-from bench.jobs.keep import Keeper
+from bench.jobs import checkpoint, cohort_job, run, teacher
+from bench.jobs.run_writer import RunWriter
 from bench.suite.suite import MethodSpec, Run, Suite, validate
 from bench.training.clock import Clock
 from bench.training.cohort import Cohort
 from bench.training.member import FORMAT, Member
-from methods.base import Progress, Seen
+from methods.base import NetworkView, Progress
 from methods.kd import KD
 from tracking.record import Record
 
@@ -27,7 +27,7 @@ from tracking.record import Record
 class Exploding(KD):
     """Its loss is infinite from the second epoch on."""
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         terms = super().loss(s, t, y, at)
         return {**terms, "kd": terms["kd"] * (float("inf") if at.epoch > 1 else 1.0)}
 
@@ -35,7 +35,7 @@ class Exploding(KD):
 class Raising(KD):
     """It raises in the second epoch."""
 
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         if at.epoch > 1:
             raise RuntimeError("out of\nmemory")
         return super().loss(s, t, y, at)
@@ -50,12 +50,12 @@ def cohort_of(suite: Suite, names: list[str], **swaps: type[KD]) -> Cohort:
     data = datasets.load(suite.data, torch.device("cpu"))
     pair = suite.pairs[0]
     network = teacher.build(pair.teacher, data, init="teacher").requires_grad_(False).eval()
-    shapes = work.dims(pair, data, suite.protocol.batch_size, network)
+    shapes = cohort_job.dims(pair, data, suite.protocol.batch_size, network)
     members = []
     specs = {spec.method: spec for spec in suite.methods}
     for name in names:
-        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, work.describe(data), "")
-        member = work.member_of(entry, data, shapes)
+        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, cohort_job.describe(data), "")
+        member = cohort_job.member_of(entry, data, shapes)
         if name in swaps:
             member.method = swaps[name](shapes, **entry.hp)
         members.append(member)
@@ -274,8 +274,8 @@ def test_a_checkpoint_that_cannot_go_on_costs_its_own_progress_alone(
     with torch.no_grad():
         next(member.network.parameters()).zero_()
     checkpoint.save(record.folder / "checkpoint.pt", member.state_dict() | change)
-    keeper = Keeper(fresh(), record, None)
-    keeper.resume(fresh)
-    assert keeper.member.epoch == epoch and same(keeper.member, member if epoch else fresh())
+    writer = RunWriter(fresh(), record, None)
+    writer.resume(fresh)
+    assert writer.member.epoch == epoch and same(writer.member, member if epoch else fresh())
     said = capsys.readouterr().err
     assert (why in said and "starts anew" in said and said.count("\n") == 1) if why else not said

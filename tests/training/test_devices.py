@@ -23,8 +23,8 @@ from bench.suite.protocol import Protocol
 from bench.training.clock import Clock
 from bench.training.cohort import Cohort
 from bench.training.evaluate import logits_of, metrics, plain
-from bench.training.member import Member, Stream
-from methods.base import Dims, Method, NetDims, Progress, Seen
+from bench.training.member import Member, MemberRNG
+from methods.base import Dims, Method, NetDims, NetworkView, Progress
 from methods.kd import KD
 from tests.training.no_gpu import NoGpu
 
@@ -45,7 +45,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     No generator of "cuda" can be made without a driver, so a member's stream is one of the CPU: on the device that a
     method names, it draws numbers without values, and those need no seed.
     """
-    monkeypatch.setattr("bench.training.member.Stream", lambda device, *parts: Stream(torch.device("cpu"), *parts))
+    monkeypatch.setattr(
+        "bench.training.member.MemberRNG", lambda device, *parts: MemberRNG(torch.device("cpu"), *parts)
+    )
     monkeypatch.setattr("bench.training.cohort.Clock", lambda device: Clock(torch.device("cpu")))
     monkeypatch.setattr(Member, "guarded", lambda member, when, alone: nullcontext())  # an error ends the test
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
@@ -113,23 +115,23 @@ def test_no_step_and_no_prediction_waits(name: str, gpu: None, monkeypatch: pyte
 
 
 class Mixing(KD):
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {"ce": (s.logits * torch.ones(s.logits.shape[1])).mean()}
 
 
 class Asking(KD):
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         terms = super().loss(s, t, y, at)
         return {**terms, "kd": terms["kd"] / terms["kd"].item()}
 
 
 class Choosing(KD):
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {"ce": s.logits[y > 2].mean()}
 
 
 class Fetching(KD):
-    def loss(self, s: Seen, t: Seen, y: Tensor, at: Progress) -> dict[str, Tensor]:
+    def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         counts = y.cpu().bincount(minlength=10)
         return {"ce": (s.logits * counts.to(y.device)).mean()}
 

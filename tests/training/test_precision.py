@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import methods
 from bench import data as datasets
 from bench import environment
-from bench.jobs import teacher, work
+from bench.jobs import cohort_job, teacher
 from bench.jobs.progress import Progress
 from bench.report.distance import departures
 from bench.suite.protocol import Protocol, digest
@@ -104,7 +104,7 @@ def test_both_sides_of_a_timing_compute_alike(tiny: dict[str, Any]) -> None:
 def test_a_teacher_has_one_accuracy(tmp_path: Path, tiny: dict[str, Any]) -> None:
     suite = suite_of(in_precision(tiny, "bfloat16"))
     data, pair, quiet = datasets.load(suite.data, CPU), suite.pairs[0], Progress(Console(), quiet=True)
-    got = teacher.obtain(suite, pair, data, work.describe(data), tmp_path, {}, quiet)
+    got = teacher.obtain(suite, pair, data, cohort_job.describe(data), tmp_path, {}, quiet)
     said = Evaluator(data, suite.protocol, got.network).teacher_logits("validation")
     assert said is not None and metrics(said, data.validation.y)["top1"] == got.top1
 

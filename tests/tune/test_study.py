@@ -157,7 +157,7 @@ def test_a_kill_at_any_moment_changes_nothing(
 
     plan: dict[str, Any] = {"trials": 8, "batch": 4, "pruner": "halving", "rule": "confirmed"}
     shutil.copytree(uninterrupted / "teachers", tmp_path / "teachers")
-    monkeypatch.setattr("bench.jobs.keep.CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("bench.jobs.run_writer.CHECKPOINT_EVERY_S", 0.0)
     kills = 0
     for count in (1, 3, 2, 5, 1000):  # one after the other, each in what the last one left
         with monkeypatch.context() as patch:

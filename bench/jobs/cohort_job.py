@@ -10,13 +10,13 @@ from typing import Any
 
 from bench.data import Data
 from bench.errors import UserError
-from bench.jobs import claims, keep
+from bench.jobs import claims, run_writer
 from bench.jobs import teacher as teachers
-from bench.jobs.keep import Follower, Keeper, Left
+from bench.jobs.fit import fit_into_memory
 from bench.jobs.progress import Progress
-from bench.jobs.room import with_room
+from bench.jobs.run_writer import Follower, RunArtifacts, RunWriter
 from bench.jobs.teacher import Teacher
-from bench.jobs.train import train_cohort
+from bench.jobs.train_cohort import train_cohort
 from bench.models.base import Network
 from bench.seeds import drawing_from
 from bench.suite.suite import Pair, Run, Suite
@@ -30,7 +30,7 @@ from tracking.record import Record
 
 
 @dataclass(frozen=True)
-class Ground:
+class PairContext:
     """What all students of a pair stand on, in the process that trains them."""
 
     suite: Suite
@@ -53,8 +53,8 @@ class Ground:
         environment: dict[str, Any],
         progress: Progress,
         follower: Follower | None,
-    ) -> Ground:
-        """The ground, with the pair's teacher, which is trained where there is none yet. Raises `claims.Held`."""
+    ) -> PairContext:
+        """The context, with the pair's teacher, which is trained where there is none yet. Raises `claims.Held`."""
         described = describe(data)
         teacher = teachers.obtain(suite, pair, data, described, results, environment, progress)
         shapes = dims(pair, data, suite.protocol.batch_size, teacher.network)  # it holds what Q costs minutes for
@@ -70,7 +70,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CohortJob:
     """The cohort of one pair and seed, as data that can be sent; without fingerprints, the pair's teacher alone."""
 
     suite: Suite  # with these rows, this pair and this seed alone; all is decided that 'auto' leaves to the machine
@@ -79,7 +79,7 @@ class Cell:
     fingerprints: tuple[str, ...] = ()
     taught: tuple[str, ...] = ()  # state hashes of the teachers that the pair's finished runs learnt from
     anew: float = 0.0  # records that were begun before (Unix seconds) are forgotten first (--rerun)
-    at_once: int = 0  # students on the device at a time; 0: all
+    group_size: int = 0  # students on the device at a time; 0: all
     again: str = ""  # the only run's row, where it has failed before: it stands apart, and can take no other with it
     test: bool = field(default=True, init=False)  # is the test split open?
 
@@ -97,11 +97,11 @@ class Cell:
     def records(self) -> list[Record]:
         return [Record(self.results / self.suite.name / "runs" / fingerprint) for fingerprint in self.fingerprints]
 
-    def run(self, ground: Ground) -> Done:
+    def run(self, context: PairContext) -> Done:
         """Train what is still to be trained of it. Raises `claims.Held` where another process does; `UserError` if the
         pair's finished runs learnt from other bits, because their teacher was lost and trained anew."""
-        if {*self.taught} - {ground.teacher.state}:
-            file = self.results / "teachers" / ground.teacher.fingerprint / "teacher.safetensors"
+        if {*self.taught} - {context.teacher.state}:
+            file = self.results / "teachers" / context.teacher.fingerprint / "teacher.safetensors"
             raise UserError(
                 f"finished runs on {self.pair.name} learnt from a teacher of the same recipe but of other bits than"
                 f" {file} now: put that file back, or train all anew with --rerun"
@@ -110,20 +110,20 @@ class Cell:
             return Done()
         path = claims.file_of(self.results / self.suite.name, self.title)
         with claims.claim(path, self.title, [record.folder for record in self.records]) as check:
-            runs = [run for run in self._runs(ground) if not self._finished(run)]
-            return _train(runs, ground, self.results / self.suite.name, check, self) if runs else Done()
+            runs = [run for run in self._runs(context) if not self._finished(run)]
+            return _train(runs, context, self.results / self.suite.name, check, self) if runs else Done()
 
-    def _runs(self, ground: Ground) -> list[Run]:
+    def _runs(self, context: PairContext) -> list[Run]:
         """The runs, as this process would train them. Raises `UserError` where that is not what was asked for."""
-        suite, whole = self.suite, dict(ground.described) | ground.data.describe_test()
-        mark = ground.teacher.fingerprint
+        suite, whole = self.suite, dict(context.described) | context.data.describe_test()
+        mark = context.teacher.fingerprint
         runs = [
             Run.of(suite, self.pair, spec, suite.seeds[0], whole, mark, found)
             for spec, found in zip(suite.methods, self.found, strict=True)
         ]
         if tuple(run.fingerprint for run in runs) != self.fingerprints:
             raise UserError(
-                f"{ground.environment['host']} would train other runs of {self.title} than were asked for: its data,"
+                f"{context.environment['host']} would train other runs of {self.title} than were asked for: its data,"
                 " methods or version of kdbench differ; make them equal on all machines"
             )
         return runs
@@ -131,8 +131,8 @@ class Cell:
     def _finished(self, run: Run) -> bool:
         record = Record(self.results / run.suite / "runs" / run.fingerprint)
         if self.anew and _begun(record) < self.anew:
-            keep.clear(record.folder)
-        return keep.done(record)
+            run_writer.clear(record.folder)
+        return run_writer.done(record)
 
 
 def _begun(record: Record) -> float:
@@ -166,41 +166,41 @@ def member_of(run: Run, data: Data, shapes: Dims) -> Member:
     return Member(run.label, network, method, run.protocol, data.train.x.device, "member", run.method, run.seed)
 
 
-def begun(run: Run, record: Record, ground: Ground, about: Mapping[str, Any]) -> Keeper | None:
+def open_run(run: Run, record: Record, context: PairContext, about: Mapping[str, Any]) -> RunWriter | None:
     """The run's student where it stands, its record open. None where its method cannot be made: then it has failed.
 
     about: what else the record says.
     """
-    teacher = {"teacher_hash": ground.teacher.state, "teacher_validation_top1": ground.teacher.top1}
+    teacher = {"teacher_hash": context.teacher.state, "teacher_validation_top1": context.teacher.top1}
     said = {**run.spec(), **teacher, "facts": {}, **about}
     try:
-        member = member_of(run, ground.data, ground.shapes)
+        member = member_of(run, context.data, context.shapes)
     except (Exception, SystemExit) as error:  # whatever a method does wrong ends its own run and nobody else's
-        record.begin(run.fingerprint, said, ground.environment)
+        record.begin(run.fingerprint, said, context.environment)
         record.end("failed", told(error, "at its beginning"), {}, [])
-        if ground.follower:
-            ground.follower.finish(record)
+        if context.follower:
+            context.follower.finish(record)
         return None
-    record.begin(run.fingerprint, {**said, "facts": member.method.facts}, ground.environment)
-    keeper = Keeper(member, record, ground.follower)
-    keeper.resume(partial(member_of, run, ground.data, ground.shapes))
-    return keeper
+    record.begin(run.fingerprint, {**said, "facts": member.method.facts}, context.environment)
+    writer = RunWriter(member, record, context.follower)
+    writer.resume(partial(member_of, run, context.data, context.shapes))
+    return writer
 
 
-def _train(runs: list[Run], ground: Ground, where: Path, check: keep.Check, cell: Cell) -> Done:
+def _train(runs: list[Run], context: PairContext, where: Path, check: run_writer.Check, job: CohortJob) -> Done:
     """One cohort, however many of its students the device holds at a time."""
     pair, seed = runs[0].pair, runs[0].seed
     records = {run.fingerprint: Record(where / "runs" / run.fingerprint) for run in runs}
     left = list(runs)
 
-    def train(at_once: int) -> None:
-        _attempt(left, records, ground, check, cell.title, at_once)
+    def train(group_size: int) -> None:
+        _attempt(left, records, context, check, job.title, group_size)
 
     def again(line: str) -> None:
         left[:] = [run for run in left if records[run.fingerprint].status == "interrupted"]
-        ground.progress.say(line)
+        context.progress.say(line)
 
-    with_room(train, len(runs), cell.at_once, ground.data.device, cell.title, again)
+    fit_into_memory(train, len(runs), job.group_size, context.data.device, job.title, again)
     ends = [(run, records[run.fingerprint].final or {}) for run in runs]
     troubles = [
         f"{run.label} on {pair.name}, seed {seed}: {end['status']} ({end['reason']})"
@@ -211,39 +211,44 @@ def _train(runs: list[Run], ground: Ground, where: Path, check: keep.Check, cell
 
 
 def _attempt(
-    runs: list[Run], records: Mapping[str, Record], ground: Ground, check: keep.Check, title: str, at_once: int
+    runs: list[Run],
+    records: Mapping[str, Record],
+    context: PairContext,
+    check: run_writer.Check,
+    title: str,
+    group_size: int,
 ) -> None:
     """Restore, train, evaluate, keep."""
     by_fingerprint = {run.fingerprint: run for run in runs}
 
-    def begin() -> Iterator[Keeper]:
+    def begin() -> Iterator[RunWriter]:
         for run in runs:
-            if keeper := begun(run, records[run.fingerprint], ground, {}):
-                yield keeper
+            if writer := open_run(run, records[run.fingerprint], context, {}):
+                yield writer
 
-    def end(cohort: Cohort, keepers: list[Keeper]) -> None:
-        ground.teacher.verify(keepers)
-        for keeper in keepers:
-            _finish(by_fingerprint[keeper.record.folder.name], keeper, cohort, ground.data)
+    def end(cohort: Cohort, writers: list[RunWriter]) -> None:
+        context.teacher.verify(writers)
+        for writer in writers:
+            _finish(by_fingerprint[writer.record.folder.name], writer, cohort, context.data)
 
-    train_cohort(title, begin, cohort_of(ground, runs[0].seed, at_once), end, check, ground.progress)
+    train_cohort(title, begin, cohort_of(context, runs[0].seed, group_size), end, check, context.progress)
 
 
-def cohort_of(ground: Ground, seed: int, at_once: int) -> Callable[[list[Member]], Cohort]:
+def cohort_of(context: PairContext, seed: int, group_size: int) -> Callable[[list[Member]], Cohort]:
     """Makes a cohort of members on the pair's data and teacher."""
-    network, protocol = ground.teacher.network, ground.suite.protocol
-    return partial(Cohort, ground.data, protocol, network, seed=seed, at_once=at_once)
+    network, protocol = context.teacher.network, context.suite.protocol
+    return partial(Cohort, context.data, protocol, network, seed=seed, group_size=group_size)
 
 
-def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data) -> None:
+def _finish(run: Run, writer: RunWriter, cohort: Cohort, data: Data) -> None:
     """Evaluate and keep a run."""
-    member, final = keeper.member, None
+    member, final = writer.member, None
     if member.status == "running":
         with cohort.guarded(member, "in the final evaluation"):
             final = cohort.final(member)
             member.status = "finished"
     if final is None or member.status != "finished":
-        keeper.end(member.status, member.reason, {})
+        writer.end(member.status, member.reason, {})
         return
     network = {"arch": run.pair.student, "in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
     whole = network | {
@@ -255,4 +260,4 @@ def _finish(run: Run, keeper: Keeper, cohort: Cohort, data: Data) -> None:
         "teacher": run.pair.teacher,
         "batch_size": run.protocol.batch_size,
     }
-    keeper.end("finished", "", final.metrics, Left(final.state, whole, final.predictions))
+    writer.end("finished", "", final.metrics, RunArtifacts(final.state, whole, final.predictions))

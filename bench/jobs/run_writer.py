@@ -39,7 +39,7 @@ class Follower(Protocol):
 
 
 @dataclass(frozen=True)
-class Left:
+class RunArtifacts:
     """What a finished run leaves beside its numbers."""
 
     student: dict[str, Tensor]  # the state of the student as deployed
@@ -47,7 +47,7 @@ class Left:
     predictions: Predictions  # of the test images
 
 
-class Keeper:
+class RunWriter:
     """Checkpoint, record and mirror of one member. Rows reach the record only with the checkpoint that holds them."""
 
     def __init__(self, member: Member, record: Record, follower: Follower | None) -> None:
@@ -82,7 +82,7 @@ class Keeper:
         if self.follower:
             self.follower.offer(self.record)
 
-    def end(self, status: str, reason: str, metrics: dict[str, float], left: Left | None = None) -> None:
+    def end(self, status: str, reason: str, metrics: dict[str, float], left: RunArtifacts | None = None) -> None:
         """Write what the run leaves, then its last line: a record that says finished is complete."""
         files = []
         if left is not None:

@@ -9,21 +9,26 @@ from typing import TypeVar
 import torch
 
 from bench.errors import UserError
-from bench.training.member import told
 from bench.memory import usable
+from bench.training.member import told
 
 T = TypeVar("T")
 
 
-def with_room(
-    train: Callable[[int], T], members: int, at_once: int, device: torch.device, title: str, say: Callable[[str], None]
+def fit_into_memory(
+    train: Callable[[int], T],
+    members: int,
+    group_size: int,
+    device: torch.device,
+    title: str,
+    say: Callable[[str], None],
 ) -> T:
-    """What `train` returns; it is given how many of its members may be on the device at a time (at_once; 0: all).
+    """What `train` returns; it is given how many of its members may be on the device at a time (group_size; 0: all).
 
     Where memory runs out it is called again with half as many, and goes on from the checkpoints. Raises `UserError`
     where one member at a time is too many, and where the device has failed for this process.
     """
-    size = min(at_once or members, members)
+    size = min(group_size or members, members)
     while True:
         try:
             return train(size)

@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 
-from bench.jobs import keep
 from bench.training.cohort import Cohort
 from bench.training.member import Member
 from methods.kd import KD
@@ -24,7 +23,7 @@ ROWS = ["vanilla", "kd", "dkd", "fitnet", "ft"]
 
 @pytest.fixture(autouse=True)
 def every_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keep, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr("bench.jobs.run_writer.CHECKPOINT_EVERY_S", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def test_a_device_that_failed_ends_one_run_and_the_rest_goes_on(
 
     original = KD.loss
     monkeypatch.setattr(KD, "loss", loss)
-    for module in ("training.member", "jobs.room"):
+    for module in ("training.member", "jobs.fit"):
         monkeypatch.setattr(f"bench.{module}.usable", lambda device: not lost)
     results = suite_file.parent / "lost"
     for expected in ("interrupted", "finished"):

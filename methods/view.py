@@ -26,7 +26,7 @@ class Out:
     pooled: Tensor
 
 
-class Seen:
+class NetworkView:
     """What a method may read of one network: the declared taps, of the declared views.
 
     `s.logits` is the tap of the first declared view, `s["strong"].logits` that of a named one. `s.tail(i, f)` runs
@@ -60,14 +60,14 @@ class Seen:
     def __getattr__(self, name: str) -> Tensor:
         raise AttributeError(f"'{name}' was not declared; needs.taps holds {self._taps}")
 
-    def __getitem__(self, view: str) -> Seen:
+    def __getitem__(self, view: str) -> NetworkView:
         if view not in self._outs:
             raise KeyError(f"view '{view}' was not declared; needs.views holds {tuple(self._outs)}")
-        return Seen({view: self._outs[view]}, self._taps, self._tail)
+        return NetworkView({view: self._outs[view]}, self._taps, self._tail)
 
-    def only(self, views: Iterable[str], taps: Iterable[str]) -> Seen:
+    def only(self, views: Iterable[str], taps: Iterable[str]) -> NetworkView:
         """The same, limited to some views and taps."""
-        return Seen({view: self._outs[view] for view in views if view in self._outs}, taps, self._tail)
+        return NetworkView({view: self._outs[view] for view in views if view in self._outs}, taps, self._tail)
 
 
 def _full(value: Tensor | tuple[Tensor | None, ...] | None) -> object:

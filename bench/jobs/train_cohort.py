@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from bench.jobs.claims import Held
-from bench.jobs.keep import Check, Keeper
 from bench.jobs.progress import Progress
+from bench.jobs.run_writer import Check, RunWriter
 from bench.jobs.stop import Interrupted, gracefully
 from bench.training.cohort import Cohort
 from bench.training.member import Member, told
@@ -15,9 +15,9 @@ from bench.training.member import Member, told
 
 def train_cohort(
     title: str,
-    begin: Callable[[], Iterable[Keeper]],
+    begin: Callable[[], Iterable[RunWriter]],
     cohort_of: Callable[[list[Member]], Cohort],
-    end: Callable[[Cohort, list[Keeper]], None],
+    end: Callable[[Cohort, list[RunWriter]], None],
     check: Check,
     progress: Progress,
     judge: Callable[[Cohort], None] = lambda cohort: None,
@@ -27,28 +27,28 @@ def train_cohort(
     begin: the members with their records open, each resumed where it can be; end: evaluates and closes them; check:
     raises `claims.Held` where the work is another process's by now; judge: may end members between two epochs.
     """
-    keepers: list[Keeper] = []
-    with interruptible(keepers, check) as pause:
-        for keeper in begin():
-            keepers.append(keeper)
-        if not keepers:
+    writers: list[RunWriter] = []
+    with interruptible(writers, check) as pause:
+        for writer in begin():
+            writers.append(writer)
+        if not writers:
             return
-        cohort = cohort_of([keeper.member for keeper in keepers])
+        cohort = cohort_of([writer.member for writer in writers])
         judge(cohort)  # a kill may have come before the last judgement
         with progress.cohort(title, cohort) as shown:
             for epoch in cohort.epochs(shown.step):
                 check()
                 pause()
-                for keeper in keepers:
-                    keeper.save_if_due()
+                for writer in writers:
+                    writer.save_if_due()
                 shown.epoch(epoch)
                 judge(cohort)
         check()
-        end(cohort, keepers)
+        end(cohort, writers)
 
 
 @contextmanager
-def interruptible(keepers: Collection[Keeper], check: Check) -> Iterator[Callable[[], None]]:
+def interruptible(writers: Collection[RunWriter], check: Check) -> Iterator[Callable[[], None]]:
     """From the first record that is begun to the last that is ended. Yields what raises, between two epochs, where a
     signal has asked to stop.
 
@@ -57,8 +57,8 @@ def interruptible(keepers: Collection[Keeper], check: Check) -> Iterator[Callabl
     claim lost, nothing is written any more: the runs are another's.
     """
 
-    def running() -> list[Keeper]:
-        return [keeper for keeper in keepers if keeper.record.status == "running"]
+    def running() -> list[RunWriter]:
+        return [writer for writer in writers if writer.record.status == "running"]
 
     with gracefully() as pause:
         try:
@@ -66,14 +66,14 @@ def interruptible(keepers: Collection[Keeper], check: Check) -> Iterator[Callabl
         except Held:
             raise
         except (KeyboardInterrupt, Interrupted) as stop:
-            for keeper in running():
-                if isinstance(stop, Interrupted) and stop.whole and keeper.member.status == "running":
-                    keeper.save()
-                keeper.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
+            for writer in running():
+                if isinstance(stop, Interrupted) and stop.whole and writer.member.status == "running":
+                    writer.save()
+                writer.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
             raise
         except Exception as error:
-            for keeper in running():
-                member, why = keeper.member, told(error)
+            for writer in running():
+                member, why = writer.member, told(error)
                 with suppress(Exception):  # what has made the device unusable was one member's doing
-                    keeper.end(*(("failed", member.reason) if member.status == "failed" else ("interrupted", why)), {})
+                    writer.end(*(("failed", member.reason) if member.status == "failed" else ("interrupted", why)), {})
             raise
