@@ -20,7 +20,7 @@ from types import ModuleType
 from methods.base import Method, Refusal, unknown
 from methods.combine import combined
 
-SHARED = ("adapters", "base", "combine", "functional", "knobs", "seen")
+SHARED = ("adapters", "base", "combine", "functional", "knobs", "view")
 PLUGINS = "KDBENCH_PLUGINS"
 
 
