@@ -71,7 +71,7 @@ class AB(Method):
 
     def __init__(self, dims: Dims, *, ce: float, ab: float, margin: float, before: float) -> None:
         super().__init__(dims)
-        self.ce, self.ab, self.margin, self.before, self.pairs = ce, ab, margin, before, stage_pairs(dims)
+        self.ce, self.ab, self.margin, self.pretrain_share, self.pairs = ce, ab, margin, before, stage_pairs(dims)
         s, t = dims.student.feats, dims.teacher.feats
         self.connectors = nn.ModuleList(
             nn.Identity() if s[i] == t[j] else Regressor(s[i], t[j], relu=False) for i, j in self.pairs

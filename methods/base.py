@@ -99,11 +99,13 @@ class Method(nn.Module):
     deviations: ClassVar[tuple[str, ...]] = ()  # one sentence each: where paper, reference code and ours differ
     version: ClassVar[int | str] = 1  # raise it when the method's numbers change: finished runs are then run anew
 
-    late: ClassVar[str] = ""  # hyper-parameter: the share of all epochs after which every term is wholly at work
+    ramp_end: ClassVar[str] = ""  # hyper-parameter: the share of all epochs after which every term is wholly at work
 
     registered: ClassVar[str] = ""  # the entry point's name, where the method comes from another package
 
-    before: float = 0.0  # epochs that come before the first and train on `pretrain_loss`, as a share of all epochs
+    pretrain_share: float = (
+        0.0  # epochs that come before the first and train on `pretrain_loss`, as a share of all epochs
+    )
     pretrain_lr: float = 1.0  # their constant learning rate, over the protocol's
     pretrain_needs: Needs | None = None  # what `pretrain_loss` must see; None: what `loss` does
 
@@ -153,9 +155,9 @@ class Method(nn.Module):
         return values  # type: ignore[return-value]
 
     @classmethod
-    def starts(cls, hp: Mapping[str, Value]) -> float:
+    def fully_active_from(cls, hp: Mapping[str, Value]) -> float:
         """Share of all epochs after which every term is wholly at work: before it, no tuner judges a trial."""
-        return float(hp[cls.late]) if cls.late else 0.0
+        return float(hp[cls.ramp_end]) if cls.ramp_end else 0.0
 
     @classmethod
     def name(cls) -> str:

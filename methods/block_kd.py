@@ -120,7 +120,7 @@ class BlockKD(Method):
         "keep_last": Int(0, 8, tune=False),  # deepest stones that are kept; 0: all
         "warmup": Float(0.0, 1.0, tune=False),  # share of all epochs, for the stones' soft terms
     }
-    late = "warmup"
+    ramp_end = "warmup"
     recipes = {
         "paper": Recipe(values=DEFAULTS, source=UNKNOWN, selection="unknown"),
         "light": Recipe(

@@ -42,10 +42,10 @@ class Sum(Method):
                 own["ce"] = kind.recipes["paper"].values["ce"]
             part = self.parts[name] = kind(dims, **own)
             self.facts |= {f"{name}.{key}": value for key, value in part.facts.items()}
-            if part.before:
-                if self.before:
+            if part.pretrain_share:
+                if self.pretrain_share:
                     raise Refusal(f"{self.name()}: two parts come with epochs before the first")
-                self.before, self.pretrain_lr = part.before, part.pretrain_lr
+                self.pretrain_share, self.pretrain_lr = part.pretrain_share, part.pretrain_lr
                 self.pretrain_needs, self.first = part.pretrain_needs or part.needs, part
 
     def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
@@ -74,8 +74,8 @@ class Sum(Method):
             kind.check(dims)
 
     @classmethod
-    def starts(cls, hp: Mapping[str, Value]) -> float:
-        return max(kind.starts(_own(hp, kind.name())) for kind in cls.kinds)
+    def fully_active_from(cls, hp: Mapping[str, Value]) -> float:
+        return max(kind.fully_active_from(_own(hp, kind.name())) for kind in cls.kinds)
 
     @classmethod
     def name(cls) -> str:

@@ -52,7 +52,7 @@ class CTKD(Method):
         "span": Float(0.1, 100.0, tune=False),
         "curriculum": Float(0.0, 1.0, tune=False),  # share of all epochs
     }
-    late = "curriculum"
+    ramp_end = "curriculum"
     recipes = {
         "paper": Recipe(
             values={"ce": 0.1, "kd": 0.9, "low": 1.0, "span": 20.0, "curriculum": 10 / 240},

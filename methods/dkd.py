@@ -59,7 +59,7 @@ class DKD(Method):
         "tau": Float(1.0, 20.0, log=True),
         "warmup": Float(0.0, 1.0, tune=False),  # share of all epochs
     }
-    late = "warmup"
+    ramp_end = "warmup"
     recipes = {
         "paper": Recipe(
             values={"ce": 1.0, "alpha": 1.0, "beta": 8.0, "tau": 4.0, "warmup": 20 / 240},

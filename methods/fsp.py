@@ -68,7 +68,7 @@ class FSP(Method):
 
     def __init__(self, dims: Dims, *, ce: float, fsp: float, before: float) -> None:
         super().__init__(dims)
-        self.ce, self.fsp, self.before = ce, fsp, before
+        self.ce, self.fsp, self.pretrain_share = ce, fsp, before
 
     def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return {"fsp": self.fsp * fsp_loss(s.feats, t.feats).mean()}

@@ -55,16 +55,16 @@ class FT(Method):
         "form": Choice(("factor", "attention"), tune=False),
         "rate": Float(0.1, 1.0, tune=False),  # channels of a factor over the teacher's
         "before": Float(0.0, 1.0, tune=False),  # epochs before the first, as a share of all
-        "pretrain_lr": Float(0.01, 1.0, tune=False),  # over the protocol's
+        "lr_before": Float(0.01, 1.0, tune=False),  # over the protocol's
     }
     recipes = {
         "paper": Recipe(
-            values={"ce": 1.0, "ft": 200.0, "form": "factor", "rate": 0.5, "before": 30 / 240, "pretrain_lr": 0.2},
+            values={"ce": 1.0, "ft": 200.0, "form": "factor", "rate": 0.5, "before": 30 / 240, "lr_before": 0.2},
             source="arXiv 1802.04977 for the form; RepDistiller @ b84f547 scripts/run_cifar_distill.sh for the rest",
             selection="unknown",
         ),
         "repdistiller": Recipe(
-            values={"ce": 1.0, "ft": 200.0, "form": "attention", "rate": 0.5, "before": 30 / 240, "pretrain_lr": 0.2},
+            values={"ce": 1.0, "ft": 200.0, "form": "attention", "rate": 0.5, "before": 30 / 240, "lr_before": 0.2},
             source="RepDistiller @ b84f547 scripts/run_cifar_distill.sh, helper/pretrain.py",
             selection="last-epoch",
             reported={
@@ -92,10 +92,10 @@ class FT(Method):
     )
 
     def __init__(
-        self, dims: Dims, *, ce: float, ft: float, form: str, rate: float, before: float, pretrain_lr: float
+        self, dims: Dims, *, ce: float, ft: float, form: str, rate: float, before: float, lr_before: float
     ) -> None:
         super().__init__(dims)
-        self.ce, self.ft, self.form, self.before, self.pretrain_lr = ce, ft, form, before, pretrain_lr
+        self.ce, self.ft, self.form, self.pretrain_share, self.pretrain_lr = ce, ft, form, before, lr_before
         c_s, c_t = dims.student.feats[-1][0], dims.teacher.feats[-1][0]
         k = max(1, int(rate * c_t))
         self.encoder = stack((c_t, c_t, k, k), nn.Conv2d, norm=False)

@@ -73,7 +73,7 @@ class ReviewKD(Method):
         "warmup": Float(0.0, 1.0, tune=False),  # share of all epochs
         "max_mid": Int(8, 4096, log=True, tune=False),  # channels of the fused maps, at most
     }
-    late = "warmup"
+    ramp_end = "warmup"
     recipes = {
         "paper": Recipe(
             values={"ce": 1.0, "review": 5.0, "warmup": 20 / 240, "max_mid": 512},

@@ -39,7 +39,7 @@ class SLD(Method):
         "switch": Float(0.0, 1.0, tune=False),  # share of all epochs after which the student teaches, too
         "detach": Choice((False, True), tune=False),  # no gradient through the student's swapped logits
     }
-    late = "switch"
+    ramp_end = "switch"
     recipes = {
         "paper": Recipe(
             values={"ce": 0.1, "kd": 0.9, "switch": 150 / 240, "detach": False},

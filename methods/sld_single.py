@@ -18,7 +18,7 @@ class SLDSingle(Method):
         "switch": Float(0.0, 1.0, tune=False),  # share of all epochs after which the student teaches, too
         "detach": Choice((False, True), tune=False),  # no gradient through the student's swapped logits
     }
-    late = "switch"
+    ramp_end = "switch"
     recipes = {
         "paper": Recipe(
             values={"ce": 0.1, "kd": 4.0, "tau": 4.0, "switch": 150 / 240, "detach": False},

@@ -134,7 +134,7 @@ def test_sums_keep_phases_views_and_predictions(tiny: dict[str, Any]) -> None:
     for name in ("kd+ft", "mlkd+simkd"):
         member = trained(cohort_of(suite_of(tiny), [name])).members[0]
         assert member.status == "running", member.reason
-        assert member.before == (1 if "ft" in name else 0)
+        assert member.pretrain_epochs == (1 if "ft" in name else 0)
         predicts = type(member.method).predict
         assert predicts is not methods.get("kd").predict
     with pytest.raises(Refusal, match="two parts come with epochs"):
@@ -173,7 +173,7 @@ def test_a_pair_of_other_families_works_or_is_refused(name: str, pair: tuple[str
         torch.arange(4),
         torch.arange(4),
     )
-    for phase in (True, False) if method.before else (False,):
+    for phase in (True, False) if method.pretrain_share else (False,):
         needs = (phase and method.pretrain_needs) or method.needs
         s = NetworkView({v: network(x) for v in needs.views}, needs.taps, network.tail)
         with torch.no_grad():

@@ -89,7 +89,7 @@ def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict
         return once
 
     out = {"": lap(method.loss, method.needs)}
-    if method.before:
+    if method.pretrain_share:
         out[" (before)"] = lap(method.pretrain_loss, method.pretrain_needs or method.needs)
     return out
 

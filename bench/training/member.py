@@ -78,8 +78,8 @@ class Member:
         self.rng = MemberRNG(device, *stream)
         self.lr = protocol.lr_for(network.arch)
         self.optimizer = self._fresh_optimizer()
-        self.before = math.ceil(method.before * protocol.epochs)  # epochs that come before the first
-        self.epoch = -self.before  # epochs behind it; 0: those before the first are over
+        self.pretrain_epochs = math.ceil(method.pretrain_share * protocol.epochs)  # epochs that come before the first
+        self.epoch = -self.pretrain_epochs  # epochs behind it; 0: those before the first are over
         self.spent: Counter[str] = Counter()  # images through each network on its behalf, while it trains
         self.memory = 0  # bytes: what it holds, and what its first step kept between forward and backward pass
         self.history: list[dict[str, Any]] = []  # one row per epoch: what the record holds
@@ -134,7 +134,7 @@ class Member:
 
     def _progress(self, epoch: int, index: Tensor | None) -> Progress:
         if self.epoch < 0:
-            return Progress(epoch + self.before, self.before, self.rng.generator, index)
+            return Progress(epoch + self.pretrain_epochs, self.pretrain_epochs, self.rng.generator, index)
         return Progress(epoch, self.protocol.epochs, self.rng.generator, index)
 
     def _tail(self, network: Network, whose: str) -> Callable[..., Tensor]:
@@ -174,7 +174,7 @@ class Member:
         losses = dict(zip(self._sums, values, strict=True))
         self._sums, self._seen = {}, 0
         self.epoch += 1
-        if self.epoch == 0 and self.before:
+        if self.epoch == 0 and self.pretrain_epochs:
             self.optimizer, self.memory = self._fresh_optimizer(), 0
         if broken := [name for name, value in losses.items() if not _finite(value)]:
             self.fail("diverged", f"{broken[-1]} is {losses[broken[-1]]} in epoch {self.epoch}")
@@ -204,7 +204,7 @@ class Member:
             "cost/extra_params": sum(p.numel() for p in self.method.parameters()),
             "cost/inference_params": inference_params,
             "cost/images_seen": self.spent["images"],
-            "cost/epochs_before": self.before,
+            "cost/epochs_before": self.pretrain_epochs,
             "cost/memory_mb": self.memory / 2**20,
             **{f"cost/{who}_forwards": n for who, n in self.spent.items() if who != "images"},
         }

@@ -82,8 +82,8 @@ class Study:
         self.file = tuned.file_of(results, suite.name, pair, spec.title)
         self.recipe, self.knobs = recipe_of(suite, pair.name, spec), self.plan.narrowed(spec.method)
         self.seed, *self.further = select.fresh_seeds(suite.seeds)
-        shares = [methods.get(row.method).starts(row.values(pair.name)) for row in suite.methods]
-        self.starts = max(shares) if self.plan.pruner != "none" else 0.0  # the latest of all: so budgets are equal
+        shares = [methods.get(row.method).fully_active_from(row.values(pair.name)) for row in suite.methods]
+        self.judged_from = max(shares) if self.plan.pruner != "none" else 0.0  # the latest of all: so budgets are equal
 
     def run(self, database: RDBStorage) -> Tuned:
         """Raises `claims.Held` where another process runs it. An outage of the database cannot hurt what a kill cannot:
@@ -114,7 +114,9 @@ class Study:
     def _batch(self, database: RDBStorage, study: optuna.Study, batch: Mapping[int, dict[str, Any]]) -> None:
         """Train a batch, or what is left of it, and tell it in the order of its numbers, each number once whoever
         else works on this study."""
-        rungs = pruning.rungs(self.plan, self.context.suite.protocol.epochs, self.starts, min(batch) // self.plan.batch)
+        rungs = pruning.rungs(
+            self.plan, self.context.suite.protocol.epochs, self.judged_from, min(batch) // self.plan.batch
+        )
         results = self._train(batch, self.seed, "search", rungs)
         space = {key: distribution(knob) for key, knob in self.knobs.items()}
         for number in sorted(batch):
@@ -149,7 +151,7 @@ class Study:
             **{key: getattr(plan, key) for key in ("batch", "sampler", "pruner", "objective")},
             **({"cost": STEP} if "cost" in plan.objective else {}),  # earlier studies were told another quantity
             "points": 1 + len(grid(plan, self.knobs, self.recipe)) if plan.sampler == "grid" else 0,  # with the recipe
-            "judged from": self.starts,
+            "judged from": self.judged_from,
             "search seed": plan.seed,
             "training seed": self.seed,
         }

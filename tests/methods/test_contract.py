@@ -137,7 +137,7 @@ def test_what_it_does_not_know_is_refused(name: str) -> None:
 def test_gradient_reaches_student_and_adapters_and_never_the_teacher(name: str) -> None:
     scene = Scene(name, batch=32)
     before = models.state_hash(scene.teacher)
-    for phase in (True, False) if scene.method.before else (False,):
+    for phase in (True, False) if scene.method.pretrain_share else (False,):
         terms = scene.terms(before=phase)
         assert all(term.ndim == 0 and term.isfinite() for term in terms.values())
         torch.stack(list(terms.values())).sum().backward()

@@ -139,7 +139,7 @@ def test_ft() -> None:
     g = Golden("ft")
     fs, ft = g.wanted("in_feat_s"), g["in_feat_t"]
     rate, weight = g.hyper["k"], g.hyper["feat_weight"]
-    method = FT(dims_of([fs], [ft]), ce=1.0, ft=weight, form="attention", rate=rate, before=0.0, pretrain_lr=1.0)
+    method = FT(dims_of([fs], [ft]), ce=1.0, ft=weight, form="attention", rate=rate, before=0.0, lr_before=1.0)
     g.load(method.encoder, "paraphraser.encoder.")
     g.load(method.decoder, "paraphraser.decoder.")
     g.load(method.translator, "translator.encoder.")

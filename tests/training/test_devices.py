@@ -96,7 +96,7 @@ def take_steps(cohort: Cohort, patch: pytest.MonkeyPatch) -> None:
             p.grad = torch.zeros_like(p)
 
     patch.setattr(Tensor, "backward", backward)
-    for epoch in [*range(-member.before + 1, 1), *([1] if member.method.late else []), PROTOCOL.epochs]:
+    for epoch in [*range(-member.pretrain_epochs + 1, 1), *([1] if member.method.ramp_end else []), PROTOCOL.epochs]:
         member.epoch = epoch - 1
         batch = next(cohort.data.batches(0, 1, member.needs.views, 16))
         cohort.step([member], batch, epoch)

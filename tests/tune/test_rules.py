@@ -21,9 +21,9 @@ def test_rungs_stand_at_thirds_of_what_is_left() -> None:
 
 def test_nothing_is_judged_before_every_term_is_at_work() -> None:
     sld = methods.get("sld")
-    starts = sld.starts(sld.resolve(""))
-    assert starts == 150 / 240 and methods.get("kd").starts({}) == 0
-    assert methods.get("kd+sld").starts(methods.get("kd+sld").resolve("")) == starts
+    starts = sld.fully_active_from(sld.resolve(""))
+    assert starts == 150 / 240 and methods.get("kd").fully_active_from({}) == 0
+    assert methods.get("kd+sld").fully_active_from(methods.get("kd+sld").resolve("")) == starts
     assert min(rungs(TuneSpec(pruner="halving"), 240, starts, 0)) > 150
 
 
