@@ -19,6 +19,7 @@ IMAGES = 400
 CRD: dict[str, Any] = {
     "epochs": 240, "batch_size": 64, "optimizer": "sgd", "lr": 0.05, "lr_of": {}, "momentum": 0.9, "nesterov": False,
     "weight_decay": 0.0005, "schedule": "step", "milestones": [150, 180, 210], "gamma": 0.1, "warmup_epochs": 0,
+    "precision": "float32",
 }  # fmt: skip
 CIFAR = {"name": "CIFAR100", "train": 45_000, "validation": 5_000, "test": 10_000}
 
