@@ -79,7 +79,9 @@ def _sentence(told: Judgement, baseline: str) -> str:
         level = t.level(top["mean"], top["half"], int(top["n"]), t.decimals([top["half"]]))
         return f"{baseline} reaches {level} % top-1 over {seeds}; with one method there is no difference to judge."
     if told.verdict == "one seed":
-        return f"one seed tells no method from {baseline} (the largest {_largest(top)}); run more seeds."
+        return (
+            f"with one seed no method is distinguishable from {baseline} (the largest {_largest(top)}); run more seeds."
+        )
     return _judged(told, baseline, top, seeds)
 
 

@@ -28,7 +28,7 @@ class Answer:
     def sentence(self) -> str:
         a, b, found = self.sides.a, self.sides.b, self.comparisons
         if self.sides.kind == "runs":
-            return f"{_single(found[0])}; one run each tells nothing about the methods: compare those over seeds."
+            return f"{_single(found[0])}; one run each says nothing about the methods: compare those over seeds."
         row = f"{found[0].row}: " if found[0].row else ""
         told = f"{row}{found[0].verdict}." if len(found) == 1 else _over_all(a, b, found)
         return f"{told}{_apart(self.sides.differ)}"
@@ -101,7 +101,7 @@ def _single(one: Comparison) -> str:
 def _over_all(a: str, b: str, found: list[Comparison]) -> str:
     what, known = "row" if found[0].row else "pair", [one for one in found if len(one.seeds) > 1]
     if not known:
-        return f"No {what} of {len(found)} has two shared seeds, so {a} and {b} are not told apart."
+        return f"No {what} of {len(found)} has two shared seeds, so {a} and {b} are not distinguishable."
     many, counts = t.plural(len(known), what), sorted({len(one.seeds) for one in known})
     if all(one.standing == "equal" for one in known):
         return f"{a} and {b} are equal to the digit in {many}."
@@ -113,6 +113,6 @@ def _over_all(a: str, b: str, found: list[Comparison]) -> str:
     }
     told = [f"{name} is better on {len(rows)} ({', '.join(rows)})" for name, rows in better.items() if rows]
     left = len(known) - sum(map(len, better.values()))
-    told += [f"{left if told else 'none'} {'not ' if told else ''}told apart"] if left else []
+    told += [f"{left} not distinguishable" if told else "none distinguishable"] if left else []
     how = f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds, 95 % t intervals, not corrected"
     return f"Of {many}, {t.joined(told)} ({how})."

@@ -41,13 +41,14 @@ def answer(rows: pd.DataFrame) -> str:
     """For how many rows tuning is told to be better or worse, over all pairs."""
     known = rows[rows["n"] > 1]
     if known.empty:
-        return "One seed tells nothing about tuning; run more seeds."
+        return "One seed says nothing about tuning; run more seeds."
     told = {word: list(known.loc[known["standing"] == word, "row"]) for word in ("better", "worse")}
     parts = [f"{word} for {len(names)} ({t.joined(names)})" for word, names in told.items() if names]
     left = len(known) - sum(map(len, told.values()))
     seeds = " to ".join(str(n) for n in sorted({int(known["n"].min()), int(known["n"].max())}))
+    verdicts = ", ".join([*parts, f"not distinguishable for {left}"])
     return (
-        f"Tuned against recipe, {t.plural(len(known), 'row')}: {', '.join([*parts, f'not told apart for {left}'])} "
+        f"Tuned against recipe, {t.plural(len(known), 'row')}: {verdicts} "
         f"(n = {seeds} seeds, 95 % t intervals of the paired difference, not corrected for the number of rows); "
         f"{t.signed(known['difference'].mean(), 1)} points on average."
     )

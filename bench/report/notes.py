@@ -68,8 +68,8 @@ def better(frame: pd.DataFrame, against: str) -> list[str]:
         more += [f"{name} {t.counted(row.further)}"] if row.state == "more" else []
     out = [f"Probability that a row's mean is above that of {against} (t model, flat prior): {'; '.join(said)}."]
     out.append(
-        f"Further seeds that would tell a row from {against} with {power}, if mean and spread stay as observed "
-        f"(few seeds make this an order of magnitude): {'; '.join(more)}."
+        f"Further seeds that would make a row distinguishable from {against} with {power}, if mean and spread stay as "
+        f"observed (few seeds make this an order of magnitude): {'; '.join(more)}."
     )
     return out[: bool(said) + bool(more)]
 

@@ -76,7 +76,7 @@ def verdict(a: str, b: str, row: Mapping[str, Any] | pd.Series[Any]) -> str:
         return f"{a} and {b} share no finished seed, so nothing can be compared"
     if n == 1:
         gap = "equal" if not mean else f"{a if mean > 0 else b} is {t.number(abs(mean), 2)} points ahead"
-        return f"one shared seed tells {a} and {b} not apart ({gap}; no interval with n = 1)"
+        return f"one shared seed does not distinguish {a} and {b} ({gap}; no interval with n = 1)"
     over = f"over {t.plural(n, 'seed')}"
     few = "; few seeds: run more before relying on it" if n < FEW else ""
     told = stats.standing(low, high)
@@ -151,10 +151,10 @@ def ranks(found: Ranks) -> str:
     listed = ", ".join(f"{row[name]} {row['rank']:.2f}" for _, row in found.rows.iterrows())
     text = f"Mean ranks over {len(found.pairs)} pairs (1 is best): {listed}. Friedman's test: {p_value(found.p)}"
     if found.p > 1 - stats.LEVEL:
-        return f"{text}, so no method is told from another by its rank."
+        return f"{text}, so no method is distinguishable from another by its rank."
     best, *others = found.rows[name]
     told = [other for other in others if found.apart(best, other)]
-    first = f"{best} is told from {t.joined(told)}" if told else f"{best} is told from no other"
+    first = f"{best} is distinguishable from {t.joined(told)}" if told else f"{best} is distinguishable from no other"
     return f"{text}; Nemenyi's critical difference at 5 % is {found.critical:.2f}: {first}."
 
 

@@ -153,7 +153,7 @@ def rich(table: pd.DataFrame) -> list[Table]:
             made.add_column(heading, justify="left" if name else "right", no_wrap=not wide)
         for i, near in enumerate(rows["with_best"]):
             made.add_row(*(Text(cells[key][1][i]) for key in chosen), style="bold" if near else "")
-        bold = "; bold: not told from the best" if rows["with_best"].any() else ""
+        bold = "; bold: not distinguishable from the best" if rows["with_best"].any() else ""
         made.caption = Text(f"± and [ ]: 95 % t intervals over seeds{bold}")
         made.caption_justify = "left"
         out.append(made)

@@ -57,7 +57,7 @@ def test_matrix_of_one_seed_of_equal_rows_and_of_strangers() -> None:
     one = matrix.data(frame(seeds=1))
     assert one["low"].isna().all() and not one["apart"].any()
     caption = matrix.figure(one).texts[0].get_text()
-    assert "One seed tells nothing apart" in caption
+    assert "With one seed nothing" in caption
     same = matrix.data(rows_of({"a": [80.0, 81.0], "b": [80.0, 81.0]}))
     assert same["mean"].tolist() == [0.0, 0.0] and not same["apart"].any() and isinstance(matrix.figure(same), Figure)
     strangers = rows_of({"a": [80.0], "b": [80.0, 81.0]}).drop(index=1)

@@ -56,7 +56,7 @@ def test_tuned_rows_stand_beside_the_recipes(studied: Path, tiny: dict[str, Any]
     }  # fmt: skip
     report = write(studied, "tiny")
     text = report.report.read_text()
-    assert "## Tuned against recipe" in text and "## Tuning" in text and "One seed tells nothing" in text
+    assert "## Tuned against recipe" in text and "## Tuning" in text and "One seed says nothing" in text
     told = {line.split(" | ")[0].strip("| *"): line for line in text.splitlines() if line.startswith("| ")}
     assert "tuned, 3 trials" in told["kd(tuned)"] and "recipe" in told["vanilla"]
     assert bench({**raw, "methods": ["vanilla", "kd"]}, studied, "only").skipped == 2

@@ -51,8 +51,9 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
     parts = panels(data)
     floors, bright = {pair: fence(part["top1"]) for pair, part in parts.items()}, palettes(parts, baseline)
     caption = (
-        f"Test top-1 against the time of a training step, which was taken alone; {seeds(data['n'])}. Filled: told "
-        f"from {baseline} (95 % t interval of the paired difference); hollow: not. Line: Pareto front, the rows that "
+        "Test top-1 against the time of a training step with all that the method needs (views, teacher, its own part); "
+        f"{seeds(data['n'])}. Filled: distinguishable from {baseline} (95 % t interval of the paired difference); "
+        "hollow: not. Line: Pareto front, the rows that "
         f"no other beats (no less accurate, no slower, better in one of the two).{crowd(data, baseline, NAMED)}"
         f"{unseen(data, 'top1', floors)} {commit}"
     )

@@ -182,11 +182,11 @@ def _interval(low: float, high: float, n: int) -> str:
 
 def _caption(data: pd.DataFrame, numbers: bool, commit: str) -> str:
     told, n = data[data["low"].notna()], len(data) // 2
-    pale = "pale: not told apart" if numbers else "pale, without sign: not told apart"
+    pale = "pale: not distinguishable" if numbers else "pale, without sign: not distinguishable"
     judged = (
         f"Coloured: its 95 % t interval does not contain 0 ({int(told['apart'].sum()) // 2} of {n} comparisons, not "
         f"corrected: of equal methods one in twenty would be); {pale}."
         if len(told)
-        else "One seed tells nothing apart."
+        else "With one seed nothing is distinguishable."
     )
     return f"Mean difference of row and column over their shared seeds, {seeds(data['n'])}. {judged} {commit}"
