@@ -34,13 +34,12 @@ class Prose:
     test: str  # its name, as pytest takes it
     held: list[str]  # on file; empty where there is no entry
     writing: bool
-    folder: Path | None = None  # of this call alone: its path and its name are written as <folder>
+    temporary: Path  # where this call's folders lie; each is written as <folder>
     said: list[str] = field(default_factory=list)
 
     def __call__(self, text: str) -> None:
         __tracebackhide__ = True
-        for own in (str(self.folder), self.folder.name) if self.folder else ():
-            text = text.replace(own, "<folder>")
+        text = re.sub(rf"{re.escape(str(self.temporary))}/[\w-]+", "<folder>", text)
         self.said.append(text)
         held = "".join(self.held[len(self.said) - 1 : len(self.said)])
         if not self.writing and text != held:
@@ -90,11 +89,10 @@ Lines.add_representer(str, _text)
 
 
 @pytest.fixture
-def prose(request: pytest.FixtureRequest) -> Prose:
+def prose(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prose:
     """Call it with each text whose wording the file holds."""
     test = request.node.nodeid
-    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
-    return Prose(test, read().get(test, []), request.config.getoption("write_prose"), folder)
+    return Prose(test, read().get(test, []), request.config.getoption("write_prose"), tmp_path_factory.getbasetemp())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

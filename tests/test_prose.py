@@ -22,24 +22,24 @@ def test_an_entry_whose_test_is_no_more_is_found() -> None:
 
 
 def test_a_text_that_is_not_on_file_fails_and_says_what_to_type() -> None:
-    told = Prose("t.py::test_a", ["kd wins", "by 2"], writing=False, folder=Path("/tmp/x"))
+    told = Prose("t.py::test_a", ["kd wins", "by 2"], writing=False, temporary=Path("/tmp/x"))
     told("kd wins")
     for text in ("by 3", "more"):
         with pytest.raises(pytest.fail.Exception, match=r"pytest --write-prose 't\.py::test_a'(.|\n)*\+ " + text):
             told(text)
     with pytest.raises(pytest.fail.Exception, match=r"type pytest --write-prose"):
-        Prose("t.py::test_a", ["in <folder>", "no more"], writing=False, folder=Path("/tmp/x")).close()
+        Prose("t.py::test_a", ["in <folder>", "no more"], writing=False, temporary=Path("/tmp/x")).close()
 
 
 def test_writing_replaces_the_entry_and_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FILE", tmp_path / "prose.yaml")
     read.cache_clear()
     write({"b": ["kept"], "a": ["old", "older"], "c": []})
-    told = Prose("a", ["old", "older"], writing=True, folder=Path("/tmp/x"))
-    told("−1 × 2 in /tmp/x/y:\n- one\n- two")
+    told = Prose("a", ["old", "older"], writing=True, temporary=Path("/tmp/x"))
+    told("−1 × 2 in /tmp/x/y-1/z:\n- one\n- two")
     told.close()
-    assert read() == {"a": ["−1 × 2 in <folder>/y:\n- one\n- two"], "b": ["kept"]}
-    assert (tmp_path / "prose.yaml").read_text().splitlines()[:3] == ["a:", "- |-", "  −1 × 2 in <folder>/y:"]
+    assert read() == {"a": ["−1 × 2 in <folder>/z:\n- one\n- two"], "b": ["kept"]}
+    assert (tmp_path / "prose.yaml").read_text().splitlines()[:3] == ["a:", "- |-", "  −1 × 2 in <folder>/z:"]
     read.cache_clear()
 
 

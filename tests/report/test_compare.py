@@ -201,7 +201,7 @@ def test_the_same_runs_twice_are_equal(results: Path, tmp_path: Path, prose: Pro
     found = compare(str(results / "made"), str(tmp_path / "other" / "made"), results)
     assert found.sides.b == "other/made" and found.sides.differ == []
     assert {one.standing for one in found.comparisons} == {"equal"} and numbers(found.sentence) == [2]
-    prose(found.sentence)
+    prose(found.sentence.replace(results.name, "<folder>"))
     assert "the same on both sides" in shown(found)
 
 

@@ -120,10 +120,10 @@ def test_values_found_under_other_conditions_are_refused(
         bench({**raw, "data": {**tiny["data"], "train": 80}}, studied)
     with pytest.raises(UserError, match=r"dkd .*kdbench tune tiny --methods 'dkd'") as error:
         bench({**raw, "methods": ["dkd"]}, studied)
-    prose(str(error.value).replace(str(studied), "<studied>"))
+    prose(str(error.value))
     with pytest.raises(UserError, match="'yes'") as error:
         bench(raw, studied, "yes")
-    prose(str(error.value).replace(str(studied), "<studied>"))
+    prose(str(error.value))
     monkeypatch.setattr(KD, "version", 99)
     with pytest.raises(UserError, match="version 1, not 99"):
         bench(raw, studied)
