@@ -23,7 +23,8 @@ from bench.suite.protocol import Protocol
 from bench.training.clock import Clock
 from bench.training.cohort import Cohort
 from bench.training.evaluate import logits_of, metrics, plain
-from bench.training.member import Member, MemberRNG
+from bench.training.member import Member
+from bench.training.rng import MemberRNG
 from methods.base import Dims, Method, NetDims, NetworkView, Progress
 from methods.kd import KD
 from tests.training.no_gpu import NoGpu
