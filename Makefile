@@ -8,10 +8,11 @@ RUN_FLAGS := $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS
 BENCH_FLAGS := $(if $(RERUN),--rerun) $(if $(TUNED),--tuned $(if $(filter both,$(TUNED)),both,only))
 UI_FLAGS := $(if $(filter file,$(origin SUITE)),,--suite $(SUITE)) $(if $(filter file,$(origin PORT)),,--port $(PORT))
 TUNE_FLAGS := $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--name $(NAME))
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench tune report ui dashboard time test test-all test-ui test-scale test-servers check audit format docs readme clean
+.PHONY: help setup bench tune report ui dashboard time test test-faults test-all test-ui test-scale test-servers check audit format docs readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,11 +46,14 @@ dashboard: setup ## optuna-dashboard on the studies, on 127.0.0.1
 time: setup ## what the harness costs against a bare loop
 	$(BIN)/python -m bench time $(SUITE)
 
-test: setup ## the test suite
-	$(BIN)/python -m pytest -m 'not slow'
+test: setup ## the test suite, on all cores
+	$(PYTEST) -m 'not slow' --ignore=tests/faults --ignore=tests/servers
 
-test-all: setup ## the test suite with its slow part
-	$(BIN)/python -m pytest
+test-faults: setup ## kills, signals and full disks, on real processes
+	$(BIN)/python -m pytest -m 'not slow' tests/faults
+
+test-all: setup ## everything above with its slow part: an hour
+	$(PYTEST) --ignore=tests/servers
 
 test-ui: setup ## MLflow's pages of a suite in a real browser
 	@$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[ui]'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -147,8 +148,17 @@ def test_all_stands_for_every_method_not_named_otherwise() -> None:
     assert set(methods.names()) <= set(names) and names.count("semckd") == 1
 
 
-@pytest.mark.parametrize("pair", [("ResNet50", "MobileNetV2"), ("vgg13", "MobileNetV2"), ("wrn_16_2", "ShuffleV1")])
-@pytest.mark.parametrize("name", methods.names())
+PAIRS = [("ResNet50", "MobileNetV2"), ("vgg13", "MobileNetV2"), ("wrn_16_2", "ShuffleV1")]
+SLOW = [("semckd", PAIRS[0])]  # nine regressors up to 2,048 channels wide
+
+
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [
+        pytest.param(name, pair, id=f"{name}-{pair[0]}", marks=[pytest.mark.slow] if (name, pair) in SLOW else [])
+        for name, pair in itertools.product(methods.names(), PAIRS)
+    ],
+)
 def test_a_pair_of_other_families_works_or_is_refused(name: str, pair: tuple[str, str], nets: Any) -> None:
     """Different numbers, sizes and kinds of stages."""
     teacher, network = (nets[arch] for arch in pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -135,6 +136,19 @@ PLACES: list[tuple[Any, str]] = [
     (bench.tune.trials, "_judge"),
     (bench.tune.study.tuned, "write"),
 ]
+ALWAYS = {
+    "after-add_trial",
+    "before-step",
+    "after-hold_epochs",
+    "before-write",
+}  # the database, a step, a record, a file
+
+
+def kills() -> Iterator[Any]:
+    """Every place, before and after its work; all but four of them slow."""
+    for (place, name), after in itertools.product(PLACES, (False, True)):
+        title = f"{'after' if after else 'before'}-{name}"
+        yield pytest.param(place, name, after, id=title, marks=[] if title in ALWAYS else [pytest.mark.slow])
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +162,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("place", "name"), PLACES, ids=lambda value: value if isinstance(value, str) else "")
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("place", "name", "after"), kills())
 def test_a_kill_at_any_moment_changes_nothing(
     place: Any, name: str, after: bool, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
