@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import is_dataclass
 from typing import Any
 
 import pandas as pd
@@ -15,8 +15,7 @@ from rich.text import Text
 
 from bench.report import sentences
 from bench.report import text as t
-from bench.report.compare import Answer
-from bench.report.compare_pair import Comparison
+from bench.report.compare import Answer, Comparison
 
 METRICS: dict[str, tuple[str, int | None]] = {
     "top1": ("top-1 (%)", None),
@@ -54,18 +53,11 @@ def rich(answer: Answer) -> Iterator[RenderableType]:
     yield Text(answer.sentence, "bold")
 
 
-def as_dict(found: Answer) -> dict[str, Any]:
+def as_dict(answer: Answer) -> dict[str, Any]:
     """For machines: plain numbers and text; None for what is not known."""
-    comparisons = []
-    for one in found.comparisons:
-        fields = {name: getattr(one, name) for name in ("pair", "row", "a", "b", "seeds", "alone", "verdict")}
-        fields |= {"n": len(one.seeds)}
-        fields |= {name: getattr(one, name).to_dict("index") for name in ("metrics", "costs")}
-        known = {name: getattr(one, name) for name in ("chance", "plan", "examples")}
-        fields |= {name: asdict(value) if value else None for name, value in known.items()}
-        comparisons.append(fields | {"why_no_examples": one.why_no_examples})
-    sides = {name: getattr(found.sides, name) for name in ("kind", "a", "b", "title", "differ", "notes")}
-    return _plain({**sides, "comparisons": comparisons, "left_out": found.left_out, "answer": found.sentence})
+    each = [{**vars(one), "n": len(one.seeds), "verdict": one.verdict} for one in answer.comparisons]
+    sides = {name: value for name, value in vars(answer.sides).items() if name not in ("frame", "files")}
+    return _plain({**sides, "comparisons": each, "left_out": answer.left_out, "answer": answer.sentence})
 
 
 def _table(one: Comparison, corner: str) -> Table:
@@ -144,9 +136,13 @@ def _grid() -> Table:
 
 
 def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return _plain(vars(value))
+    if isinstance(value, pd.DataFrame):
+        return _plain(value.to_dict("index"))
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_plain(item) for item in value]
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

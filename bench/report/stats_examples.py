@@ -30,6 +30,10 @@ NEGLIGIBLE = 1e-100  # a probability
 Bools = NDArray[np.bool_]
 
 
+class OtherExamples(ValueError):
+    """Two runs were asked different test examples."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """Counts are over examples and seeds (N * S in all); shares in %, differences A - B in percentage points."""
@@ -70,7 +74,7 @@ def correctness(
     """Seeds, and [S, N] correctness of a and of b, over the seeds of which both have left predictions.
 
     frame: the runs of one pair; files: where a run's predictions are, by fingerprint (no entry, no file: that seed is
-    left out). Raises `ValueError` where two runs were asked different test examples.
+    left out).
     """
     runs = stats.usable(frame, by=by)
     if runs["pair"].nunique() != 1:
@@ -85,7 +89,7 @@ def correctness(
             continue
         label = left["label"] if label is None else label
         if not (np.array_equal(label, left["label"]) and np.array_equal(label, other["label"])):
-            raise ValueError(f"the runs of {a} and {b} were asked different test examples")
+            raise OtherExamples(f"the runs of {a} and {b} were asked different test examples")
         seeds.append(int(seed))
         right.append((left["guess"] == label, other["guess"] == label))
     if not seeds:
