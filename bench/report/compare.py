@@ -75,8 +75,8 @@ class Answer:
             mean = float(one.metrics.loc["top1", "mean"])
             first, second = (one.a, one.b) if mean > 0 else (one.b, one.a)
             gap = f"{first} is {t.number(abs(mean), 2)} points above {second}"
-            told = gap if mean else f"{one.a} and {one.b} have the same top-1"
-            return f"{told}; one run each says nothing about the methods: compare those over seeds."
+            gap = gap if mean else f"{one.a} and {one.b} have the same top-1"
+            return f"{gap}; one run each says nothing about the methods: compare those over seeds."
         if len(self.comparisons) > 1:
             said = _over_all(self.sides.a, self.sides.b, self.comparisons)
         else:
@@ -145,8 +145,8 @@ def _compared(runs: pd.DataFrame, pair: str, row: str, sides: Sides) -> Comparis
         else:
             ratio = stats.ratios(both, b, metric).set_index("label").loc[a, "ratio"]
             costs.loc[name] = [level.loc[a, "mean"], level.loc[b, "mean"], ratio]
-    likely = (stats_power.chance(d), stats_power.plan(d)) if shared else (None, None)
-    return Comparison(pair, row, a, b, shared, alone, metrics, costs, *likely, *_examples(runs, sides))
+    chance, plan = (stats_power.chance(d), stats_power.plan(d)) if shared else (None, None)
+    return Comparison(pair, row, a, b, shared, alone, metrics, costs, chance, plan, *_examples(runs, sides))
 
 
 def _examples(runs: pd.DataFrame, sides: Sides) -> tuple[stats_examples.Examples | None, str]:

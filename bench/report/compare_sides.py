@@ -64,10 +64,10 @@ def sides(a: str, b: str, results: Path, suite: str | None, uri: str | None, scr
     if uri is not None:
         if suite is None:
             raise UserError("--from compares two run ids, or two methods of a suite there: add --suite")
-        found = query.suite(uri, suite, results=results)
-        server.manifest(found, suite)  # refuses what is not there
-        of_rows = _of_rows(a, b, Source(suite, found.frame, found.specs, {}), server.MIXED)
-        return replace(of_rows, title=f"{suite} at {found.where}")
+        stored = query.suite(uri, suite, results=results)
+        server.manifest(stored, suite)  # refuses what is not there
+        of_rows = _of_rows(a, b, Source(suite, stored.frame, stored.specs, {}), server.MIXED)
+        return replace(of_rows, title=f"{suite} at {stored.where}")
     if suite is not None:
         folder = _folder(suite, results) or results / Path(suite).stem
     else:
@@ -97,15 +97,17 @@ def _last_called(results: Path) -> Path:
     return max(called, key=lambda path: path.stat().st_mtime).parent
 
 
-def _local(folder: Path) -> Source:
-    """What the last call of a suite asked for."""
+def _local(folder: Path, side: str = "") -> Source:
+    """What the last call of a suite asked for. side: before every fingerprint, for one run may stand on both sides."""
     wanted = suite_folder.manifest(folder)["fingerprints"]
     records = suite_folder.records(folder, wanted)
     if not records:
         raise suite_folder.nothing(folder)
-    specs = {record.header["fingerprint"]: record.header["spec"] for record in records}
-    files = {run: folder / "runs" / run / stats_examples.FILE for run in specs}
-    return Source(folder.name, suite_folder.in_order(frame_of(records), wanted), specs, files)
+    frame = suite_folder.in_order(frame_of(records), wanted)
+    frame = frame.assign(row=frame["label"], fingerprint=side + frame["fingerprint"])
+    specs = {side + record.header["fingerprint"]: record.header["spec"] for record in records}
+    files = {side + record.header["fingerprint"]: record.folder / stats_examples.FILE for record in records}
+    return Source(folder.name, frame, specs, files)
 
 
 def _whole(source: Source, runs: Iterable[str]) -> dict[str, Path]:
@@ -134,8 +136,9 @@ def _of_suites(one: Path, two: Path) -> Sides:
     """Rows of the same pair and label."""
     ends = [["/".join(folder.parts[-depth:]) for folder in (one, two)] for depth in range(1, len(one.parts) + 1)]
     names = next(pair for pair in ends if pair[0] != pair[1])
-    sources = [_local(folder) for folder in (one, two)]
-    sources = [replace(it, frame=it.frame.assign(row=it.frame["label"]), files=_whole(it, it.specs)) for it in sources]
+    sources = [_local(one, "a:"), _local(two, "b:")]
+    for source in sources:
+        _whole(source, source.specs)
     return _side_by_side("suites", names, " | ".join(names), sources, [])
 
 
@@ -150,7 +153,7 @@ def _of_runs(ids: Sequence[str], uri: str | None, results: Path, scratch: Path) 
         names = [f"{name} ({run_id[:8]})" for name, run_id in zip(names, ids, strict=True)]
     about = [{key: row[key] for key in ("suite", "dataset", "seed")} for row in rows]
     sources = [replace(source, frame=source.frame.assign(seed=0, row="")) for source in sources]
-    return _side_by_side("runs", names, " | ".join(ids), sources, _differing(*about))
+    return _side_by_side("runs", names, " | ".join(ids), sources, _differing(about[0], about[1]))
 
 
 def _tracked(store: Store, run_id: str, folder: Path) -> Source:
@@ -172,37 +175,30 @@ def _tracked(store: Store, run_id: str, folder: Path) -> Source:
 
 def _side_by_side(kind: str, names: Sequence[str], title: str, sources: list[Source], differ: list[str]) -> Sides:
     """Rows of the same pair and label; sources of one pair each are compared even if it is not the same."""
-    pairs = [list(source.frame["pair"].unique()) for source in sources]
+    frames = [source.frame.assign(label=name) for name, source in zip(names, sources, strict=True)]
+    pairs = [list(frame["pair"].unique()) for frame in frames]
     if pairs[0] != pairs[1] and len(pairs[0]) == len(pairs[1]) == 1:
         both = f"{pairs[0][0]} | {pairs[1][0]}"
-        sources = [replace(source, frame=source.frame.assign(pair=both)) for source in sources]
-        differ = [*differ, f"pair {both}"]
-    specs = [
-        {(row.pair, row.row): source.specs[row.fingerprint] for row in source.frame.itertuples()} for source in sources
-    ]
-    common = [key for key in specs[0] if key in specs[1]]
-    if not common:
-        has = " | ".join(_listed([f"{row} on {pair}" for pair, row in own]) for own in specs)
-        raise UserError(f"{' and '.join(names)} have no row of the same pair and label: {has}")
-    made_on = (
-        {key: ", ".join(_short(v) for v in it.frame[key].dropna().unique()) for key in MADE_ON} for it in sources
+        frames, differ = [frame.assign(pair=both) for frame in frames], [*differ, f"pair {both}"]
+    one, two = (
+        {(run.pair, run.row): source.specs[run.fingerprint] for run in frame.itertuples()}
+        for frame, source in zip(frames, sources, strict=True)
     )
-    differ = [*differ, *_differing(*made_on)]
+    common = [key for key in one if key in two]
+    if not common:
+        has = " | ".join(_listed([f"{row} on {pair}" for pair, row in own]) for own in (one, two))
+        raise UserError(f"{names[0]} and {names[1]} have no row of the same pair and label: {has}")
+    made_on = [{key: ", ".join(_short(v) for v in frame[key].dropna().unique()) for key in MADE_ON} for frame in frames]
+    differ += _differing(made_on[0], made_on[1])
     for key in common:
-        left, right = (own[key] for own in specs)
-        knobs = _differing(left.get("hp") or {}, right.get("hp") or {}, f"{key[1]}.") if key[1] else []
-        differ += [text for text in (*_settings(left, right), *knobs) if text not in differ]
-    alone = [[row for pair, row in own if (pair, row) not in common] for own in specs]
+        knobs = _differing(one[key].get("hp") or {}, two[key].get("hp") or {}, f"{key[1]}.") if key[1] else []
+        differ += [text for text in (*_settings(one[key], two[key]), *knobs) if text not in differ]
+    alone = [[row for pair, row in own if (pair, row) not in common] for own in (one, two)]
     notes = [f"{name} alone has {_listed(rows)}." for name, rows in zip(names, alone, strict=True) if rows]
-    # one run may stand on both sides: its fingerprint is marked with the side
-    marked = [
-        source.frame.assign(label=name, fingerprint=f"{name}:" + source.frame["fingerprint"])
-        for name, source in zip(names, sources, strict=True)
-    ]
-    files = {f"{name}:{run}": it.files[run] for name, it in zip(names, sources, strict=True) for run in it.files}
-    frame = pd.concat(marked, ignore_index=True)
-    kept = [key in common for key in zip(frame["pair"], frame["row"], strict=True)]
-    return Sides(kind, names[0], names[1], title, frame[kept].reset_index(drop=True), files, differ, notes)
+    frame = pd.concat(frames, ignore_index=True)
+    frame = frame[[key in common for key in zip(frame["pair"], frame["row"], strict=True)]].reset_index(drop=True)
+    files = {run: path for source in sources for run, path in source.files.items()}
+    return Sides(kind, names[0], names[1], title, frame, files, differ, notes)
 
 
 def _settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
