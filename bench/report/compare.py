@@ -134,19 +134,22 @@ def _compared(runs: pd.DataFrame, pair: str, row: str, sides: Sides) -> Comparis
     shared = sorted(finished[a] & finished[b])
     alone = {name: sorted(seeds - set(shared)) for name, seeds in finished.items()}
     both, d = good[good["seed"].isin(shared)], stats.differences(good, b)["difference"]
-    metrics, costs = pd.DataFrame(columns=[*LEVELS, *PAIRED]), pd.DataFrame(columns=["a", "b", "ratio"])
+    metrics: dict[str, list[Any]] = {}
+    costs: dict[str, list[Any]] = {}
     for name, metric in {**METRICS, **COSTS}.items():
         if both.empty or metric not in both or len(stats.unfinished(both, metric)):
             continue  # where a run lacks the metric, its seeds would not be those of the comparison
         level = stats.summary(both, metric).set_index("label")
         if name in METRICS:
             levels = [level.loc[side, key] for side in (a, b) for key in ("mean", "half")]
-            metrics.loc[name] = [*levels, *stats.paired(both, b, metric).iloc[0][PAIRED]]
+            metrics[name] = [*levels, *stats.paired(both, b, metric).iloc[0][PAIRED]]
         else:
             ratio = stats.ratios(both, b, metric).set_index("label").loc[a, "ratio"]
-            costs.loc[name] = [level.loc[a, "mean"], level.loc[b, "mean"], ratio]
+            costs[name] = [level.loc[a, "mean"], level.loc[b, "mean"], ratio]
     chance, plan = (stats_power.chance(d), stats_power.plan(d)) if shared else (None, None)
-    return Comparison(pair, row, a, b, shared, alone, metrics, costs, chance, plan, *_examples(runs, sides))
+    of_metrics = pd.DataFrame.from_dict(metrics, orient="index", columns=[*LEVELS, *PAIRED])
+    of_costs = pd.DataFrame.from_dict(costs, orient="index", columns=["a", "b", "ratio"])
+    return Comparison(pair, row, a, b, shared, alone, of_metrics, of_costs, chance, plan, *_examples(runs, sides))
 
 
 def _examples(runs: pd.DataFrame, sides: Sides) -> tuple[stats_examples.Examples | None, str]:

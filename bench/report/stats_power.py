@@ -44,7 +44,7 @@ def chance(differences: ArrayLike) -> Chance:
     d = stats.finite(differences)
     m, zero = stats.moments(d), 1e-9 * np.abs(d).max()
     n, wins, ties = m["n"], int((d > zero).sum()), int((np.abs(d) <= zero).sum())
-    p_mean, p_new = (_above(m["mean"], m["sd"] * scale**0.5, n) for scale in (1 / n, 1 + 1 / n))
+    p_mean, p_new = (_above(m["mean"], scale, n) for scale in (m["sd"] / n**0.5, m["sd"] * (1 + 1 / n) ** 0.5))
     return Chance(n, wins, ties, (wins + ties / 2) / n, p_mean, p_new)
 
 
