@@ -7,11 +7,10 @@ and an sd of each row's own, both unknown. `alpha` is the probability that anyth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import special
 
 from bench.report import stats
@@ -19,14 +18,9 @@ from bench.report import stats
 ALPHA = 1 - stats.LEVEL
 FEW = 5  # seeds; below, an interval rests on the normal model more than on the data, and "suggests" what it says
 DRAWS = 20_000
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """How far the means of the first n differences can be from the truth, for every n from `least` on at once."""
-
-    mean: NDArray[np.float64]  # [N - least + 1]
-    half: NDArray[np.float64]  # half-widths
+EFFECT = 10.0
+"""Prior variance of mean / sd in a confidence sequence. 5 to 15 are within 2 % of the narrowest on average over 5 to 30
+seeds in families of 9; less leaves 4 seeds without an end, more is wider where seeds are many."""
 
 
 def intervals(differences: Mapping[str, ArrayLike], alpha: float = ALPHA) -> pd.DataFrame:
@@ -80,41 +74,35 @@ def best(values: ArrayLike, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame({"p_best": (top / top.sum(axis=1, keepdims=True)).mean(axis=0), "low": low, "high": high})
 
 
-def sequence(differences: ArrayLike, least: int = 3, alpha: float = ALPHA) -> Sequence:
-    """A t confidence sequence: with probability 1 - alpha the true mean lies within every interval from n = `least` on.
+def anytime(differences: ArrayLike, alpha: float = ALPHA) -> tuple[float, float]:
+    """Low and high of a t confidence sequence at this number of seeds.
 
-    It may be looked at after every seed, and seeds may stop at any look. For a family of K comparisons: alpha / K each.
-    differences: [N] in the order of the seeds, N >= least >= 2. From Lai 1976, "On confidence sequences", Annals of
-    Statistics 4(2), as written out by Wang and Ramdas, "Anytime-valid t-tests and confidence sequences for Gaussian
-    means with unknown variance", arXiv 2310.03722: with t_n the t statistic of n differences,
-
-        h_n = (1 + t_n^2 / (n - 1))^(n/2) / sqrt(n)
-
-    is, up to a constant, the flat mixture over mean / sd of the likelihood ratios of t_n to its law at mean 0, a
-    nonnegative martingale without an expectation. The extended Ville inequality from n = m = least bounds the
-    probability that it ever reaches its value b^(1/2) at |t_m| = a, b = (1 + a^2 / (m - 1))^m / m, by
-
-        P(|t_m| >= a) + E[h_m; |t_m| < a] / b^(1/2) = 2 (1 - F(a)) + 2 a f(a) = alpha,
-
-    F and f those of t(m - 1). So the half-width is sd * sqrt((n - 1) / n * ((b n)^(1/n) - 1)).
+    With probability 1 - alpha the true mean lies within the intervals of all n at once, so they may be looked at after
+    every seed, and seeds may stop at any look. A family of K comparisons gives each alpha / K. differences: [n] of the
+    seeds so far, n >= 1; without end where n is too small for alpha.
     """
-    d = stats.finite(differences)
-    if not 2 <= least <= len(d):
-        raise ValueError(f"a confidence sequence begins with 2 differences or more, got {len(d)} from {least} on")
-    n = np.arange(least, len(d) + 1)
-    mean = np.cumsum(d)[least - 1 :] / n
-    sd = np.array([stats.moments(d[:i])["sd"] for i in n])
-    return Sequence(mean, sd * _reach(n, least, alpha))
+    m = stats.moments(stats.finite(differences))
+    half = anytime_reach(m["n"], alpha) * m["sd"] if m["n"] > 1 else np.inf
+    return m["mean"] - half, m["mean"] + half
 
 
-def _reach(n: NDArray[np.int64], least: int, alpha: float) -> NDArray[np.float64]:
-    """Half-widths of a confidence sequence in sd."""
-    from scipy.optimize import brentq
-    from scipy.stats import t
+def anytime_reach(n: int, alpha: float = ALPHA) -> float:
+    """The half-width of a t confidence sequence at n >= 2 seeds, in sd (n - 1) of the differences.
 
-    a = brentq(lambda a: 2 * t.sf(a, least - 1) + 2 * a * t.pdf(a, least - 1) - alpha, 0.0, 1e9)
-    log_b = least * np.log1p(a**2 / (least - 1)) - np.log(least)
-    return np.asarray(((n - 1) / n * np.expm1((log_b + np.log(n)) / n)) ** 0.5)
+    The likelihood ratio of the t statistic under mean / sd ~ N(0, g) to mean = 0, at every n and in one formula,
+
+        M_n = (1 + n g)^(-1/2) * ((1 + x) / (1 + x / (1 + n g)))^(n/2),  x = t_n^2 / (n - 1)
+
+    (Gonen et al. 2005, The American Statistician 59(3), for one n), is a nonnegative martingale that begins at 1, by
+    the invariance of t to scale. By Ville's inequality it ever reaches 1 / alpha with a probability of at most alpha;
+    solved for x at the border. This is the Gaussian-mixture sequence of Wang and Ramdas, "Anytime-valid t-tests and
+    confidence sequences for Gaussian means with unknown variance", arXiv 2310.03722, which they set beside the flat
+    mixture of Lai 1976, Annals of Statistics 4(2). That one, begun at 3 seeds, is narrower for n = 3 and 4 alone, and
+    wider by 11 to 19 % for 5 to 30 seeds and alpha = 0.05 / 9.
+    """
+    r = 1 + n * EFFECT
+    q = float(np.exp((np.log(r) - 2 * np.log(alpha)) / n))
+    return float(((n - 1) / n * (q - 1) / (1 - q / r)) ** 0.5) if q < r else np.inf
 
 
 def decision(low: float, high: float, margin: float = 0.0) -> str:

@@ -9,7 +9,7 @@ from scipy import integrate
 from scipy import stats as reference
 
 from bench.report import stats
-from bench.report.simultaneous import best, decision, intervals, sequence, t_quantile
+from bench.report.simultaneous import EFFECT, anytime, anytime_reach, best, decision, intervals, t_quantile
 from bench.report.stats_power import chance
 
 Draws = NDArray[np.float64]
@@ -55,7 +55,7 @@ def test_verdicts_are_weaker_with_few_seeds_and_many_rows() -> None:
 @pytest.mark.parametrize("rows", [10, 36])
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_families_err_in_five_percent_of_suites_or_less(rows: int, n: int) -> None:
-    """And what the true correlation would win: the 95 % quantile of max |t| is at most 15 % smaller where rho is 0.5."""
+    """And what the true correlation would win: max |t| has a 95 % quantile at most 15 % smaller where rho is 0.5."""
     for rho in (0.0, 0.5, 0.9):
         assert 0.005 < family_errors(2000, n, rows, rho) < 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
     exact = np.quantile(largest_t(suites(2000, n, rows, 0.5, seed=1)), 0.95)
@@ -105,54 +105,63 @@ def test_ranks_of_many_rows_on_few_seeds_are_wide_and_probabilities_sum_to_one()
     assert out.equals(best(x))
 
 
-def misses(count: int, most: int, comparisons: int = 1, least: int = 3, rho: float = 0.0) -> float:
-    """The share of families of which any confidence sequence leaves out the true mean, 0, at any look."""
-    d = suites(count, most, comparisons, rho)
-    n = np.arange(least, most + 1)[:, None]
-    mean, square = (np.cumsum(x, axis=1)[:, least - 1 :] / n for x in (d, d**2))
-    sd = ((square - mean**2) * n / (n - 1)) ** 0.5
-    one = np.random.default_rng(0).standard_normal(most)
-    made = sequence(one, least, 0.05 / comparisons)
-    reach = made.half / [one[:i].std(ddof=1) for i in range(least, most + 1)]
-    return float((np.abs(mean) > sd * reach[:, None]).any(axis=(1, 2)).mean())
+def misses(count: int, most: int, comparisons: int = 1, rho: float = 0.0) -> float:
+    """The share of families of which any confidence sequence leaves out the true mean, 0, at any look from n = 3 on."""
+    d, missed = suites(count, most, comparisons, rho), np.zeros(count, dtype=bool)
+    for n in range(3, most + 1):
+        missed |= largest_t(d[:, :n]) > anytime_reach(n, 0.05 / comparisons) * n**0.5
+    return float(missed.mean())
 
 
-@pytest.mark.parametrize(
-    ("least", "comparisons", "rho"), [(3, 1, 0.0), (2, 1, 0.0), (5, 1, 0.0), (3, 9, 0.0), (3, 9, 0.5)]
-)
-def test_sequences_cover_family_wise_under_continuous_monitoring(least: int, comparisons: int, rho: float) -> None:
-    assert misses(20_000 // comparisons, 30, comparisons, least, rho) <= 0.05
+@pytest.mark.parametrize(("comparisons", "rho"), [(1, 0.0), (9, 0.0), (9, 0.5)])
+def test_sequences_cover_family_wise_under_continuous_monitoring(comparisons: int, rho: float) -> None:
+    assert 0.01 < misses(20_000 // comparisons, 30, comparisons, rho) <= 0.05
 
 
 def test_looking_every_time_with_plain_intervals_would_miss() -> None:
-    d = suites(2000, 30, 1, 0.0)[:, :, 0]
-    looks = [largest_t(d[:, :n, None]) > t_quantile(n, 0.05) for n in range(3, 31)]
+    d = suites(2000, 30, 1, 0.0)
+    looks = [largest_t(d[:, :n]) > t_quantile(n, 0.05) for n in range(3, 31)]
     assert np.any(looks, axis=0).mean() > 0.15
 
 
-def test_the_formula_of_the_sequence_is_what_its_inequality_says() -> None:
-    """The bound at n = least by integrating the martingale, and h_n equal at the border of every n."""
-    d = np.random.default_rng(1).normal(1.0, 2.0, 12)
-    made, n = sequence(d, 4, 0.03), np.arange(4, 13)
-    sds = np.array([d[:i].std(ddof=1) for i in n])
-    assert made.mean == pytest.approx([d[:i].mean() for i in n])
-    border = made.half / sds * n**0.5  # |t| on it
-    h = (1 + border**2 / (n - 1)) ** (n / 2) / n**0.5
-    assert h == pytest.approx(np.full(len(n), h[0]))
-    density = reference.t(3).pdf
-    inside = integrate.quad(lambda t: (1 + t**2 / 3) ** 2 / 2 * density(t), -border[0], border[0])[0] / h[0]
-    assert 2 * reference.t(3).sf(border[0]) + inside == pytest.approx(0.03)
+@pytest.mark.parametrize("n", [3, 5, 12])
+def test_the_border_is_where_the_mixture_of_likelihood_ratios_is_one_over_alpha(n: int) -> None:
+    """By integrating the noncentral t density over the prior of mean / sd, against Ville's threshold."""
+    t = anytime_reach(n, 0.05) * n**0.5
+
+    def mixed(effect: float) -> float:
+        prior = reference.norm.pdf(effect, scale=EFFECT**0.5)
+        return float(prior * reference.nct.pdf(t, n - 1, effect * n**0.5))
+
+    ratio = integrate.quad(mixed, -8, 30, points=[0, t / n**0.5], limit=200)[0] / reference.t.pdf(t, n - 1)
+    assert ratio == pytest.approx(20, rel=1e-3)
 
 
-def test_a_sequence_is_shift_and_scale_free_and_narrows() -> None:
-    d = np.random.default_rng(3).standard_normal(40)
-    one, other = sequence(d), sequence(7 - 2 * d)
-    assert other.mean == pytest.approx(7 - 2 * one.mean) and other.half == pytest.approx(2 * one.half)
-    assert one.half[-1] < one.half[10] < one.half[0] and len(one.half) == 38
-    assert sequence(np.ones(5)).half.tolist() == [0, 0, 0]
-    for bad in ([1.0, 2.0], [1.0, math.nan, 2.0]):
-        with pytest.raises(ValueError, match="difference"):
-            sequence(bad)
+def test_the_martingale_begins_at_one_and_keeps_its_mean() -> None:
+    """E[M_n] = 1 at mean 0, of the formula in the docstring."""
+    for n in (2, 4, 9):
+        r = 1 + n * EFFECT
+
+        def weighted(t: float, n: int = n, r: float = r) -> float:
+            x = t**2 / (n - 1)
+            return float(r**-0.5 * ((1 + x) / (1 + x / r)) ** (n / 2) * reference.t.pdf(t, n - 1))
+
+        assert 2 * integrate.quad(weighted, 0, np.inf, limit=200)[0] == pytest.approx(1, abs=1e-6)
+
+
+def test_anytime_intervals_shift_and_scale_and_narrow() -> None:
+    d = np.random.default_rng(3).standard_normal(30)
+    low, high = anytime(d)
+    assert (low + high) / 2 == pytest.approx(d.mean()) and high - low == pytest.approx(
+        2 * anytime_reach(30) * d.std(ddof=1)
+    )
+    assert anytime(7 - 2 * d) == pytest.approx((7 - 2 * high, 7 - 2 * low))
+    reach = [anytime_reach(n, 0.05 / 9) for n in range(2, 31)]
+    assert reach[:2] == [math.inf] * 2 and np.diff(reach[2:]).max() < 0 and np.isfinite(anytime_reach(3))
+    assert anytime([1.0]) == (-math.inf, math.inf) and anytime([0.5] * 4) == (0.5, 0.5)
+    for bad in ([], [1.0, math.nan, 2.0]):
+        with pytest.raises(ValueError, match="finite difference"):
+            anytime(bad)
 
 
 def test_decisions() -> None:
