@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -31,7 +30,6 @@ from bench.report import (
 from bench.report.answer import answer
 from bench.report.figures import all_rendered
 from bench.report.files import SUFFIXES, put
-from bench.suite.plain import changes
 from tracking import ui as uis
 from tracking.frame import frame as frame_of
 from tracking.query import Found
@@ -71,7 +69,7 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     specs = [record.header["spec"] for record in records] if found is None else list(found.specs.values())
     if not specs:
         raise suite_folder.nothing(where)
-    _one_protocol(specs, manifest["suite"], suite, "" if found is None else server.MIXED)
+    suite_folder.one_setting(specs, manifest["suite"], "" if found is None else server.MIXED)
     runs = suite_folder.in_order(frame_of(records) if found is None else found.frame, wanted)
     _something_finished(runs, suite)
     data = specs[0].get("data") or manifest["suite"].get("data") or {}
@@ -120,19 +118,6 @@ def _of_tuning(where: Path, told: Sequence[str]) -> dict[str, html.Picture]:
     """The figures that the words on tuning show, as they lie in the suite's folder."""
     names = {name for text in told for name in markup.images(text)}
     return {name: html.Picture((where / "figures" / f"{name}.png").read_bytes()) for name in sorted(names)}
-
-
-def _one_protocol(specs: list[dict[str, Any]], suite: dict[str, Any], name: str, mend: str = "") -> None:
-    """Refuse to compare students of different protocols, data or (within a pair) teachers."""
-    again = f"and cannot be compared; {mend or f'run `kdbench run {name}` again'}"
-    for spec in specs:
-        for what, first in (("protocol", suite["protocol"]), ("data", specs[0].get("data"))):
-            if changed := changes(first or {}, spec.get(what) or {}):
-                raise UserError(f"the runs of '{name}' differ in {what} ({', '.join(sorted(changed))}) {again}")
-    for pair in sorted({str(spec.get("pair")) for spec in specs}):
-        teachers = {spec.get("teacher_fingerprint") for spec in specs if spec.get("pair") == pair}
-        if len(teachers) > 1:
-            raise UserError(f"the runs of '{name}' on {pair} have {len(teachers)} different teachers {again}")
 
 
 def _something_finished(runs: pd.DataFrame, suite: str) -> None:

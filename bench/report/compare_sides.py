@@ -45,7 +45,7 @@ class Sides:
 class Source:
     """Runs, and what is known of them. specs, files (of predictions): by fingerprint."""
 
-    title: str
+    suite: Mapping[str, Any]  # of the manifest: name, protocol
     frame: pd.DataFrame
     specs: Mapping[str, Mapping[str, Any]]
     files: Mapping[str, Path]
@@ -65,9 +65,8 @@ def sides(a: str, b: str, results: Path, suite: str | None, uri: str | None, scr
         if suite is None:
             raise UserError("--from compares two run ids, or two methods of a suite there: add --suite")
         stored = query.suite(uri, suite, results=results)
-        server.manifest(stored, suite)  # refuses what is not there
-        of_rows = _of_rows(a, b, Source(suite, stored.frame, stored.specs, {}), server.MIXED)
-        return replace(of_rows, title=f"{suite} at {stored.where}")
+        source = Source(server.manifest(stored, suite)["suite"], stored.frame, stored.specs, {})
+        return replace(_of_rows(a, b, source, server.MIXED), title=f"{suite} at {stored.where}")
     if suite is not None:
         folder = _folder(suite, results) or results / Path(suite).stem
     else:
@@ -81,7 +80,7 @@ def sides(a: str, b: str, results: Path, suite: str | None, uri: str | None, scr
         folder = _last_called(results)
     others = sorted(path.parent.name for path in folder.parent.glob("*/suite.json") if path.parent != folder)
     elsewhere = f"; other suites' results (--suite): {', '.join(others)}" if others else ""
-    return _of_rows(a, b, _local(folder), f"run `kdbench run {folder.name}` again", elsewhere)
+    return _of_rows(a, b, _local(folder), elsewhere=elsewhere)
 
 
 def _folder(name: str, results: Path) -> Path | None:
@@ -99,7 +98,8 @@ def _last_called(results: Path) -> Path:
 
 def _local(folder: Path, side: str = "") -> Source:
     """What the last call of a suite asked for. side: before every fingerprint, for one run may stand on both sides."""
-    wanted = suite_folder.manifest(folder)["fingerprints"]
+    manifest = suite_folder.manifest(folder)
+    wanted = manifest["fingerprints"]
     records = suite_folder.records(folder, wanted)
     if not records:
         raise suite_folder.nothing(folder)
@@ -107,7 +107,7 @@ def _local(folder: Path, side: str = "") -> Source:
     frame = frame.assign(row=frame["label"], fingerprint=side + frame["fingerprint"])
     specs = {side + record.header["fingerprint"]: record.header["spec"] for record in records}
     files = {side + record.header["fingerprint"]: record.folder / stats_examples.FILE for record in records}
-    return Source(folder.name, frame, specs, files)
+    return Source(manifest["suite"], frame, specs, files)
 
 
 def _whole(source: Source, runs: Iterable[str]) -> dict[str, Path]:
@@ -118,18 +118,15 @@ def _whole(source: Source, runs: Iterable[str]) -> dict[str, Path]:
     return files
 
 
-def _of_rows(a: str, b: str, source: Source, mend: str, elsewhere: str = "") -> Sides:
+def _of_rows(a: str, b: str, source: Source, mend: str = "", elsewhere: str = "") -> Sides:
     """Two rows of one suite, by label."""
+    suite = str(source.suite["name"])
     for name in (a, b):
         if name not in set(source.frame["label"]):
-            raise UserError(f"{unknown(f'row of {source.title}', name, source.frame['label'].unique())}{elsewhere}")
+            raise UserError(f"{unknown(f'row of {suite}', name, source.frame['label'].unique())}{elsewhere}")
     frame = source.frame[source.frame["label"].isin([a, b])].assign(row="").reset_index(drop=True)
-    first: dict[str, Mapping[str, Any]] = {}
-    for spec in (source.specs[run] for run in frame["fingerprint"]):
-        if away := _settings(first.setdefault(spec["pair"], spec), spec):
-            what = f"the runs of '{source.title}' on {spec['pair']} are of two settings ({away[0]})"
-            raise UserError(f"{what} and cannot be compared; {mend}")
-    return Sides("rows", a, b, source.title, frame, _whole(source, frame["fingerprint"]))
+    suite_folder.one_setting([source.specs[run] for run in frame["fingerprint"]], source.suite, mend)
+    return Sides("rows", a, b, suite, frame, _whole(source, frame["fingerprint"]))
 
 
 def _of_suites(one: Path, two: Path) -> Sides:
@@ -170,7 +167,7 @@ def _tracked(store: Store, run_id: str, folder: Path) -> Source:
         raise UserError(f"MLflow run {run_id} ({what}) has no {stats.TOP1}, so there is nothing to compare")
     spec = folder / "spec.json"
     specs = {run_id: json.loads(spec.read_text("utf-8")) if spec.is_file() else {}}
-    return Source(run_id, table([row]), specs, {run_id: folder / stats_examples.FILE})
+    return Source({}, table([row]), specs, {run_id: folder / stats_examples.FILE})
 
 
 def _side_by_side(kind: str, names: Sequence[str], title: str, sources: list[Source], differ: list[str]) -> Sides:

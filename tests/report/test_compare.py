@@ -285,7 +285,7 @@ def test_two_settings_in_one_suite_are_refused(tmp_path: Path) -> None:
     manifest = json.loads((one / "suite.json").read_text())
     manifest["fingerprints"] += names
     (one / "suite.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"two settings \(protocol.epochs 3 \| 9\)"):
+    with pytest.raises(UserError, match=r"'made' differ in protocol \(epochs\)"):
         compare("kd", "vanilla", tmp_path)
 
 
@@ -334,7 +334,7 @@ def test_two_mlflow_runs_and_a_suite_on_a_server(
     for run in store.search([store.experiment("kd/made")], ""):
         ids[run.info.run_name] = run.info.run_id
     failed = Record(results / "made" / "runs" / "f")
-    failed.begin("f", {"suite": "made", "label": "kd", "seed": 8}, ENVIRONMENT)
+    failed.begin("f", {**Record(next(results.glob("made/runs/*4"))).header["spec"], "seed": 8}, ENVIRONMENT)
     failed.end("diverged", "loss is nan", {}, [])
     store.deliver(failed)
     query = "tags.`kd.fingerprint` = 'f'"
