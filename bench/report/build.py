@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -23,7 +25,6 @@ from bench.report import (
     published,
     server,
     stats,
-    suite_folder,
     table,
     tuning,
 )
@@ -33,7 +34,8 @@ from bench.report.files import SUFFIXES, put
 from tracking import ui as uis
 from tracking.frame import frame as frame_of
 from tracking.query import Found
-from tracking.record import Record
+from tracking.record import FILE, Record
+from tracking.seal import opened
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,19 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     nothing that can be reported honestly.
     """
     where = results / suite / ("mlflow" if found else "")
-    manifest = suite_folder.manifest(where) if found is None else server.manifest(found, suite)
+    manifest = _manifest(where, suite) if found is None else server.manifest(found, suite)
     wanted: list[str] = manifest["fingerprints"]
     if found is not None:
         records = found.records
     elif records is None:
-        records = suite_folder.records(where, wanted)
+        folders = [where / "runs" / fingerprint for fingerprint in wanted]
+        records = [Record(folder) for folder in folders if (folder / FILE).exists()]
     records = [record for record in records if record.header["fingerprint"] in wanted]
     specs = [record.header["spec"] for record in records] if found is None else list(found.specs.values())
     if not specs:
-        raise suite_folder.nothing(where)
-    suite_folder.one_setting(specs, manifest["suite"], "" if found is None else server.MIXED)
-    runs = suite_folder.in_order(frame_of(records) if found is None else found.frame, wanted)
+        raise _nothing(results, suite)
+    _one_protocol(specs, manifest["suite"], suite, "" if found is None else server.MIXED)
+    runs = _in_order(frame_of(records) if found is None else found.frame, wanted)
     _something_finished(runs, suite)
     data = specs[0].get("data") or manifest["suite"].get("data") or {}
     cited = manifest.get("methods") or {}
@@ -118,6 +121,49 @@ def _of_tuning(where: Path, told: Sequence[str]) -> dict[str, html.Picture]:
     """The figures that the words on tuning show, as they lie in the suite's folder."""
     names = {name for text in told for name in markup.images(text)}
     return {name: html.Picture((where / "figures" / f"{name}.png").read_bytes()) for name in sorted(names)}
+
+
+def _manifest(where: Path, suite: str) -> dict[str, Any]:
+    path = where / "suite.json"
+    try:
+        found = json.loads(opened(path.read_text(encoding="utf-8")))
+        found["fingerprints"], found["suite"]["name"], found["suite"]["protocol"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise _nothing(where.parent, suite) from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path}: not readable as the list of a suite's runs; run `kdbench run {suite}` again"
+        ) from None
+    return dict(found)
+
+
+def _nothing(results: Path, suite: str) -> UserError:
+    return UserError(f"no results for '{suite}' in {results}; run `kdbench run {suite}`")
+
+
+def _one_protocol(specs: list[dict[str, Any]], suite: dict[str, Any], name: str, mend: str = "") -> None:
+    """Refuse to compare students of different protocols, data or (within a pair) teachers."""
+    again = f"and cannot be compared; {mend or f'run `kdbench run {name}` again'}"
+    for spec in specs:
+        for what, first in (("protocol", suite["protocol"]), ("data", specs[0].get("data"))):
+            if keys := _changed(first, spec.get(what)):
+                raise UserError(f"the runs of '{name}' differ in {what} ({', '.join(keys)}) {again}")
+    for pair in sorted({str(spec.get("pair")) for spec in specs}):
+        teachers = {spec.get("teacher_fingerprint") for spec in specs if spec.get("pair") == pair}
+        if len(teachers) > 1:
+            raise UserError(f"the runs of '{name}' on {pair} have {len(teachers)} different teachers {again}")
+
+
+def _changed(a: Any, b: Any) -> list[str]:
+    """Keys whose values differ, as JSON sees them."""
+    one, two = json.loads(json.dumps(a or {}, default=str)), json.loads(json.dumps(b or {}, default=str))
+    return sorted(key for key in {*one, *two} if one.get(key) != two.get(key))
+
+
+def _in_order(runs: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
+    """As the suite lists them, so that its first method comes first."""
+    place = {fingerprint: i for i, fingerprint in enumerate(wanted)}
+    return runs.iloc[runs["fingerprint"].map(place).argsort(kind="stable")].reset_index(drop=True)
 
 
 def _something_finished(runs: pd.DataFrame, suite: str) -> None:

@@ -13,10 +13,9 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError, unknown
-from bench.report import server, stats, stats_examples, suite_folder
+from bench.report import source, stats, stats_examples
 from bench.suite.plain import changes
 from tracking import payload, query
-from tracking.frame import frame as frame_of
 from tracking.frame import table
 from tracking.location import default_uri
 from tracking.record import FILE, Record
@@ -42,10 +41,9 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Source:
+class Side:
     """Runs, and what is known of them. specs, files (of predictions): by fingerprint."""
 
-    suite: Mapping[str, Any]  # of the manifest: name, protocol
     frame: pd.DataFrame
     specs: Mapping[str, Mapping[str, Any]]
     files: Mapping[str, Path]
@@ -65,8 +63,8 @@ def sides(a: str, b: str, results: Path, suite: str | None, uri: str | None, scr
         if suite is None:
             raise UserError("--from compares two run ids, or two methods of a suite there: add --suite")
         stored = query.suite(uri, suite, results=results)
-        source = Source(server.manifest(stored, suite)["suite"], stored.frame, stored.specs, {})
-        return replace(_of_rows(a, b, source, server.MIXED), title=f"{suite} at {stored.where}")
+        frame = source.from_store(stored, suite).runs
+        return Sides("rows", a, b, f"{suite} at {stored.where}", _two_rows(a, b, frame, suite), {})
     if suite is not None:
         folder = _folder(suite, results) or results / Path(suite).stem
     else:
@@ -78,9 +76,10 @@ def sides(a: str, b: str, results: Path, suite: str | None, uri: str | None, scr
         if one or two:
             raise UserError(f"'{a if one else b}' is a suite's results and '{b if one else a}' is not; name two suites")
         folder = _last_called(results)
+    side = _local(folder)
     others = sorted(path.parent.name for path in folder.parent.glob("*/suite.json") if path.parent != folder)
-    elsewhere = f"; other suites' results (--suite): {', '.join(others)}" if others else ""
-    return _of_rows(a, b, _local(folder), elsewhere=elsewhere)
+    frame = _two_rows(a, b, side.frame, folder.name, others)
+    return Sides("rows", a, b, folder.name, frame, _whole(side.files, frame["fingerprint"]))
 
 
 def _folder(name: str, results: Path) -> Path | None:
@@ -96,64 +95,56 @@ def _last_called(results: Path) -> Path:
     return max(called, key=lambda path: path.stat().st_mtime).parent
 
 
-def _local(folder: Path, side: str = "") -> Source:
-    """What the last call of a suite asked for. side: before every fingerprint, for one run may stand on both sides."""
-    manifest = suite_folder.manifest(folder)
-    wanted = manifest["fingerprints"]
-    records = suite_folder.records(folder, wanted)
-    if not records:
-        raise suite_folder.nothing(folder)
-    frame = suite_folder.in_order(frame_of(records), wanted)
-    frame = frame.assign(row=frame["label"], fingerprint=side + frame["fingerprint"])
-    specs = {side + record.header["fingerprint"]: record.header["spec"] for record in records}
-    files = {side + record.header["fingerprint"]: record.folder / stats_examples.FILE for record in records}
-    return Source(manifest["suite"], frame, specs, files)
+def _local(folder: Path, mark: str = "") -> Side:
+    """What the last call of a suite asked for. mark: before every fingerprint, for one run may stand on both sides."""
+    runs = source.from_folder(folder.parent, folder.name)
+    frame = runs.runs.assign(row=runs.runs["label"], fingerprint=mark + runs.runs["fingerprint"])
+    specs = {mark + record.header["fingerprint"]: record.header["spec"] for record in runs.records}
+    files = {mark + record.header["fingerprint"]: record.folder / stats_examples.FILE for record in runs.records}
+    return Side(frame, specs, files)
 
 
-def _whole(source: Source, runs: Iterable[str]) -> dict[str, Path]:
-    """Where the predictions of these runs are. Raises `RecordError` where they are not what the run left."""
-    files = {run: source.files[run] for run in runs if run in source.files}
-    for path in files.values():
-        Record(path.parent).file(path.name)
-    return files
+def _whole(files: Mapping[str, Path], runs: Iterable[str]) -> dict[str, Path]:
+    """The predictions of these runs. Raises `RecordError` where they are not what the run left."""
+    for run in runs:
+        Record(files[run].parent).file(files[run].name)
+    return {run: files[run] for run in runs}
 
 
-def _of_rows(a: str, b: str, source: Source, mend: str = "", elsewhere: str = "") -> Sides:
-    """Two rows of one suite, by label."""
-    suite = str(source.suite["name"])
+def _two_rows(a: str, b: str, frame: pd.DataFrame, suite: str, others: Sequence[str] = ()) -> pd.DataFrame:
+    """The runs of two labels. others: suites that might have been meant."""
     for name in (a, b):
-        if name not in set(source.frame["label"]):
-            raise UserError(f"{unknown(f'row of {suite}', name, source.frame['label'].unique())}{elsewhere}")
-    frame = source.frame[source.frame["label"].isin([a, b])].assign(row="").reset_index(drop=True)
-    suite_folder.one_setting([source.specs[run] for run in frame["fingerprint"]], source.suite, mend)
-    return Sides("rows", a, b, suite, frame, _whole(source, frame["fingerprint"]))
+        if name not in set(frame["label"]):
+            elsewhere = f"; other suites' results (--suite): {', '.join(others)}" if others else ""
+            raise UserError(f"{unknown(f'row of {suite}', name, frame['label'].unique())}{elsewhere}")
+    return frame[frame["label"].isin([a, b])].assign(row="").reset_index(drop=True)
 
 
 def _of_suites(one: Path, two: Path) -> Sides:
     """Rows of the same pair and label."""
     ends = [["/".join(folder.parts[-depth:]) for folder in (one, two)] for depth in range(1, len(one.parts) + 1)]
     names = next(pair for pair in ends if pair[0] != pair[1])
-    sources = [_local(one, "a:"), _local(two, "b:")]
-    for source in sources:
-        _whole(source, source.specs)
-    return _side_by_side("suites", names, " | ".join(names), sources, [])
+    both = [_local(one, "a:"), _local(two, "b:")]
+    for side in both:
+        _whole(side.files, side.specs)
+    return _side_by_side("suites", names, " | ".join(names), both, [])
 
 
 def _of_runs(ids: Sequence[str], uri: str | None, results: Path, scratch: Path) -> Sides:
     """Two runs of a tracking server. Whatever their seeds, they are one pair of runs."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     store = existing(uri or default_uri(results), results)
-    sources = [_tracked(store, run_id, scratch / run_id) for run_id in ids]
-    rows = [source.frame.iloc[0] for source in sources]
+    both = [_tracked(store, run_id, scratch / run_id) for run_id in ids]
+    rows = [side.frame.iloc[0] for side in both]
     names = [f"{row['label']}/s{row['seed']}" for row in rows]
     if names[0] == names[1]:
         names = [f"{name} ({run_id[:8]})" for name, run_id in zip(names, ids, strict=True)]
     about = [{key: row[key] for key in ("suite", "dataset", "seed")} for row in rows]
-    sources = [replace(source, frame=source.frame.assign(seed=0, row="")) for source in sources]
-    return _side_by_side("runs", names, " | ".join(ids), sources, _differing(about[0], about[1]))
+    both = [replace(side, frame=side.frame.assign(seed=0, row="")) for side in both]
+    return _side_by_side("runs", names, " | ".join(ids), both, _differing(about[0], about[1]))
 
 
-def _tracked(store: Store, run_id: str, folder: Path) -> Source:
+def _tracked(store: Store, run_id: str, folder: Path) -> Side:
     """A run of a tracking server; its spec and predictions are brought into `folder`, which is made."""
     folder.mkdir()
     with store.border():
@@ -167,19 +158,19 @@ def _tracked(store: Store, run_id: str, folder: Path) -> Source:
         raise UserError(f"MLflow run {run_id} ({what}) has no {stats.TOP1}, so there is nothing to compare")
     spec = folder / "spec.json"
     specs = {run_id: json.loads(spec.read_text("utf-8")) if spec.is_file() else {}}
-    return Source({}, table([row]), specs, {run_id: folder / stats_examples.FILE})
+    return Side(table([row]), specs, {run_id: folder / stats_examples.FILE})
 
 
-def _side_by_side(kind: str, names: Sequence[str], title: str, sources: list[Source], differ: list[str]) -> Sides:
-    """Rows of the same pair and label; sources of one pair each are compared even if it is not the same."""
-    frames = [source.frame.assign(label=name) for name, source in zip(names, sources, strict=True)]
+def _side_by_side(kind: str, names: Sequence[str], title: str, both: list[Side], differ: list[str]) -> Sides:
+    """Rows of the same pair and label; sides of one pair each are compared even if it is not the same."""
+    frames = [side.frame.assign(label=name) for name, side in zip(names, both, strict=True)]
     pairs = [list(frame["pair"].unique()) for frame in frames]
     if pairs[0] != pairs[1] and len(pairs[0]) == len(pairs[1]) == 1:
-        both = f"{pairs[0][0]} | {pairs[1][0]}"
-        frames, differ = [frame.assign(pair=both) for frame in frames], [*differ, f"pair {both}"]
+        name = f"{pairs[0][0]} | {pairs[1][0]}"
+        frames, differ = [frame.assign(pair=name) for frame in frames], [*differ, f"pair {name}"]
     one, two = (
-        {(run.pair, run.row): source.specs[run.fingerprint] for run in frame.itertuples()}
-        for frame, source in zip(frames, sources, strict=True)
+        {(run.pair, run.row): side.specs[run.fingerprint] for run in frame.itertuples()}
+        for frame, side in zip(frames, both, strict=True)
     )
     common = [key for key in one if key in two]
     if not common:
@@ -194,7 +185,7 @@ def _side_by_side(kind: str, names: Sequence[str], title: str, sources: list[Sou
     notes = [f"{name} alone has {_listed(rows)}." for name, rows in zip(names, alone, strict=True) if rows]
     frame = pd.concat(frames, ignore_index=True)
     frame = frame[[key in common for key in zip(frame["pair"], frame["row"], strict=True)]].reset_index(drop=True)
-    files = {run: path for source in sources for run, path in source.files.items()}
+    files = {run: path for side in both for run, path in side.files.items()}
     return Sides(kind, names[0], names[1], title, frame, files, differ, notes)
 
 

@@ -25,7 +25,7 @@ from bench.errors import UserError
 from bench.jobs import checkpoint, run_writer
 from bench.jobs import run as runs
 from bench.models import student
-from bench.report import suite_folder
+from bench.report.build import _manifest
 from bench.suite import plain
 from bench.suite import suite as suites
 from bench.suite.suite import Run, Suite, validate
@@ -200,10 +200,10 @@ def test_a_damaged_sealed_text(seed: int, tmp_path: Path) -> None:
     suite = validate(TINY, "test")
     runs._manifest(tmp_path, suite, ["f0", "f1"], {})
     manifest = tmp_path / "suite.json"
-    whole = suite_folder.manifest(tmp_path)
+    whole = _manifest(tmp_path, "tiny")
     data = manifest.read_bytes()
     manifest.write_bytes(spoilt(data, seed))
-    found = refused(lambda: suite_folder.manifest(tmp_path))
+    found = refused(lambda: _manifest(tmp_path, "tiny"))
     assert found is None or {**found, "seal": ""} == {**whole, "seal": ""} or sorted(found) != sorted(whole)
 
 
