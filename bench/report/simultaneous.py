@@ -30,7 +30,7 @@ def intervals(differences: Mapping[str, ArrayLike], alpha: float = ALPHA) -> pd.
     Bonferroni: each of the K rows gets the t quantile at 1 - alpha / (2 K) with its own n - 1 degrees of freedom, which
     keeps the family's error at alpha or less under any dependence of the rows. The correlation of the rows is not used:
     of 3 seeds its estimate has rank 2, and max-|t| quantiles from it err in 8 to 13 % of simulated suites of 10 and 36
-    rows, while those from the true one are about 7 % smaller at most at correlations up to 0.5, for every row is divided by
+    rows, while those from the true one are at most 7 % smaller (correlation up to 0.5), as every row is divided by
     an sd of its own. n < 2 gives NaN and "open". word: "shows", below 5 seeds "suggests": how to say the verdict.
     """
     rows, share = [], alpha / max(1, len(differences))
