@@ -16,7 +16,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu RERUN=1 TRIALS=24 TUNED=1 FROM=uri"
+	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu RERUN=1 TRIALS=24 TUNED=1 FROM=uri PDF=1"
 
 setup: .venv/.ready ## make .venv and install everything into it
 
@@ -33,7 +33,7 @@ tune: setup ## find loss weights on the validation split
 	$(BIN)/python -m bench tune $(SUITE) $(RUN_FLAGS) $(TUNE_FLAGS)
 
 report: setup ## table, figures and answer from what has been run
-	$(BIN)/python -m bench report $(SUITE) $(if $(RESULTS),--results $(RESULTS)) $(if $(FROM),--from $(FROM))
+	$(BIN)/python -m bench report $(SUITE) $(if $(RESULTS),--results $(RESULTS)) $(if $(FROM),--from $(FROM)) $(if $(PDF),--pdf)
 
 ui: setup ## MLflow's side-by-side comparison on 127.0.0.1
 	$(BIN)/python -m bench ui $(if $(RESULTS),--results $(RESULTS)) $(UI_FLAGS)

@@ -36,6 +36,7 @@ def report(
     uri: Annotated[
         str | None, typer.Option("--from", metavar="URI", help="Of the runs in this tracking store; needs no results.")
     ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Each figure also as a PDF, for a paper.")] = False,
 ) -> None:
     """Table, figures and answer from what has been run. Trains nothing."""
     from bench import report as reports
@@ -44,11 +45,11 @@ def report(
     if uri:
         from tracking import query
 
-        show(reports.write(folder, name, found=query.suite(uri, name, results=folder)))
+        show(reports.write(folder, name, found=query.suite(uri, name, results=folder), pdf=pdf))
         return
     from tracking import summary
 
-    done = reports.write(folder, name)
+    done = reports.write(folder, name, pdf=pdf)
     summary.record(done.report.parent, done.answer, done.frame)  # `kdbench sync` brings it to MLflow
     show(done)
 

@@ -29,8 +29,8 @@ from bench.report import (
     tuning,
 )
 from bench.report.answer import answer
-from bench.report.figures import all_rendered
 from bench.report.files import SUFFIXES, put
+from bench.report.layout import rendered
 from tracking import ui as uis
 from tracking.frame import frame as frame_of
 from tracking.query import Found
@@ -47,17 +47,25 @@ class Report:
     report: Path
     html: Path
     csv: Path
-    figure: Path  # the PNG; the PDF lies beside it
-    pdf: Path
+    figure: Path  # the PNG
+    pdf: Path | None  # beside it, where PDFs were asked for
     frame: pd.DataFrame  # one row per run, in the suite's order
     rows: pd.DataFrame  # `table.build`
 
 
-def write(results: Path, suite: str, *, records: Sequence[Record] | None = None, found: Found | None = None) -> Report:
+def write(
+    results: Path,
+    suite: str,
+    *,
+    records: Sequence[Record] | None = None,
+    found: Found | None = None,
+    pdf: bool = False,
+) -> Report:
     """The report of what the last call of `suite` asked for, written into results/<suite>/.
 
     `records` stand in for those of the folder. With `found`, the report is of all runs of the suite that a tracking
-    store holds, needs no results, and is written into results/<suite>/mlflow/. Raises `UserError` where there is
+    store holds, needs no results, and is written into results/<suite>/mlflow/. pdf: each figure also as a PDF, which
+    takes twice a PNG's time. Raises `UserError` where there is
     nothing that can be reported honestly.
     """
     where = results / suite / ("mlflow" if found else "")
@@ -86,14 +94,14 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     told += [tuning.section(results, suite)] if told and found is None else []
     made = plots.drawn(runs, records, base, f"Commit {page.commits(runs)}.", near)
     missing = len(wanted) - len(specs)
-    drawn = all_rendered({name: plot.figure for name, plot in made.items()})
-    files = {f"figures/{name}": content for name, content in drawn.items()}
+    suffixes = SUFFIXES if pdf else SUFFIXES[:1]
+    files = {f"figures/{name}.{s}": rendered(plot.figure, s) for name, plot in made.items() for s in suffixes}
     files |= {"table.csv": table.csv(rows).encode(), "table.tex": latex.tables(rows, suite, several).encode()}
     if several is not None:
         files["overall.csv"] = overall.csv(several).encode()
     about = manifest["suite"]
     files["report.md"] = page.page(runs, rows, sentence, list(made), about, data, missing, told, several, near).encode()
-    pictures = {name: html.picture(plot.figure, files[f"figures/{name}.png"]) for name, plot in made.items()}
+    pictures = {name: html.Picture(files[f"figures/{name}.png"], plot.caption) for name, plot in made.items()}
     links, views = uis.known(records) if found is None else uis.known_of(found)
     files["report.html"] = html.page(
         runs,
@@ -113,7 +121,13 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     both = [*(f"figures/{name}.{suffix}" for name in plots.NAMES for suffix in SUFFIXES), "overall.csv"]
     put(where, files, stale=[name for name in both if name not in files])
     main = where / "figures" / f"{next(iter(made))}.png"
-    paths = where / "report.md", where / "report.html", where / "table.csv", main, main.with_suffix(".pdf")
+    paths = (
+        where / "report.md",
+        where / "report.html",
+        where / "table.csv",
+        main,
+        main.with_suffix(".pdf") if pdf else None,
+    )
     return Report(sentence, table.rich(rows), *paths, runs, rows)
 
 

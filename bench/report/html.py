@@ -13,9 +13,9 @@ from bench.report import html_parts as parts
 from bench.report import overall as overalls
 from bench.report import page as pages
 from bench.report import text as t
-from bench.report.picture import Embedded, Picture, embedded, picture
+from bench.report.picture import Embedded, Picture, embedded
 
-__all__ = ["Picture", "page", "picture"]
+__all__ = ["Picture", "page"]
 
 KEYED = re.compile(r"[a-z]+: ")  # a line of the environment that names one thing
 MANY = 12  # runs; a longer list is folded

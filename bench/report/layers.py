@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich import box
@@ -17,8 +16,8 @@ from rich.text import Text
 
 from bench.report import page, style
 from bench.report import text as t
-from bench.report.figures import AXIS, GAP, LINE, inches, rendered, styled, wrapped
 from bench.report.files import put
+from bench.report.layout import GAP, LINE, inches, rendered, sheet, styled
 
 QUANTITIES = {"separation": "separation S", "information": "information I", "efficiency": "efficiency E"}
 HEADINGS = {**QUANTITIES, "quality": "Q = S + √(I·E)"}
@@ -49,43 +48,36 @@ def rich(data: pd.DataFrame) -> Table:
 
 
 def write(where: Path, data: pd.DataFrame, environment: Mapping[str, Any]) -> Path:
-    """The pair's figure as PNG and PDF in the suite's folder `where`; the path of the PNG."""
+    """The pair's figure as a PNG in the suite's folder `where`; its path."""
     commit = f"Commit {page.commits(pd.DataFrame([environment]))}."
     name = "layers-" + str(data["pair"].iloc[0]).replace("->", "__").replace("/", "-")  # torchvision/resnet18
-    files = {f"figures/{name}.{suffix}": content for suffix, content in rendered(stage_figure(data, commit)).items()}
-    put(where, files, stale=[])
+    put(where, {f"figures/{name}.png": rendered(stage_figure(data, commit))}, stale=[f"figures/{name}.pdf"])
     return where / "figures" / f"{name}.png"
 
 
 def stage_figure(data: pd.DataFrame, commit: str = "") -> Figure:
-    """Four panels with a row per stage, the stem on top, drawn at final size; chosen stages filled, bold and shaded.
-
-    Texts are measured before anything is placed, as in `figures.dot_figure`.
-    """
-    width = style.PAGE
+    """Four panels with a row per stage, the stem on top, drawn at final size; chosen stages filled, bold and shaded."""
     texts = _texts(data)
     left = 3 * GAP + max(inches(f"{name}m") for name in ("stage", *data["name"]))  # an m more: some are bold
     rooms = {key: max(map(inches, texts[key])) + 3 * GAP for key in HEADINGS}
-    axis = (width - left - sum(rooms.values())) / len(HEADINGS)
-    lines = wrapped(_caption(data, commit), width - 2 * GAP)
-    foot = GAP + LINE * len(lines) + AXIS - LINE
-    body, head = ROW * len(data), LINE + 1.5 * GAP
-    height = foot + body + head
+    across = (style.PAGE - left - sum(rooms.values())) / len(HEADINGS)
     with styled():
-        figure = Figure(figsize=(width, height))
-        FigureCanvasAgg(figure)
-        figure.text((left - GAP) / width, (height - GAP) / height, "stage", va="top", ha="right")
-        _shade(figure.add_axes((0, foot / height, 1, body / height)), data)
+        pair = str(data["pair"].iloc[0])
+        figure, (band,) = sheet(
+            [ROW * len(data)], [pair], _caption(data, commit), left=0, right=0, above=LINE + GAP / 2
+        )
+        _shade(band, data)
+        wide, top = figure.get_size_inches()[0], 1 - GAP / figure.get_size_inches()[1]
+        figure.text((left - GAP) / wide, top, "stage", va="top", ha="right")
         for key, heading in HEADINGS.items():
-            ax = figure.add_axes((left / width, foot / height, axis / width, body / height))
+            box = band.get_position()
+            ax = figure.add_axes((left / wide, box.y0, across / wide, box.height))
             _panel(ax, data, key, texts[key])
-            figure.text(left / width, (height - GAP) / height, heading, va="top")
-            left += axis + rooms[key]
+            figure.text(left / wide, top, heading, va="top")
+            left += across + rooms[key]
         figure.axes[1].set_yticks(range(len(data)), data["name"])
         for label, bold in zip(figure.axes[1].get_yticklabels(), data["chosen"], strict=True):
             label.set_fontweight("bold" if bold else "normal")
-        small: dict[str, Any] = {"size": style.SIZE - 1, "color": style.GREY, "linespacing": 1.3}
-        figure.text(GAP / width, (GAP + LINE * len(lines)) / height, "\n".join(lines), va="top", **small)
     return figure
 
 

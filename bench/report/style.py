@@ -1,6 +1,6 @@
 """How figures look: a dict for `matplotlib.rc_context`, no global state; and each method's colour and marker.
 
-Okabe & Ito's colours (jfly.uni-koeln.de/color) can be told apart with any colour vision; a marker says the same again.
+Okabe & Ito's colours (jfly.uni-koeln.de/color) are distinct for any colour vision; a marker says the same again.
 """
 
 from __future__ import annotations

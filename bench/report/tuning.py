@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from bench.errors import UserError
-from bench.report import cost, curves, tuning_page
 from bench.report import page as pages
-from bench.report.figures import rendered
+from bench.report import tuning_page
 from bench.report.files import SUFFIXES, put
+from bench.report.layout import rendered
+from bench.report.plots import best_of_k as curves
+from bench.report.plots import trial_cost
 from bench.report.trials import Study, best_of_k, budget, pareto, read, recipes, studies
 
 __all__ = ["Study", "TuningReport", "best_of_k", "budget", "pareto", "read", "recipes", "section", "studies", "write"]
@@ -28,7 +31,7 @@ class TuningReport:
     table: Table
     report: Path
     csv: Path  # `rows`, unrounded; every trial is in its study's trials.csv
-    figure: Path | None  # best of k, the PNG, with the PDF beside it; None where no trial is complete
+    figure: Path | None  # best of k; None where no trial is complete
     cost: Path | None  # accuracy against step time; None where fewer than two complete trials have a step time
     trials: pd.DataFrame  # `read`
     rows: pd.DataFrame  # `budget`
@@ -45,7 +48,7 @@ def write(results: Path, suite: str, made: Mapping[str, Any]) -> TuningReport:
     rows = budget(told, known)
     environment = pd.DataFrame([dict(study.environment) for study in known] or [dict(made)])
     drawn = _figures(told, f"Commit {pages.commits(environment)}.")
-    files = {f"figures/{name}.{s}": data for name, figure in drawn.items() for s, data in rendered(figure).items()}
+    files = {f"figures/{name}.png": rendered(figure) for name, figure in drawn.items()}
     files["tuning.csv"] = rows.to_csv(index=False, lineterminator="\n").encode()
     files["tuning.md"] = tuning_page.page(where, rows, told, known, environment, list(drawn)).encode()
     both = [f"figures/{name}.{suffix}" for name in tuning_page.FIGURES for suffix in SUFFIXES]
@@ -55,13 +58,13 @@ def write(results: Path, suite: str, made: Mapping[str, Any]) -> TuningReport:
     return TuningReport(tuning_page.answer(rows), tuning_page.rich(rows), *paths, told, rows)
 
 
-def _figures(told: pd.DataFrame, commit: str) -> dict[str, curves.Figure]:
+def _figures(told: pd.DataFrame, commit: str) -> dict[str, Figure]:
     """Those that the trials suffice for, by name."""
     reached, points, drawn = best_of_k(told), pareto(told), {}
     if reached["best"].notna().any():
-        drawn["tuning"] = curves.curve_figure(reached, recipes(told), commit)
+        drawn["tuning"] = curves.figure(reached, recipes(told), commit)
     if len(points) > 1:
-        drawn["tuning-cost"] = cost.cost_figure(points, commit)
+        drawn["tuning-cost"] = trial_cost.figure(points, commit)
     return drawn
 
 

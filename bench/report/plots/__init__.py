@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from bench.report import stats
 from tracking.record import Record
 
 if TYPE_CHECKING:
@@ -47,14 +48,13 @@ def drawn(
     `UserError` for files that cannot be read.
     """
     from bench.report import figures
-    from bench.report.plots import calibration, cost, difference_kd, errors, fidelity, learning, matrix, reported
+    from bench.report.plots import calibration, cost, errors, fidelity, learning, matrix, reported
     from bench.report.plots.predictions import read
     from bench.report.plots.ranking import order
-    from bench.report.plots.sheet import caption_of
 
     ranks, said = order(runs, baseline), read(runs, records)
     found = {
-        "difference_kd": difference_kd.data(runs) if baseline != difference_kd.KD else pd.DataFrame(),
+        "difference_kd": figures.difference_data(runs, "kd") if _kd_beside(runs, baseline) else pd.DataFrame(),
         "difference": figures.difference_data(runs, baseline),
         "matrix": matrix.data(runs),
         "cost": cost.data(runs, baseline),
@@ -64,7 +64,7 @@ def drawn(
         "errors": errors.data(runs, said, ranks),
         "reported": reported.data(near, ranks),
     }
-    plain = {"difference_kd": difference_kd, "matrix": matrix, "errors": errors, "reported": reported}
+    plain = {"matrix": matrix, "errors": errors, "reported": reported}
     based = {"cost": cost, "learning": learning, "fidelity": fidelity, "calibration": calibration}
     out = {}
     if found["difference_kd"].empty and found["difference"].empty:
@@ -74,9 +74,14 @@ def drawn(
             continue
         if name == "top1":
             figure = figures.level_figure(shown, commit)
-        elif name == "difference":
-            figure = figures.difference_figure(shown, baseline, commit)
+        elif name in ("difference", "difference_kd"):
+            figure = figures.difference_figure(shown, baseline if name == "difference" else "kd", commit)
         else:
             figure = plain[name].figure(shown, commit) if name in plain else based[name].figure(shown, baseline, commit)
-        out[name] = Plot(figure, caption_of(figure), shown)
+        out[name] = Plot(figure, str(figure.get_label()), shown)
     return out
+
+
+def _kd_beside(runs: pd.DataFrame, baseline: str) -> bool:
+    """Has kd finished runs, and is it not the baseline itself?"""
+    return baseline != "kd" and "kd" in set(stats.usable(runs)["label"])

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.curves import PALE, short
-from bench.report.figures import AXIS, GAP, LINE, styled
+from bench.report.layout import AXIS, AXIS_LEFT, GAP, LINE, sheet, short, styled
 from bench.report.plots.predictions import Said, told
-from bench.report.plots.ranking import Order, Palette, in_order, palettes, panels, seeds
-from bench.report.plots.sheet import AXIS_LEFT, sheet
+from bench.report.plots.ranking import PALE, Order, Palette, in_order, palettes, panels, seeds
 
 BINS = 15
 ACROSS = 3  # small panels beside each other

@@ -11,11 +11,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.report import stats, style, trials
-from bench.report.curves import HEIGHT, dark_last, fence, limits
-from bench.report.figures import GAP, styled
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, sheet, styled
 from bench.report.plots import place
-from bench.report.plots.ranking import Palette, bright_first, crowd, levels, look, name, palettes, panels, seeds, unseen
-from bench.report.plots.sheet import AXIS_LEFT, sheet
+from bench.report.plots.ranking import (
+    Palette,
+    bright_first,
+    crowd,
+    dark_last,
+    levels,
+    look,
+    name,
+    palettes,
+    panels,
+    seeds,
+    unseen,
+)
 
 STEP = "cost/step_alone_ms"
 NAMED = ", named where there is room"
@@ -73,7 +83,7 @@ def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, baseline: str) -> None
     ax.set_ylabel("test top-1 (%)")
     ax.grid(axis="y")
     ax.plot(front["step_ratio"], front["top1"], drawstyle="steps-post", color=style.INK, linewidth=0.8, zorder=1.8)
-    for label in dark_last(part["label"], list(bright)):
+    for label in dark_last(part["label"], bright):
         row, dark = part[part["label"] == label].iloc[0], label in bright
         (colour, marker), told = look(label, bright), row["low"] > 0 or row["high"] < 0 or label == baseline
         face: dict[str, Any] = {"markerfacecolor": colour if told else "white", "markeredgecolor": colour}

@@ -13,11 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.curves import short
-from bench.report.figures import AXIS, GAP, LINE, inches, styled
+from bench.report.layout import AXIS, GAP, LINE, SMALL, inches, key, rows, sheet, short, styled
 from bench.report.plots.predictions import TEACHER, Said, told
 from bench.report.plots.ranking import Order, in_order, panels, seeds
-from bench.report.plots.sheet import SMALL, key, rows, sheet
 
 BOTH = "both_right"
 KINDS = {

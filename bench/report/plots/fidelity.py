@@ -10,8 +10,7 @@ from matplotlib.figure import Figure
 
 from bench.report import stats
 from bench.report import text as t
-from bench.report.curves import HEIGHT, dark_last, fence, limits
-from bench.report.figures import GAP, styled
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, sheet, styled
 from bench.report.plots import place
 from bench.report.plots.cost import NAMED
 from bench.report.plots.ranking import (
@@ -19,6 +18,7 @@ from bench.report.plots.ranking import (
     Palette,
     bright_first,
     crowd,
+    dark_last,
     in_order,
     look,
     name,
@@ -27,7 +27,6 @@ from bench.report.plots.ranking import (
     seeds,
     unseen,
 )
-from bench.report.plots.sheet import AXIS_LEFT, sheet
 
 AGREEMENT, TEACHER = "test/agreement", "test/teacher_top1"
 COLUMNS = ["pair", "label", "seed", "agreement", "value", "n", "mean_agreement", "top1", "teacher_top1"]
@@ -83,7 +82,7 @@ def _panel(ax: Axes, part: pd.DataFrame, bright: Palette) -> None:
     ax.set_ylim(*limits(up, min(up)))
     ax.set_ylabel("test top-1 (%)")
     ax.grid(axis="both")
-    for label in dark_last(rows.index, list(bright)):
+    for label in dark_last(rows.index, bright):
         (colour, marker), dark, own = look(label, bright), label in bright, part[part["label"] == label]
         if dark:
             dots: dict[str, Any] = {"markersize": 2.6, "markeredgewidth": 0, "alpha": 0.55, "zorder": 2.2}

@@ -10,11 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report import stats, style
-from bench.report.curves import HEIGHT, dark_last, fence, limits, short
-from bench.report.figures import GAP, inches, styled
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, inches, limits, sheet, short, styled
 from bench.report.plots import place
-from bench.report.plots.ranking import Order, Palette, crowd, in_order, look, name, palettes, panels, seeds, unseen
-from bench.report.plots.sheet import AXIS_LEFT, sheet
+from bench.report.plots.ranking import (
+    Order,
+    Palette,
+    crowd,
+    dark_last,
+    in_order,
+    look,
+    name,
+    palettes,
+    panels,
+    seeds,
+    unseen,
+)
 from tracking.frame import epochs_frame
 from tracking.record import Record
 
@@ -64,7 +74,7 @@ def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, floor: float) -> None:
     ax.set_ylabel("validation top-1 (%)")
     ax.grid(axis="y")
     ends = []
-    for label in dark_last(part["label"].unique(), list(bright)):
+    for label in dark_last(part["label"].unique(), bright):
         curve, dark, colour = part[part["label"] == label], label in bright, look(label, bright)[0]
         over: dict[str, Any] = {"color": colour, "zorder": 2.5 if dark else 2}
         if dark:

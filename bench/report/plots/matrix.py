@@ -1,4 +1,4 @@
-"""Every row against every other (a multiple-comparison matrix): mean paired difference, and whether told apart.
+"""Every row against every other (a multiple-comparison matrix): mean paired difference, and which are distinguishable.
 
 A cell depends on its two rows alone, so it stays as it is when other methods join. With few rows it holds its numbers;
 with many, colour and sign, and the numbers are in the data.
@@ -19,17 +19,15 @@ from numpy.typing import NDArray
 
 from bench.report import stats, style
 from bench.report import text as t
-from bench.report.curves import short
-from bench.report.figures import AXIS, GAP, LINE, inches, styled
+from bench.report.layout import AXIS, GAP, LINE, SMALL, inches, sheet, short, styled
 from bench.report.plots.ranking import panels, seeds
-from bench.report.plots.sheet import SMALL, sheet
 
 COLUMNS = ["pair", "row", "column", "n", "mean", "low", "high", "apart"]
 ROW, LEAST, MOST = 0.34, 0.115, 0.24  # inches of a cell's height: with an interval; without, at least and at most
 TINY = style.SIZE - 2.5  # points of an interval
 SHADES = LinearSegmentedColormap.from_list("difference", [style.HUES[0], "#FFFFFF", style.HUES[1]])
 EQUAL = "#F0F0F0"
-FAINT = 0.22  # of the full colour: the smallest difference that is told apart
+FAINT = 0.22  # of the full colour: the smallest difference that is distinguishable
 
 
 def data(runs: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +93,7 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
 
 
 def scale(data: pd.DataFrame) -> float:
-    """The difference (points) that has the full colour: three times the usual one, or the largest told apart."""
+    """The difference (points) that has the full colour: three times the usual one, or the largest judged one."""
     known = data.loc[data["apart"], "mean"].abs()
     return min(3 * float(data["mean"].abs().median()), float(known.max())) or 1.0 if len(known) else 1.0
 
@@ -124,7 +122,7 @@ def _name(ax: Axes, names: Sequence[str], size: float, across: bool) -> None:
 
 
 def _write(ax: Axes, cells: pd.DataFrame, scale: float, intervals: bool) -> None:
-    """In each cell the mean, and its interval where there is room; bold where told apart."""
+    """In each cell the mean, and its interval where there is room; bold where distinguishable."""
     for row, mean, interval in zip(cells.itertuples(), _means(cells), _intervals(cells), strict=True):
         colour = _on(float(row.mean), scale) if row.apart else style.INK
         look: dict[str, Any] = {"ha": "center", "va": "center_baseline", "color": colour}
@@ -134,7 +132,7 @@ def _write(ax: Axes, cells: pd.DataFrame, scale: float, intervals: bool) -> None
 
 
 def _signs(ax: Axes, cells: pd.DataFrame, scale: float, cell: float) -> None:
-    """In each cell that is told apart + or −, since colour should not be the only sign. cell: points."""
+    """In each cell that is distinguishable + or −, since colour should not be the only sign. cell: points."""
     for better, marker in ((True, "+"), (False, "_")):
         some = cells[cells["apart"] & ((cells["mean"] > 0) == better)]
         look: dict[str, Any] = {"s": (0.42 * cell) ** 2, "marker": marker, "linewidths": 0.6}

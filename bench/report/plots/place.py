@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
-from bench.report.figures import GAP, inches
+from bench.report.layout import GAP, inches
 
 Boxes = NDArray[np.float64]  # [N, 4]: left, bottom, right, top
 

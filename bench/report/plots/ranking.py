@@ -9,13 +9,16 @@ import pandas as pd
 
 from bench.report import stats, style
 from bench.report import text as t
-from bench.report.curves import BEST, FEW, PALE, short
+from bench.report.layout import short
 from bench.report.plots.place import Name
 
 Order = Mapping[str, Sequence[str]]
 """The labels of each pair, the most accurate first; pairs as the runs have them."""
 Palette = Mapping[str, tuple[str, str]]
 """Colour and marker of each label that has a colour."""
+FEW = 7  # rows that colour and name tell apart
+BEST = 5  # of many rows, those that have a colour besides baseline and kd
+PALE = "#A6A6A6"
 
 
 def levels(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -84,10 +87,15 @@ def bright_first(labels: Iterable[str], palette: Palette) -> list[str]:
     return [*palette, *[label for label in labels if label not in palette]]
 
 
-def crowd(frame: pd.DataFrame, baseline: str, named: str = "") -> str:
+def dark_last(labels: Iterable[str], palette: Palette) -> list[str]:
+    """In the order of drawing: what has a colour over what is grey, kd on top."""
+    return sorted(labels, key=lambda label: (label in palette, label == "kd"))
+
+
+def crowd(frame: pd.DataFrame, baseline: str, named: str = "", best: str = "the best") -> str:
     """What the colours mean where not every row has its own; `named` says which of the grey ones have a name."""
     many = frame.groupby("pair")["label"].nunique().max() > FEW
-    first = t.joined([*dict.fromkeys(name for name in (baseline, "kd") if name in set(frame["label"])), "the best"])
+    first = t.joined([*dict.fromkeys(name for name in (baseline, "kd") if name in set(frame["label"])), best])
     return f" In colour: {first}; grey: the others{named}." if many else ""
 
 

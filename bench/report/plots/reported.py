@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 
 from bench.report import distance, published, style
 from bench.report import text as t
-from bench.report.curves import limits, short
-from bench.report.figures import AXIS, GAP, LINE, inches, styled
+from bench.report.layout import AXIS, GAP, LINE, SMALL, inches, key, limits, rows, sheet, short, styled
 from bench.report.plots.ranking import Order, in_order, panels, seeds
-from bench.report.plots.sheet import SMALL, key, rows, sheet
 from bench.report.published import BEST, LAST, UNSAID
 
 MARKS = {LAST: "s", BEST: "^", UNSAID: "D"}

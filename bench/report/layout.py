@@ -1,0 +1,125 @@
+"""The page that every figure stands on: panels at final size, one below the other, each length in inches.
+
+A figure is saved without trimming, so text is as large on paper as `style` says. Its caption is the figure's label: no
+part of the picture, but the text below it in a page, and what a file of it says of itself.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
+
+from bench.report import style
+
+LINE, AXIS = 0.14, 0.42  # a line of small text, an axis' numbers and name
+GAP = 0.08  # between names, axes, numbers and the edges
+HEIGHT = 2.3  # of a panel without rows
+AXIS_LEFT = GAP + 0.5  # a vertical axis' name and numbers
+SMALL = style.SIZE - 1
+FAR = 3.0  # quartile ranges: values further below the first quartile than this are below the axis, too
+
+
+def sheet(
+    heights: Sequence[float],
+    titles: Sequence[str],
+    caption: str,
+    *,
+    left: float,
+    right: float,
+    top: float = 0.0,
+    above: float = 0.0,
+    between: float = AXIS,
+    axis: float = AXIS,
+) -> tuple[Figure, list[Axes]]:
+    """Axes of these heights from the top of the page down, all from `left` to `width - right`.
+
+    top: what stands over the first panel and its title; above: over each panel, below its title; between, axis: below a
+    panel, and below the last. A title (a pair) is shown where there are several.
+    """
+    width, over = style.PAGE, above + GAP + (LINE + GAP) * (len(titles) > 1)
+    height = axis + GAP + top + sum(over + h for h in heights) + between * (len(heights) - 1)
+    figure, y, axes = Figure(figsize=(width, height), label=" ".join(caption.split())), height - top, []
+    FigureCanvasAgg(figure)
+    for title, h in zip(titles, heights, strict=True):
+        bottom = y - over - h
+        axes.append(figure.add_axes((left / width, bottom / height, (width - left - right) / width, h / height)))
+        axes[-1].spines["bottom"].set_position(("outward", 3))
+        if len(titles) > 1:
+            figure.text(GAP / width, (y - GAP) / height, title.replace("->", " → "), weight="bold", va="top")
+        y = bottom - between
+    return figure, axes
+
+
+def rows(ax: Axes, names: Sequence[str], shift: float = 0.0) -> None:
+    """An axes of rows from the top down, each with its name at its left, `shift` rows lower; values get a grid."""
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_yticks([y + shift for y in range(len(names))], list(names))
+    ax.tick_params(axis="y", pad=72 * GAP)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x")
+
+
+def key(figure: Figure, entries: Sequence[tuple[dict[str, Any], str]], down: float) -> None:
+    """Markers and what they mean, in one line, its middle `down` inches below the page's upper edge."""
+    width, height = figure.get_size_inches()
+    x, y = 2 * GAP, height - down
+    for look, text in entries:
+        figure.add_artist(Line2D([x / width], [y / height], linestyle="none", **look))
+        x += GAP
+        figure.text(x / width, y / height, text, size=SMALL, va="center_baseline")
+        x += inches(text, SMALL) + 2.5 * GAP
+
+
+def fence(values: Iterable[float]) -> float:
+    """Where an axis ends below: a value that is far out (Tukey's outer fence) would squeeze all others together."""
+    known = np.array(list(values), float)
+    first, third = np.quantile(known, [0.25, 0.75])
+    inside = known[known >= first - FAR * max(third - first, 1.0)]
+    return float(inside.min())
+
+
+def limits(values: Iterable[float], floor: float) -> tuple[float, float]:
+    """The axis from `floor` to the highest value, with a margin; of one value, a point around it."""
+    high = max(values)
+    pad = 0.05 * (high - floor) or 0.5
+    return floor - pad, high + pad
+
+
+def short(name: str) -> str:
+    """A row's name as a figure shows it: settings beyond what fits are cut."""
+    return name if len(name) <= 24 else f"{name[:23]}…"
+
+
+@cache
+def inches(text: str, size: float = style.SIZE) -> float:
+    """How wide a text is on paper."""
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return float(width) / 72
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    with matplotlib.rc_context(style.RC):
+        yield
+
+
+def rendered(figure: Figure, suffix: str = "png") -> bytes:
+    """The figure as a file: a PNG at 300 dpi, or a PDF with embedded fonts; the same figure gives the same bytes."""
+    about = {"png": {"Software": None, "Description": figure.get_label()}}
+    about["pdf"] = {"CreationDate": None, "Producer": None, "Creator": None, "Subject": figure.get_label()}
+    with styled():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix, metadata=about[suffix])
+        return buffer.getvalue()
