@@ -15,10 +15,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.report import page, style
+from bench.report import style
 from bench.report import text as t
 from bench.report.figures import AXIS, GAP, LINE, inches, rendered, styled, wrapped
 from bench.report.files import put
+from bench.report.provenance import commits
 
 QUANTITIES = {"separation": "separation S", "information": "information I", "efficiency": "efficiency E"}
 HEADINGS = {**QUANTITIES, "quality": "Q = S + √(I·E)"}
@@ -50,7 +51,7 @@ def rich(data: pd.DataFrame) -> Table:
 
 def write(where: Path, data: pd.DataFrame, environment: Mapping[str, Any]) -> Path:
     """The pair's figure as PNG and PDF in the suite's folder `where`; the path of the PNG."""
-    commit = f"Commit {page.commits(pd.DataFrame([environment]))}."
+    commit = f"Commit {commits(pd.DataFrame([environment]))}."
     name = "layers-" + str(data["pair"].iloc[0]).replace("->", "__").replace("/", "-")  # torchvision/resnet18
     files = {f"figures/{name}.{suffix}": content for suffix, content in rendered(stage_figure(data, commit)).items()}
     put(where, files, stale=[])

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.report import stats, table
+from bench.report import stats
 from bench.report import text as t
-from bench.report.columns import BOLD, Grid
+from bench.report.blocks import Column, Grid
+from bench.report.columns import BOLD
 
 FIXED = ("label", "pairs", "n", "difference", "low", "high", "rank")
 CAPTION = (
@@ -53,42 +54,34 @@ def _over_pairs(frame: pd.DataFrame, label: str, base: str) -> dict[str, float]:
     return {"n": m["n"], "difference": m["mean"], "low": m["mean"] - m["half"], "high": m["mean"] + m["half"]}
 
 
-def grid(overall: pd.DataFrame, rows: pd.DataFrame) -> Grid:
-    """The table as text; a pair's accuracy is bold where the row is not told from the best of that pair."""
-    base, pairs = str(rows["baseline"].iloc[0]), [name for name in overall if name not in FIXED]
-    near = set(rows.loc[rows["with_best"], ["pair", "label"]].itertuples(index=False, name=None))
-    places = {pair: t.decimals(rows.loc[rows["pair"] == pair, "top1_half"]) for pair in pairs}
-    ends = t.decimals((overall["high"] - overall["low"]) / 2, [*overall["low"], *overall["high"]])
-    part = overall["pairs"].nunique() > 1
-    keys = ["label", "n", *(["pairs"] if part else []), "difference", "rank", *pairs]
-    heads = {"label": "method", "n": "n", "pairs": "pairs", "difference": f"− {base} [95 % CI]", "rank": "rank"}
-    cells: list[list[str]] = []
-    values: list[list[float | str]] = []
-    strong: list[list[bool]] = []
-    for row in overall.to_dict("records"):
-        own, label = row["label"] == base, str(row["label"])
-        text = {
-            "label": label,
-            "n": t.NONE if own else str(int(row["n"])),
-            "pairs": str(row["pairs"]),
-            "difference": t.difference(row["difference"], row["low"], row["high"], int(row["n"]), ends),
-            "rank": t.number(row["rank"], 1),
-            **{pair: t.number(row[pair], places[pair]) for pair in pairs},
-        }
-        cells.append(["baseline" if own and key == "difference" else text[key] for key in keys])
-        values.append([label, *(0.0 if own and key == "difference" else float(row[key]) for key in keys[1:])])
-        strong.append([key in pairs and (key, label) in near for key in keys])
-    titles = [heads.get(key, key.replace("->", " → ")) for key in keys]
-    partial = " A row with fewer pairs averages over those alone, and does not compare with the others." if part else ""
-    captions = [CAPTION.format(base=base) + partial, *[BOLD] * bool(rows["with_best"].any())]
-    return Grid("all pairs", keys, titles, cells, strong, values, captions)
+def grid(across_pairs: pd.DataFrame, rows: pd.DataFrame) -> Grid:
+    """The table as text; a pair's accuracy is bold where the row is not distinguishable from the best of that pair.
 
-
-def markdown(overall: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """The table with what it means, and a newline at its end."""
-    return table.written(grid(overall, rows), title=False) + "\n"
-
-
-def csv(overall: pd.DataFrame) -> str:
-    """The numbers, unrounded."""
-    return overall.to_csv(index=False, lineterminator="\n")
+    across_pairs: `build`; rows: `table.build` of the same runs.
+    """
+    base, labels = str(rows["baseline"].iloc[0]), list(across_pairs["label"])
+    ends = across_pairs[["difference", "low", "high", "n"]]
+    places = t.decimals((ends["high"] - ends["low"]) / 2, [*ends["low"], *ends["high"]])
+    differences = [t.difference(mean, low, high, int(n), places) for mean, low, high, n in ends.itertuples(index=False)]
+    texts = {
+        "n": ("n", [t.NONE if label == base else str(int(n)) for label, n in zip(labels, ends["n"], strict=True)]),
+        "pairs": ("pairs", [str(n) for n in across_pairs["pairs"]]),
+        "difference": (
+            f"− {base} [95 % CI]",
+            ["baseline" if label == base else text for label, text in zip(labels, differences, strict=True)],
+        ),
+        "rank": ("rank", [t.number(rank, 1) for rank in across_pairs["rank"]]),
+    }
+    partial = across_pairs["pairs"].nunique() > 1
+    if not partial:
+        del texts["pairs"]
+    sorted_by = across_pairs.assign(difference=across_pairs["difference"].mask(across_pairs["label"] == base, 0.0))
+    columns = {"label": Column("method", labels, labels)}
+    columns |= {key: Column(head, cells, [*sorted_by[key].astype(float)]) for key, (head, cells) in texts.items()}
+    for pair, part in rows.groupby("pair", sort=False):
+        best, width = set(part.loc[part["with_best"], "label"]), t.decimals(part["top1_half"])
+        cells, bold = [t.number(top1, width) for top1 in across_pairs[pair]], [label in best for label in labels]
+        columns[str(pair)] = Column(str(pair).replace("->", " → "), cells, [*across_pairs[pair]], bold)
+    more = " A row with fewer pairs averages over those alone, and does not compare with the others."
+    captions = [CAPTION.format(base=base) + more * partial, *[BOLD] * bool(rows["with_best"].any())]
+    return Grid(columns, "All pairs", captions, style="pairs")
