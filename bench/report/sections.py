@@ -88,8 +88,11 @@ def _tables(rows: pd.DataFrame, across_pairs: pd.DataFrame | None) -> Section:
         label = grid.columns["label"]
         linked = Column(label.heading, label.cells, label.values, label.strong, [f"#row-{i}" for i in part.index])
         grids.append(Grid({**grid.columns, "label": linked}, grid.title, grid.captions))
-    first = [overall.grid(across_pairs, rows)] if across_pairs is not None else []
-    captions = dict.fromkeys(caption for grid in [*first, *grids] for caption in grid.captions)
+    first: list[Block] = []
+    if across_pairs is not None:
+        whole = overall.grid(across_pairs, rows)
+        first = [whole, Text(whole.captions[0], "caption")]
+    captions = dict.fromkeys(caption for grid in grids for caption in grid.captions)
     baseline, n = rows["baseline"].iloc[0], rows["difference_n"].fillna(0)
     why = {"vanilla": "", "kd": " (vanilla has no finished run here)"}
     last = f"Baseline: {baseline}{why.get(baseline, ' (neither vanilla nor kd has a finished run of that name here)')}."
