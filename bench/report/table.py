@@ -6,7 +6,6 @@ Pages and LaTeX are written from `columns.grid` of the same rows.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import pandas as pd
 from rich import box
@@ -17,6 +16,8 @@ from bench.report import distance, stats
 from bench.report.blocks import Grid
 from bench.report.columns import grid
 
+KEYS = ["pair", "label"]
+ENDS = {"n": "_n", "mean": "", "low": "_low", "high": "_high", "p": "_p", "p_holm": "_p_holm"}
 LEVELS = {"agreement": "test/agreement", "nll": "test/nll", "ece": "test/ece"}
 LEVELS |= {
     "memory_mb": "cost/memory_mb",
@@ -39,82 +40,66 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
     distinguishable from the best). Ratios are to the baseline of the pair. published: of `distance.beside`.
     """
     baseline = baseline or stats.choose_baseline(frame)
-    out = frame[["pair", "label"]].drop_duplicates(ignore_index=True).assign(baseline=baseline)
-    levels = stats.summary(frame).rename(columns={"mean": "top1", "half": "top1_half"}).drop(columns="sd")
-    out = out.merge(levels, on=["pair", "label"], how="left").fillna({"n": 0}).astype({"n": int})
-    out = out.merge(_paired(frame, baseline, "difference"), on=["pair", "label"], how="left")
-    kd = "kd" if baseline != "kd" and _has(frame, "kd") else None
-    empty = pd.DataFrame(columns=["pair", "label", *(f"to_kd{end}" for end in ENDS.values())])
-    out = out.merge(_paired(frame, kd, "to_kd") if kd else empty, on=["pair", "label"], how="left")
-    for name, metric in LEVELS.items():
-        out = out.merge(_level(frame, metric, name), on=["pair", "label"], how="left")
-    for name, metric in RATIOS.items():
-        out = out.merge(_ratio(frame, baseline, metric, name), on=["pair", "label"], how="left")
-    out = out.merge(_published(published), on=["pair", "label"], how="left")
+    kd = "kd" if baseline != "kd" and not _finished(frame, stats.TOP1, "kd").empty else ""
+    tuned = frame["tuned_trials"] if "tuned_trials" in frame else pd.Series(float("nan"), index=frame.index)
+    values = ["recipe" if trials != trials else f"tuned, {int(trials)} trials" for trials in tuned.astype(float)]
+    parts = [
+        stats.summary(frame).rename(columns={"mean": "top1", "half": "top1_half"}).drop(columns="sd"),
+        _paired(frame, baseline, "difference"),
+        _paired(frame, kd, "to_kd"),
+        *(_metric(frame, metric, name) for name, metric in LEVELS.items()),
+        *(_metric(frame, metric, name, baseline) for name, metric in RATIOS.items()),
+        _published(published),
+        frame[KEYS].assign(values=values).drop_duplicates(KEYS),
+    ]
+    out = frame[KEYS].drop_duplicates(ignore_index=True).assign(baseline=baseline)
+    for part in parts:
+        out = out.merge(part, on=KEYS, how="left")
+    out = out.fillna({"n": 0}).astype({"n": int})
     place = {pair: i for i, pair in enumerate(out["pair"].unique())}
     key = out["difference"].where(out["label"] != baseline, 0.0).where(out["n"] > 0)
     out = out.assign(_pair=out["pair"].map(place), _key=key).sort_values(
         ["_pair", "_key", "top1"], ascending=[True, False, False], kind="stable", ignore_index=True
     )
-    first = frame.drop_duplicates(["pair", "label"])
-    values = first.assign(values=first.apply(_values, axis=1))
-    out = out.merge(values[["pair", "label", "values"]], on=["pair", "label"], how="left")
     marked = [_with_best(frame, part) for _, part in out.groupby("_pair", sort=False)]
     return out.drop(columns=["_pair", "_key"]).assign(with_best=pd.concat(marked))
 
 
-ENDS = {"n": "_n", "mean": "", "low": "_low", "high": "_high", "p": "_p", "p_holm": "_p_holm"}
-
-
 def _paired(frame: pd.DataFrame, baseline: str, name: str) -> pd.DataFrame:
-    rows = stats.paired(frame, baseline)[["pair", "label", *ENDS]]
-    return rows.rename(columns={column: f"{name}{end}" for column, end in ENDS.items()})
+    """Differences to a baseline, with the ends of their intervals; none without one."""
+    rows = stats.paired(frame, baseline) if baseline else pd.DataFrame(columns=[*KEYS, *ENDS])
+    return rows[[*KEYS, *ENDS]].rename(columns={column: f"{name}{end}" for column, end in ENDS.items()})
 
 
-def _has(frame: pd.DataFrame, label: str, metric: str = stats.TOP1) -> bool:
-    """Has `label` a finished run with a number for `metric`?"""
-    if metric not in frame:
-        return False
-    good = (frame["status"] == "finished") & frame[metric].notna() & (frame["label"] == label)
-    return bool(good.any())
+def _finished(frame: pd.DataFrame, metric: str, label: str = "") -> pd.DataFrame:
+    """The finished runs that have a number for `metric`, of `label` alone where it is given."""
+    there = frame[metric].notna() & frame["status"].eq("finished") if metric in frame else frame["status"].isna()
+    return frame[there & frame["label"].eq(label)] if label else frame[there]
 
 
-def _values(run: pd.Series[Any]) -> str:
-    """Where a row's hyper-parameters come from: 'recipe', or 'tuned, 24 trials'."""
-    trials = run.get("tuned_trials")
-    return f"tuned, {int(trials)} trials" if trials is not None and trials == trials else "recipe"
-
-
-def _level(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
-    if metric not in frame or not frame.loc[frame["status"] == "finished", metric].notna().any():
-        return pd.DataFrame(columns=["pair", "label", name])
-    return stats.summary(frame, metric)[["pair", "label", "mean"]].rename(columns={"mean": name})
-
-
-def _ratio(frame: pd.DataFrame, baseline: str, metric: str, name: str) -> pd.DataFrame:
-    if not _has(frame, baseline, metric):
-        return pd.DataFrame(columns=["pair", "label", name])
-    return stats.ratios(frame, baseline, metric)[["pair", "label", "ratio"]].rename(columns={"ratio": name})
+def _metric(frame: pd.DataFrame, metric: str, name: str, baseline: str = "") -> pd.DataFrame:
+    """Each row's mean, or its ratio to the baseline's; none where no run, or none of the baseline, has a number."""
+    if _finished(frame, metric, baseline).empty:
+        return pd.DataFrame(columns=[*KEYS, name])
+    rows = stats.ratios(frame, baseline, metric) if baseline else stats.summary(frame, metric)
+    return rows[[*KEYS, "ratio" if baseline else "mean"]].set_axis([*KEYS, name], axis="columns")
 
 
 def _published(rows: pd.DataFrame | None) -> pd.DataFrame:
     """The number that stands in the table, with how far ours is from it; its half-width only where it compares."""
     if rows is None or rows.empty:
-        return pd.DataFrame(columns=["pair", "label", *PUBLISHED.values()])
+        return pd.DataFrame(columns=[*KEYS, *PUBLISHED.values()])
     one = distance.chosen(rows)
     one = one.assign(half=one["half"].where(one["distance"].notna()))
-    return one[["pair", "label", *PUBLISHED]].rename(columns=PUBLISHED)
+    return one[[*KEYS, *PUBLISHED]].rename(columns=PUBLISHED)
 
 
 def _with_best(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.Series[bool]:
     """Rows of one pair whose paired interval to its first row contains 0, and that row; none with one seed."""
-    best = rows["label"].iloc[0]
-    none = pd.Series(False, index=rows.index)
-    part = frame[frame["pair"] == rows["pair"].iloc[0]]
+    best, none = rows["label"].iloc[0], pd.Series(False, index=rows.index)
     if not rows["n"].iloc[0] or len(rows) < 2:
         return none
-    to_best = stats.paired(part, best)
-    to_best = to_best[to_best["n"] > 1]
+    to_best = stats.paired(frame[frame["pair"] == rows["pair"].iloc[0]], best).query("n > 1")
     if to_best.empty:
         return none
     undecided = set(to_best.loc[(to_best["low"] <= 0) & (to_best["high"] >= 0), "label"])
