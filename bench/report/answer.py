@@ -69,7 +69,8 @@ def _sentence(found: Judgement, baseline: str) -> str:
     nothing = {
         "unfinished": "no run has finished.",
         "no baseline": f"{baseline} has no finished run here, so nothing can be compared.",
-        "no shared seed": f"no method has finished a seed that {baseline} has finished, too, so nothing can be compared.",
+        "no shared seed": f"no method has finished a seed that {baseline} has finished, too, so nothing can be "
+        "compared.",
     }
     if found.verdict in nothing:
         return nothing[found.verdict]

@@ -5,7 +5,7 @@ A text is plain but for what stands in backticks: names of rows may hold stars, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
@@ -61,9 +61,9 @@ class Cell(NamedTuple):
     """A cell of a table."""
 
     text: str
-    strong: bool = False
-    value: Value = ""
-    link: str = ""  # its address
+    strong: bool
+    value: Value
+    link: str
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,19 @@ class Column:
     """A column of a table, row by row; numbers stand on the right."""
 
     heading: str
-    cells: Sequence[str]
-    values: Sequence[Value] = ()
-    strong: Sequence[bool] = ()
-    links: Sequence[str] = ()
+    cells: Iterable[object]  # texts, or what is a text as it stands
+    values: Iterable[Value] = ()
+    strong: Iterable[bool] = ()
+    links: Iterable[str] = ()  # addresses; "" for none
     is_text: bool = False
 
     def __iter__(self) -> Iterator[Cell]:
-        for i, text in enumerate(self.cells):
-            strong, value = bool(self.strong and self.strong[i]), self.values[i] if self.values else ""
-            yield Cell(text, strong, value, self.links[i] if self.links else "")
+        texts = [str(text) for text in self.cells]
+        more = (
+            [*given] or [nothing] * len(texts)
+            for given, nothing in ((self.strong, False), (self.values, ""), (self.links, ""))
+        )
+        return map(Cell, texts, *more)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Grid(Block):
 
     @property
     def sortable(self) -> bool:
-        return all(column.values for column in self.columns.values())
+        return all([*column.values] for column in self.columns.values())
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def columns(rows: pd.DataFrame) -> dict[str, Column]:
     compared = rows["difference_n"].fillna(0).gt(0).any()
     width = t.decimals(rows["top1_half"])
     texts: dict[str, tuple[str, list[str]]] = {
-        "label": ("method", [str(name) for name in rows["label"]]),
+        "label": ("method", [*rows["label"]]),
         "n": ("n", [str(n) for n in rows["n"]]),
         "top1": ("top-1 (%)", [t.level(r.top1, r.top1_half, r.n, width) for r in rows.itertuples()]),
     }

@@ -60,17 +60,15 @@ def sections(rows: pd.DataFrame) -> list[Section]:
     places = [t.decimals([(row.high - row.low) / 2], [row.low, row.high]) for row in rows.itertuples()]
     ends = zip(rows["difference"], rows["low"], rows["high"], rows["n"].astype(int), places, strict=True)
     columns = {
-        "pair": Column("pair", list(rows["pair"]), is_text=True),
-        "row": Column("method", [str(row) for row in rows["row"]], is_text=True),
+        **({"pair": Column("pair", rows["pair"])} if rows["pair"].nunique() > 1 else {}),
+        "row": Column("method", rows["row"], is_text=True),
         "trials": Column("trials", [t.counted(float(n)) for n in rows["trials"]]),
-        "n": Column("n", [str(int(n)) for n in rows["n"]]),
+        "n": Column("n", rows["n"].astype(int)),
         "recipe": Column("recipe (%)", [t.number(top1, 1) for top1 in rows["recipe"]]),
         "tuned": Column("tuned (%)", [t.number(top1, 1) for top1 in rows["tuned"]]),
         "difference": Column("tuned − recipe [95 % CI]", [t.difference(*each) for each in ends]),
         "p_holm": Column("p (Holm)", [t.number(p, 3) for p in rows["p_holm"]]),
     }
-    if rows["pair"].nunique() == 1:
-        del columns["pair"]
     text = (
         "Test top-1 of the last epoch, mean over seeds that no trial used. p: two-sided sign flips, corrected over the "
         "rows of a pair."

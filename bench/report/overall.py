@@ -6,6 +6,8 @@ seeds. It is conditional on these pairs, and says nothing of others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from bench.report import stats
@@ -63,21 +65,16 @@ def grid(across_pairs: pd.DataFrame, rows: pd.DataFrame) -> Grid:
     ends = across_pairs[["difference", "low", "high", "n"]]
     places = t.decimals((ends["high"] - ends["low"]) / 2, [*ends["low"], *ends["high"]])
     differences = [t.difference(mean, low, high, int(n), places) for mean, low, high, n in ends.itertuples(index=False)]
-    texts = {
-        "n": ("n", [t.NONE if label == base else str(int(n)) for label, n in zip(labels, ends["n"], strict=True)]),
-        "pairs": ("pairs", [str(n) for n in across_pairs["pairs"]]),
-        "difference": (
-            f"− {base} [95 % CI]",
-            ["baseline" if label == base else text for label, text in zip(labels, differences, strict=True)],
-        ),
+    own, partial = across_pairs["label"] == base, across_pairs["pairs"].nunique() > 1
+    texts: dict[str, tuple[str, Iterable[object]]] = {
+        "label": ("method", labels),
+        "n": ("n", ends["n"].astype(int).astype(object).mask(own, t.NONE)),
+        **({"pairs": ("pairs", across_pairs["pairs"])} if partial else {}),
+        "difference": (f"− {base} [95 % CI]", pd.Series(differences).mask(own, "baseline")),
         "rank": ("rank", [t.number(rank, 1) for rank in across_pairs["rank"]]),
     }
-    partial = across_pairs["pairs"].nunique() > 1
-    if not partial:
-        del texts["pairs"]
-    sorted_by = across_pairs.assign(difference=across_pairs["difference"].mask(across_pairs["label"] == base, 0.0))
-    columns = {"label": Column("method", labels, labels)}
-    columns |= {key: Column(head, cells, [*sorted_by[key].astype(float)]) for key, (head, cells) in texts.items()}
+    values = across_pairs.assign(difference=across_pairs["difference"].mask(own, 0.0))
+    columns = {key: Column(head, cells, [*values[key]]) for key, (head, cells) in texts.items()}
     for pair, part in rows.groupby("pair", sort=False):
         best, width = set(part.loc[part["with_best"], "label"]), t.decimals(part["top1_half"])
         cells, bold = [t.number(top1, width) for top1 in across_pairs[pair]], [label in best for label in labels]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -85,9 +86,8 @@ def _tables(rows: pd.DataFrame, across_pairs: pd.DataFrame | None) -> Section:
     grids = []
     for pair, part in rows.groupby("pair", sort=False):
         grid = columns.grid(part, title=str(pair) if across_pairs is not None else "")
-        label = grid.columns["label"]
-        linked = Column(label.heading, label.cells, label.values, label.strong, [f"#row-{i}" for i in part.index])
-        grids.append(Grid({**grid.columns, "label": linked}, grid.title, grid.captions))
+        linked = replace(grid.columns["label"], links=[f"#row-{i}" for i in part.index])
+        grids.append(replace(grid, columns={**grid.columns, "label": linked}))
     first: list[Block] = []
     if across_pairs is not None:
         whole = overall.grid(across_pairs, rows)
@@ -107,19 +107,17 @@ def _published(published: pd.DataFrame | None, source: Source, rows: pd.DataFram
         return []
     gaps = published[["distance", "half"]].astype(float).itertuples(index=False)
     sources = zip(published["source"], published["note"].fillna(""), strict=True)
+    pairs = rows["pair"].unique()
     cells = {
-        "label": Column("method", [str(label) for label in published["label"]]),
-        "pair": Column("pair", [str(pair) for pair in published["pair"]], is_text=True),
+        "label": Column("method", published["label"]),
+        **({"pair": Column("pair", published["pair"], is_text=True)} if len(pairs) > 1 else {}),
         "reported": Column("published (%)", [t.number(top1, 2) for top1 in published["reported"]]),
-        "selection": Column("choice of epoch", list(published["selection"]), is_text=True),
+        "selection": Column("choice of epoch", published["selection"], is_text=True),
         "ours": Column("ours (%)", [t.number(top1, 2) for top1 in published["ours"].astype(float)]),
         "distance": Column("− published", [t.spread(gap, half, 2) for gap, half in gaps]),
-        "protocol": Column("protocol", [text or "not known" for text in published["protocol"]], is_text=True),
-        "source": Column("source", ["; ".join(filter(None, map(str, both))) for both in sources], is_text=True),
+        "protocol": Column("protocol", published["protocol"].replace("", "not known"), is_text=True),
+        "source": Column("source", ["; ".join(filter(None, both)) for both in sources], is_text=True),
     }
-    pairs = rows["pair"].unique()
-    if len(pairs) == 1:
-        del cells["pair"]
     remark = Text(distance.remark(source.suite["protocol"], source.data, pairs))
     return [Section("What others published", [remark, Grid(cells)], "published", link="Published numbers")]
 
@@ -206,26 +204,25 @@ def _runs(source: Source, rows: pd.DataFrame) -> list[Block]:
         each = ", ".join(f"seed {seed} `{name}`" for seed, name in zip(own["seed"], own["fingerprint"], strict=True))
         lines.append(f"{label}{f' on {pair}' * many}: {each}")
     runs = runs.sort_values(["row", "seed"], kind="stable")
-    names, top1 = [str(name) for name in runs["fingerprint"]], runs[stats.TOP1].where(runs["status"] == "finished")
-    links = [source.links.get(name, "") for name in names]
-    cells = {
-        "label": Column("method", [str(label) for label in runs["label"]]),
-        "pair": Column("pair", [str(pair) for pair in runs["pair"]], is_text=True),
-        "seed": Column("seed", [str(seed) for seed in runs["seed"]]),
-        "top1": Column("top-1 (%)", [t.number(value, 2) for value in top1.astype(float)]),
-        "status": Column("status", list(runs["status"]), is_text=True),
-        "command": Column("command", [f"`kdbench rerun {name}`" for name in names], is_text=True),
-        "mlflow": Column("MLflow", ["run" if link else t.NONE for link in links], links=links, is_text=True),
-    }
+    top1 = runs[stats.TOP1].where(runs["status"] == "finished").astype(float)
+    links = [source.links.get(name, "") for name in runs["fingerprint"]]
+    mlflow = {"mlflow": Column("MLflow", ["run" if link else t.NONE for link in links], links=links, is_text=True)}
     shown = {
-        key: column for key, column in cells.items() if {"pair": many, "mlflow": bool(source.links)}.get(key, True)
+        "label": Column("method", runs["label"]),
+        **({"pair": Column("pair", runs["pair"], is_text=True)} if many else {}),
+        "seed": Column("seed", runs["seed"]),
+        "top1": Column("top-1 (%)", [t.number(value, 2) for value in top1]),
+        "status": Column("status", runs["status"], is_text=True),
+        "command": Column("command", [f"`kdbench rerun {name}`" for name in runs["fingerprint"]], is_text=True),
+        **(mlflow if source.links else {}),
     }
     ids = [f"row-{row}" if first else "" for row, first in zip(runs["row"], ~runs["row"].duplicated(), strict=True)]
     command = (
         f"`kdbench run {source.suite['name']}` runs the suite; `kdbench rerun FINGERPRINT` repeats a run and says "
+        "whether its numbers agree."
     )
     return [
-        Text(command + "whether its numbers agree."),
+        Text(command),
         Items(lines, medium="markdown"),
         Grid(shown, ids=ids, folded="Every run" if len(runs) > FOLDED else "", medium="html"),
     ]

@@ -127,7 +127,7 @@ def grids(rows: pd.DataFrame) -> list[Grid]:
     }
     out = []
     for pair, part in rows.groupby("pair", sort=False):
-        columns = {"method": Column("method", [str(name) for name in part["method"]])}
+        columns = {"method": Column("method", part["method"])}
         columns |= {k: Column(head, [write(float(v)) for v in part[k]]) for k, (head, write) in writers.items()}
         out.append(Grid(columns, str(pair) if rows["pair"].nunique() > 1 else ""))
     return out

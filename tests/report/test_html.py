@@ -109,7 +109,7 @@ def test_the_table_is_the_frame() -> None:
     cells = columns.columns(rows)
     assert [" ".join(text.split()) for text in head] == [column.heading for column in cells.values()]
     assert [[" ".join(text.split()) for text in line] for line in lines] == [
-        [column.cells[i] for column in cells.values()] for i in range(len(rows))
+        [cell.text for cell in row] for row in columns.grid(rows).rows
     ]
     bold = re.findall(r"<strong>([^<]+)</strong>", made(frame()))
     assert bold == rows.loc[rows["with_best"], "label"].tolist()
