@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 Value = float | str
 """What a cell is sorted by: a number, NaN where there is none, or its text."""
@@ -17,15 +17,18 @@ Value = float | str
 class Block:
     """A part of a page."""
 
-    kind: ClassVar[str]
     medium: str = ""  # "markdown" or "html": the one kind of page that shows it
+
+    @property
+    def kind(self) -> str:
+        """'text', 'items', …: the template's macro for it."""
+        return type(self).__name__.lower()
 
 
 @dataclass(frozen=True)
 class Text(Block):
     """A paragraph."""
 
-    kind = "text"
     text: str
     style: str = ""  # "strong"; or "caption" or "soft", which Markdown does not know
     links: bool = False  # [words](address) is a link: in texts that the project writes itself
@@ -35,7 +38,6 @@ class Text(Block):
 class Items(Block):
     """A list of texts."""
 
-    kind = "items"
     lines: Sequence[str]
 
 
@@ -43,7 +45,6 @@ class Items(Block):
 class Terms(Block):
     """Names, each with what it means ("meanings") or how it is set ("settings")."""
 
-    kind = "terms"
     terms: Mapping[str, str]
     style: str = "settings"
 
@@ -52,7 +53,6 @@ class Terms(Block):
 class Figure(Block):
     """A figure of figures/."""
 
-    kind = "figure"
     name: str
     title: str
 
@@ -90,7 +90,6 @@ class Column:
 class Grid(Block):
     """A table of text. The first column names the row; it can be sorted where every column has values."""
 
-    kind = "grid"
     columns: Mapping[str, Column]  # by key, in order
     title: str = ""  # above it
     captions: Sequence[str] = ()  # what bold and marks mean
@@ -115,7 +114,6 @@ class Grid(Block):
 class Section(Block):
     """Blocks with a heading, at a place of the page that has a name."""
 
-    kind = "section"
     title: str  # "": without a heading
     blocks: Sequence[Block]
     name: str = ""

@@ -65,20 +65,20 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     rows = table.build(runs, baseline, published_rows)
     across_pairs = overall.build(runs, rows) if runs["pair"].nunique() > 1 else None
     sentence = answer(runs, stats.choose_reference(runs, baseline))
-    shown = plots.drawn(runs, source.records, baseline, f"Commit {commits(runs)}.", published_rows)
+    drawn = plots.drawn(runs, source.records, baseline, f"Commit {commits(runs)}.", published_rows)
     tuning_sections = tuning.sections(results, suite) if runs["tuned"].any() and not found else []
     page = sections.report(
         source,
         rows,
         sentence,
-        list(shown),
+        list(drawn),
         across_pairs=across_pairs,
         published=published_rows,
         tuning=[*gain.sections(gain.gain(runs)), *tuning_sections],
     )
-    drawn = all_rendered({name: plot.figure for name, plot in shown.items()})
-    files = {f"figures/{name}": content for name, content in drawn.items()}
-    pictures = {name: picture(plot.figure, drawn[f"{name}.png"]) for name, plot in shown.items()}
+    rendered = all_rendered({name: plot.figure for name, plot in drawn.items()})
+    files = {f"figures/{name}": content for name, content in rendered.items()}
+    pictures = {name: picture(plot.figure, rendered[f"{name}.png"]) for name, plot in drawn.items()}
     pictures |= _on_disk(folder, page, pictures)
     files |= {"table.csv": table.csv(rows).encode(), "table.tex": latex.tables(rows, suite, across_pairs).encode()}
     files |= {"overall.csv": table.csv(across_pairs).encode()} if across_pairs is not None else {}
@@ -87,7 +87,7 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
         "report.html": html.page(page, pictures, source.views).encode(),
     }
     put(folder, files, stale=[*of_figures(plots.NAMES), "overall.csv"])
-    main = folder / "figures" / f"{next(iter(shown))}.png"
+    main = folder / "figures" / f"{next(iter(drawn))}.png"
     paths = folder / "report.md", folder / "report.html", folder / "table.csv", main, main.with_suffix(".pdf")
     return Report(sentence, table.rich(rows), *paths, runs, rows)
 

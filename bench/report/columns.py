@@ -30,18 +30,18 @@ MEANINGS = {
     "nll": "test negative log-likelihood, nats per example.",
     "ece": "expected calibration error on test, 15 bins.",
     "step_ratio": "one training step with all that the method needs (views, teacher, its own part), relative to "
-    "{base}; median over seeds of the ratio within a seed.",
+    "{baseline}; median over seeds of the ratio within a seed.",
     "memory_ratio": "weights, gradients and optimiser state of student and method, and what a step keeps for its "
-    "backward pass; without teacher and batch; relative to {base}{held}.",
+    "backward pass; without teacher and batch; relative to {baseline}{held}.",
     "extra_params": "parameters besides the student's own.",
-    "images_ratio": "training images seen, relative to {base}.",
+    "images_ratio": "training images seen, relative to {baseline}.",
     "best_on_validation": "test accuracy of the epoch that was best on the validation split.",
 }
 
 
 def columns(rows: pd.DataFrame) -> dict[str, Column]:
     """One pair's rows as text, by key. Columns that say nothing are left out. rows: of `table.build`, one pair."""
-    base = str(rows["baseline"].iloc[0])
+    baseline = str(rows["baseline"].iloc[0])
     compared = rows["difference_n"].fillna(0).gt(0).any()
     width = t.decimals(rows["top1_half"])
     texts: dict[str, tuple[str, list[str]]] = {
@@ -52,7 +52,7 @@ def columns(rows: pd.DataFrame) -> dict[str, Column]:
     if (rows["values"] != "recipe").any():
         texts["values"] = ("values", [str(text) for text in rows["values"]])
     if compared:
-        texts["difference"] = (f"− {base} [95 % CI]", _differences(rows, "difference", base))
+        texts["difference"] = (f"− {baseline} [95 % CI]", _differences(rows, "difference", baseline))
     if rows["to_kd_n"].fillna(0).gt(0).any():
         texts["to_kd"] = ("− kd [95 % CI]", _differences(rows, "to_kd", "kd"))
     if rows["published"].notna().any():
@@ -95,10 +95,10 @@ def meanings(rows: pd.DataFrame) -> dict[str, str]:
     there: dict[str, str] = {}
     for _, part in rows.groupby("pair", sort=False):
         there |= {key: column.heading for key, column in columns(part).items()}
-    base = str(rows["baseline"].iloc[0])
-    own = rows.loc[rows["label"] == base, "memory_mb"].astype(float).dropna()
+    baseline = str(rows["baseline"].iloc[0])
+    own = rows.loc[rows["label"] == baseline, "memory_mb"].astype(float).dropna()
     held = f" ({t.number(own.iloc[0], 1)} MiB)" if len(own) == 1 else ""
-    texts = {key: text.format(base=base, held=held) for key, text in MEANINGS.items()}
+    texts = {key: text.format(baseline=baseline, held=held) for key, text in MEANINGS.items()}
     return {there[key].partition(" [")[0].partition(" (")[0]: text for key, text in texts.items() if key in there}
 
 

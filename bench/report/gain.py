@@ -20,12 +20,12 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
     """
     runs, rows = stats.usable(frame), []
     labels = runs[runs["tuned"].eq(True) & runs["tuned_row"].notna()].drop_duplicates(["pair", "label"])
-    for pair, label, base, trials in labels[["pair", "label", "tuned_row", "tuned_trials"]].itertuples(index=False):
-        both = runs[(runs["pair"] == pair) & runs["label"].isin([label, base])]
+    for pair, label, baseline, trials in labels[["pair", "label", "tuned_row", "tuned_trials"]].itertuples(index=False):
+        both = runs[(runs["pair"] == pair) & runs["label"].isin([label, baseline])]
         means = stats.summary(both).set_index("label")["mean"]
-        if base in means and label in means:
-            paired = stats.paired(both, base).iloc[0]
-            levels = {"pair": pair, "row": base, "trials": trials, "recipe": means[base], "tuned": means[label]}
+        if baseline in means and label in means:
+            paired = stats.paired(both, baseline).iloc[0]
+            levels = {"pair": pair, "row": baseline, "trials": trials, "recipe": means[baseline], "tuned": means[label]}
             rows.append(levels | {"difference": paired["mean"], **paired[["n", "low", "high", "p"]]})
     out = pd.DataFrame(rows, columns=list(COLUMNS))
     for _, part in out.groupby("pair", sort=False):

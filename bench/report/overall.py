@@ -17,8 +17,8 @@ from bench.report.columns import BOLD
 
 FIXED = ("label", "pairs", "n", "difference", "low", "high", "rank")
 CAPTION = (
-    "Test top-1 of the last epoch (%), mean over seeds. − {base}: percentage points, mean over pairs within a seed, "
-    "then over seeds, with its 95 % t interval, conditional on these pairs. Rank: mean over pairs, 1 is best, among "
+    "Test top-1 of the last epoch (%), mean over seeds. − {baseline}: percentage points, mean over pairs within a "
+    "seed, then over seeds, with its 95 % t interval, conditional on these pairs. Rank: mean over pairs, 1 is best, among "
     "rows with a finished run on every pair."
 )
 
@@ -30,27 +30,27 @@ def build(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     where n = 0; with low and high, NaN where n = 1), rank (NaN where a pair is missing), then per pair, by its name,
     mean top-1 in %. frame: one row per run; rows: `table.build` of it.
     """
-    base, pairs = str(rows["baseline"].iloc[0]), [str(pair) for pair in rows["pair"].unique()]
+    baseline, pairs = str(rows["baseline"].iloc[0]), [str(pair) for pair in rows["pair"].unique()]
     levels = rows.pivot(index="label", columns="pair", values="top1")[pairs].astype(float)
-    out = pd.DataFrame([_over_pairs(frame, label, base) for label in levels.index], index=levels.index)
+    out = pd.DataFrame([_over_pairs(frame, label, baseline) for label in levels.index], index=levels.index)
     whole = levels.dropna()
     # means over seeds that are equal but for rounding are ties
     out["rank"] = whole.round(9).rank(ascending=False).mean(axis=1).reindex(levels.index)
     out["pairs"] = levels.notna().sum(axis=1)
     out = out.join(levels).reset_index()
-    key = out["difference"].where(out["label"] != base, 0.0)
+    key = out["difference"].where(out["label"] != baseline, 0.0)
     order = key.sort_values(ascending=False, kind="stable", na_position="last").index
     return out.loc[order, [*FIXED, *pairs]].reset_index(drop=True)
 
 
-def _over_pairs(frame: pd.DataFrame, label: str, base: str) -> dict[str, float]:
+def _over_pairs(frame: pd.DataFrame, label: str, baseline: str) -> dict[str, float]:
     """n, difference, low, high of one row: its differences averaged over pairs, seed by seed."""
-    if label == base:
+    if label == baseline:
         return {"n": 0, "difference": float("nan"), "low": float("nan"), "high": float("nan")}
     runs = stats.usable(frame)
-    runs = runs[runs["label"].isin([label, base])]
-    both = {label, base} <= set(runs["label"])
-    long = stats.differences(runs, base) if both else pd.DataFrame(columns=["pair", "seed", "difference"])
+    runs = runs[runs["label"].isin([label, baseline])]
+    both = {label, baseline} <= set(runs["label"])
+    long = stats.differences(runs, baseline) if both else pd.DataFrame(columns=["pair", "seed", "difference"])
     shared = long.pivot(index="seed", columns="pair", values="difference").dropna().astype(float)
     m = stats.moments(shared.mean(axis=1).to_numpy(float))
     return {"n": m["n"], "difference": m["mean"], "low": m["mean"] - m["half"], "high": m["mean"] + m["half"]}
@@ -61,16 +61,16 @@ def grid(across_pairs: pd.DataFrame, rows: pd.DataFrame) -> Grid:
 
     across_pairs: `build`; rows: `table.build` of the same runs.
     """
-    base, labels = str(rows["baseline"].iloc[0]), list(across_pairs["label"])
+    baseline, labels = str(rows["baseline"].iloc[0]), list(across_pairs["label"])
     ends = across_pairs[["difference", "low", "high", "n"]]
     places = t.decimals((ends["high"] - ends["low"]) / 2, [*ends["low"], *ends["high"]])
     differences = [t.difference(mean, low, high, int(n), places) for mean, low, high, n in ends.itertuples(index=False)]
-    own, partial = across_pairs["label"] == base, across_pairs["pairs"].nunique() > 1
+    own, partial = across_pairs["label"] == baseline, across_pairs["pairs"].nunique() > 1
     texts: dict[str, tuple[str, Iterable[object]]] = {
         "label": ("method", labels),
         "n": ("n", ends["n"].astype(int).astype(object).mask(own, t.NONE)),
         **({"pairs": ("pairs", across_pairs["pairs"])} if partial else {}),
-        "difference": (f"− {base} [95 % CI]", pd.Series(differences).mask(own, "baseline")),
+        "difference": (f"− {baseline} [95 % CI]", pd.Series(differences).mask(own, "baseline")),
         "rank": ("rank", [t.number(rank, 1) for rank in across_pairs["rank"]]),
     }
     values = across_pairs.assign(difference=across_pairs["difference"].mask(own, 0.0))
@@ -80,5 +80,5 @@ def grid(across_pairs: pd.DataFrame, rows: pd.DataFrame) -> Grid:
         cells, bold = [t.number(top1, width) for top1 in across_pairs[pair]], [label in best for label in labels]
         columns[str(pair)] = Column(str(pair).replace("->", " → "), cells, [*across_pairs[pair]], bold)
     more = " A row with fewer pairs averages over those alone, and does not compare with the others."
-    captions = [CAPTION.format(base=base) + more * partial, *[BOLD] * bool(rows["with_best"].any())]
+    captions = [CAPTION.format(baseline=baseline) + more * partial, *[BOLD] * bool(rows["with_best"].any())]
     return Grid(columns, "All pairs", captions, style="pairs")

@@ -20,9 +20,9 @@ def environment(frame: pd.DataFrame) -> list[Block]:
 
 def commits(frame: pd.DataFrame) -> str:
     """'0123456789ab', '… with uncommitted changes', several with commas."""
-    pairs = frame.reindex(columns=["commit", "dirty"]).astype(object).drop_duplicates().itertuples(index=False)
-    known = [(commit[:12], dirty) for commit, dirty in pairs if isinstance(commit, str) and commit]
-    texts = [f"{commit}{' with uncommitted changes' if dirty in (True, 'True') else ''}" for commit, dirty in known]
+    both = frame.reindex(columns=["commit", "dirty"]).astype(object).drop_duplicates().itertuples(index=False)
+    recorded = [(commit[:12], dirty) for commit, dirty in both if isinstance(commit, str) and commit]
+    texts = [f"{commit}{' with uncommitted changes' if dirty in (True, 'True') else ''}" for commit, dirty in recorded]
     return ", ".join(texts) or "unknown"
 
 

@@ -15,8 +15,8 @@ def decimals(halves: Iterable[float], ends: Iterable[float] = ()) -> int:
 
     Two also where an end of an interval would read 0.0 without being 0: its sign is what the reader looks for.
     """
-    known = sorted(h for h in halves if math.isfinite(h))
-    wide = not known or known[len(known) // 2] >= 0.5
+    finite = sorted(half for half in halves if math.isfinite(half))
+    wide = not finite or finite[len(finite) // 2] >= 0.5
     return 1 if wide and not any(0 < abs(end) < 0.05 for end in ends) else 2
 
 

@@ -66,5 +66,5 @@ def _figures(read: pd.DataFrame, commit: str) -> dict[str, curves.Figure]:
 def sections(results: Path, suite: str) -> list[Section]:
     """What a suite's report says of tuning; none where no trial is on record."""
     read = trials.read(results, suite)
-    drawn = (results / suite / "figures" / "tuning.png").exists()
-    return [tuning_page.section(trials.budget(read), ["tuning"] * drawn)] if len(read) else []
+    has_figure = (results / suite / "figures" / "tuning.png").exists()
+    return [tuning_page.section(trials.budget(read), ["tuning"] * has_figure)] if len(read) else []

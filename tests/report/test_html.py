@@ -16,13 +16,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.report import columns, distance, figures, html, overall, published, sections, table
+from bench.report import columns, distance, figures, html, markdown, overall, published, sections, table
 from bench.report.answer import answer
 from bench.report.blocks import Column, Figure, Grid, Section, Text
 from bench.report.picture import Picture, picture
 from bench.report.source import Source
 from tests.prose import Prose, numbers
-from tests.report.made_up import frame, run
+from tests.report.made_up import GAINS, frame, run
 from tests.report.test_published import DATA, cifar, crd
 
 ROOT = Path(__file__).parents[2]
@@ -278,6 +278,20 @@ def test_published_numbers_stand_with_source_choice_and_distance() -> None:
     assert "5,000 of ours" in page.text and "† best epoch" in page.text
     other = Page(made(cifar(), rows=rows, published=distance.beside(cifar(), published.read(), {}, DATA)))
     assert "No distances" in other.text and other.tables[1][1][4] == "–"
+
+
+def test_markdown_and_html_have_the_same_sections_and_tables() -> None:
+    both = pd.concat([frame(pair="a->b", seeds=2), frame(pair="c->d", seeds=2)], ignore_index=True)
+    rows = table.build(both)
+    page = sections.report(Source(SUITE, DATA, both), rows, "Open.", [], across_pairs=overall.build(both, rows))
+    text, shown = markdown.page(page), Page(html.page(page, {}))
+    titles = re.findall(r"^## (.+)$", text, re.M)
+    assert titles == [section.title for section in page.sections[1:]] and "Runs" in titles
+    assert shown.all("section", "aria-label") == ["Table", *titles[:-3], *GAINS, *titles[-3:]]
+    tables = [block for block in text.split("\n\n") if block.startswith("| ")]
+    cells = [[line.strip("| ").replace("*", "").split(" | ") for line in each.split("\n")] for each in tables]
+    in_html = [[[" ".join(cell.split()) for cell in row] for row in each] for each in shown.tables[: len(tables)]]
+    assert [[each[0], *each[2:]] for each in cells] == in_html and len(tables) == 3
 
 
 @pytest.mark.parametrize("gains", [{"vanilla": 0.0}, {"crd": 1.0}])
