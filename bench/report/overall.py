@@ -18,8 +18,8 @@ from bench.report.columns import BOLD
 FIXED = ("label", "pairs", "n", "difference", "low", "high", "rank")
 CAPTION = (
     "Test top-1 of the last epoch (%), mean over seeds. − {baseline}: percentage points, mean over pairs within a "
-    "seed, then over seeds, with its 95 % t interval, conditional on these pairs. Rank: mean over pairs, 1 is best, among "
-    "rows with a finished run on every pair."
+    "seed, then over seeds, with its 95 % t interval, conditional on these pairs. Rank: mean over pairs, 1 is best, "
+    "among rows with a finished run on every pair."
 )
 
 
