@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import catalogue
+from bench.report.markdown import table
 from methods.knobs import plain
 
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
@@ -42,7 +43,7 @@ def methods_page() -> str:
     rows = catalogue.methods(catalogue.built_in())
     introduction = INTRODUCTION.format(n=len(rows), pair=" → ".join(catalogue.STANDARD))
     head = ("method", "paper", "year", "needs", "extra parameters", "reported")
-    summary = _table(head, map(_summary, rows), right=("year", "extra parameters"))
+    summary = table(head, map(_summary, rows), right=("year", "extra parameters"))
     return "\n\n".join([introduction.strip(), summary, *map(_section, rows)]) + "\n"
 
 
@@ -102,7 +103,7 @@ def _knobs(row: Mapping[str, Any]) -> str:
         [f"`{key}`", plain(row["defaults"][key]), knob["range"], "yes" if knob["tuned"] else "no"]
         for key, knob in row["space"].items()
     ]
-    return _table(("hyper-parameter", "default", "range", "tuned"), lines)
+    return table(("hyper-parameter", "default", "range", "tuned"), lines)
 
 
 def _recipe(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
@@ -123,7 +124,7 @@ def _recipe(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]
     width = 2 * min(WIDE, len(recipe["reported"]))
     cells += [""] * (-len(cells) % width)
     lines = [cells[i : i + width] for i in range(0, len(cells), width)]
-    return [text, _table(("pair", "top-1") * (width // 2), lines, right=("top-1",))]
+    return [text, table(("pair", "top-1") * (width // 2), lines, right=("top-1",))]
 
 
 def _arrow(where: str, data: Sequence[str] | set[str] = ()) -> str:
@@ -137,12 +138,6 @@ def _values(values: Mapping[str, Any]) -> str:
 
 def _list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {_escape(line)}" for line in lines)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> str:
-    rule = ["--:" if name in right else ":--" for name in head]
-    cells = [head, rule, *([_escape(cell).replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def _escape(text: str) -> str:

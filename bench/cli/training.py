@@ -146,7 +146,8 @@ def tune(
                 f"[red]not tuned:[/red] {escape(f'{row.method} on {row.pair}: {row.trouble}')}", highlight=False
             )
     done = tuning.write(folder, chosen.name, environment.environment(on))
-    console.print(done.table)
+    for table in done.tables:
+        console.print(table)
     console.print(done.answer, highlight=False, markup=False, style="bold")
     figure = f"\nfigure {short(done.figure)}" if done.figure else ""
     console.print(

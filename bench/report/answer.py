@@ -12,16 +12,16 @@ from bench.report import text as t
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the runs of one pair tell against its baseline.
+    """How the methods of one pair stand to its baseline.
 
     verdict: "best" (the row of the largest mean is better than the baseline), "better" (only others are), "worse" (none
-    is, some are worse), "open" (none is told from it), or why there are no intervals: "one seed", "no shared seed",
+    is, some are worse), "open" (none is distinguishable), or why there are no intervals: "one seed", "no shared seed",
     "one method", "no baseline", "unfinished".
     """
 
     verdict: str
     rows: pd.DataFrame = field(default_factory=pd.DataFrame)  # of `stats.paired`, largest mean first, and `standing`
-    near: list[str] | None = None  # of "best": who is not told from it; None: there is nobody else
+    ties: list[str] | None = None  # of "best": who is not distinguishable from it; None: there is nobody else
 
     def named(self, standing: str) -> list[str]:
         """Methods of this `stats.standing` to the baseline, the largest mean first."""
@@ -36,7 +36,7 @@ def answer(frame: pd.DataFrame, baseline: str) -> str:
 
 
 def judge(frame: pd.DataFrame, baseline: str) -> Judgement:
-    """What the runs of one pair tell of its methods against the baseline."""
+    """How the methods of one pair stand to the baseline."""
     done = frame[(frame["status"] == "finished") & frame[stats.TOP1].notna()]
     if done.empty:
         return Judgement("unfinished")
@@ -53,79 +53,61 @@ def judge(frame: pd.DataFrame, baseline: str) -> Judgement:
     rows = rows[rows["n"] > 1]
     standing = [stats.standing(*ends) for ends in rows[["low", "high"]].itertuples(index=False)]
     verdict = next((word for word in ("better", "worse") if word in standing), "open")
-    near = _near(done, str(rows["label"].iloc[0]), baseline) if standing[0] == "better" else None
-    return Judgement("best" if standing[0] == "better" else verdict, rows.assign(standing=standing), near)
+    ties = _ties(done, str(rows["label"].iloc[0]), baseline) if standing[0] == "better" else None
+    return Judgement("best" if standing[0] == "better" else verdict, rows.assign(standing=standing), ties)
 
 
-def _near(done: pd.DataFrame, top: str, baseline: str) -> list[str] | None:
-    """Who cannot be told from the top; None where there is nobody else."""
+def _ties(done: pd.DataFrame, top: str, baseline: str) -> list[str] | None:
+    """Who is not distinguishable from the top; None where there is nobody else."""
     rows = stats.paired(done[done["label"] != baseline], top)
-    if rows.empty:
-        return None
-    # without an interval "open": one shared seed tells nothing apart
-    return sorted(r.label for r in rows.itertuples() if stats.standing(r.low, r.high) in ("open", "equal"))
+    # without an interval "open": one shared seed decides nothing
+    ties = [row.label for row in rows.itertuples() if stats.standing(row.low, row.high) in ("open", "equal")]
+    return None if rows.empty else sorted(ties)
 
 
-def _sentence(told: Judgement, baseline: str) -> str:
-    if told.verdict == "unfinished":
-        return "no run has finished."
-    if told.verdict == "no baseline":
-        return f"{baseline} has no finished run here, so nothing can be compared."
-    if told.verdict == "no shared seed":
-        return f"no method has finished a seed that {baseline} has finished, too, so nothing can be compared."
-    top = told.rows.iloc[0]
+def _sentence(found: Judgement, baseline: str) -> str:
+    nothing = {
+        "unfinished": "no run has finished.",
+        "no baseline": f"{baseline} has no finished run here, so nothing can be compared.",
+        "no shared seed": f"no method has finished a seed that {baseline} has finished, too, so nothing can be "
+        "compared.",
+    }
+    if found.verdict in nothing:
+        return nothing[found.verdict]
+    top, alone = found.rows.iloc[0], "the student alone" if baseline == "vanilla" else baseline
     seeds = t.plural(int(top["n"]), "seed")
-    if told.verdict == "one method":
+    if found.verdict == "one method":
         level = t.level(top["mean"], top["half"], int(top["n"]), t.decimals([top["half"]]))
         return f"{baseline} reaches {level} % top-1 over {seeds}; with one method there is no difference to judge."
-    if told.verdict == "one seed":
-        return (
-            f"with one seed no method is distinguishable from {baseline} (the largest {_largest(top)}); run more seeds."
-        )
-    return _judged(told, baseline, top, seeds)
-
-
-def _judged(told: Judgement, baseline: str, top: pd.Series, seeds: str) -> str:
-    """The sentence where there are intervals."""
-    alone = "the student alone" if baseline == "vanilla" else baseline
-    if told.verdict == "best":
+    if found.verdict == "best":
         few = "; few seeds: run more before relying on it" if top["n"] < 3 else ""
-        return f"{top['label']} beats {baseline} by {_gain(top)} over {seeds}{_others(told.near)}{few}."
-    if told.verdict == "better":
-        better = told.rows[told.rows["standing"] == "better"]
-        beat = t.joined([f"{row['label']} by {_gain(row)}" for _, row in better.iterrows()])
-        first = (
-            f"{top['label']} has the largest mean difference to {baseline}, {_points(top)}, but its interval contains 0"
-        )
-        return f"{first}; distinguishably better than {alone}: {beat}, over {seeds}."
-    if told.verdict == "worse":
-        below = told.named("worse")
+        return f"{top['label']} beats {baseline} by {_points(top, sign=False)} over {seeds}{_others(found.ties)}{few}."
+    if found.verdict == "better":
+        better = found.rows[found.rows["standing"] == "better"]
+        beat = t.joined([f"{row['label']} by {_points(row, sign=False)}" for _, row in better.iterrows()])
+        first = f"{top['label']} has the largest mean difference to {baseline}, {_points(top)}"
+        return f"{first}, but its interval contains 0; distinguishably better than {alone}: {beat}, over {seeds}."
+    largest = f"mean difference is {top['label']}'s, {_points(top)}"
+    if found.verdict == "one seed":
+        return f"with one seed no method is distinguishable from {baseline} (the largest {largest}); run more seeds."
+    if found.verdict == "worse":
+        below = found.named("worse")
         worse = f"{t.joined(below)} {'is' if len(below) == 1 else 'are'} distinguishably worse"
-        return (
-            f"no method is distinguishably better than {alone}, and {worse}; the largest {_largest(top)} over {seeds}."
-        )
-    return f"no method is distinguishable from {alone}: the largest {_largest(top)} over {seeds}."
+        return f"no method is distinguishably better than {alone}, and {worse}; the largest {largest} over {seeds}."
+    return f"no method is distinguishable from {alone}: the largest {largest} over {seeds}."
 
 
-def _others(near: list[str] | None) -> str:
-    if near is None:
+def _others(ties: list[str] | None) -> str:
+    if ties is None:
         return ""
-    if not near:
+    if not ties:
         return "; every other method is distinguishable from it"
-    return f"; {t.joined(near)} {'is' if len(near) == 1 else 'are'} not distinguishable from it"
+    return f"; {t.joined(ties)} {'is' if len(ties) == 1 else 'are'} not distinguishable from it"
 
 
-def _gain(row: pd.Series) -> str:
+def _points(row: pd.Series, sign: bool = True) -> str:
+    """'+1.8 points [+0.9, +2.7]'; without an interval where n = 1."""
     places = t.decimals([(row["high"] - row["low"]) / 2], [row["low"], row["high"]])
-    return f"{t.number(row['mean'], places)} points {t.interval(row['low'], row['high'], places, sign=False)}"
-
-
-def _largest(row: pd.Series) -> str:
-    return f"mean difference is {row['label']}'s, {_points(row)}"
-
-
-def _points(row: pd.Series) -> str:
-    places = t.decimals([(row["high"] - row["low"]) / 2], [row["low"], row["high"]])
-    if row["n"] < 2:
-        return f"{t.signed(row['mean'], places)} points"
-    return f"{t.signed(row['mean'], places)} points {t.interval(row['low'], row['high'], places)}"
+    mean = t.signed(row["mean"], places) if sign else t.number(row["mean"], places)
+    ends = f" {t.interval(row['low'], row['high'], places, sign=sign)}" if row["n"] > 1 else ""
+    return f"{mean} points{ends}"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import pandas as pd
 
 from bench.report import published
 from bench.report import text as t
-
-Columns = dict[str, tuple[str, list[str]]]
-"""key -> (heading, one text per row)."""
+from bench.report.blocks import Column, Grid, Value
 
 TO_BASELINE = ("step_ratio", "memory_ratio", "images_ratio")  # say nothing where there is no baseline to divide by
 STRONG = ("label", "top1")
@@ -33,49 +30,37 @@ MEANINGS = {
     "nll": "test negative log-likelihood, nats per example.",
     "ece": "expected calibration error on test, 15 bins.",
     "step_ratio": "one training step with all that the method needs (views, teacher, its own part), relative to "
-    "{base}; median over seeds of the ratio within a seed.",
+    "{baseline}; median over seeds of the ratio within a seed.",
     "memory_ratio": "weights, gradients and optimiser state of student and method, and what a step keeps for its "
-    "backward pass; without teacher and batch; relative to {base}{held}.",
+    "backward pass; without teacher and batch; relative to {baseline}{held}.",
     "extra_params": "parameters besides the student's own.",
-    "images_ratio": "training images seen, relative to {base}.",
+    "images_ratio": "training images seen, relative to {baseline}.",
     "best_on_validation": "test accuracy of the epoch that was best on the validation split.",
 }
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table of text, row by row; the first column names the row, all others are read as numbers."""
-
-    title: str
-    keys: list[str]
-    heads: list[str]
-    cells: list[list[str]]
-    strong: list[list[bool]]  # cells in bold
-    values: list[list[float | str]]  # what a cell is sorted by: a number (NaN where there is none), or its text
-    captions: list[str]
-
-
-def columns(rows: pd.DataFrame) -> Columns:
-    """Cells of one pair's rows as text. Columns that say nothing are left out. rows: of `table.build`, one pair."""
-    base = str(rows["baseline"].iloc[0])
+def columns(rows: pd.DataFrame) -> dict[str, Column]:
+    """One pair's rows as text, by key. Columns that say nothing are left out. rows: of `table.build`, one pair."""
+    baseline = str(rows["baseline"].iloc[0])
     compared = rows["difference_n"].fillna(0).gt(0).any()
     width = t.decimals(rows["top1_half"])
-    out = {
-        "label": ("method", [str(name) for name in rows["label"]]),
+    texts: dict[str, tuple[str, list[str]]] = {
+        "label": ("method", [*rows["label"]]),
         "n": ("n", [str(n) for n in rows["n"]]),
         "top1": ("top-1 (%)", [t.level(r.top1, r.top1_half, r.n, width) for r in rows.itertuples()]),
     }
     if (rows["values"] != "recipe").any():
-        out["values"] = ("values", [str(text) for text in rows["values"]])
+        texts["values"] = ("values", [str(text) for text in rows["values"]])
     if compared:
-        out["difference"] = (f"− {base} [95 % CI]", _differences(rows, "difference", base))
+        texts["difference"] = (f"− {baseline} [95 % CI]", _differences(rows, "difference", baseline))
     if rows["to_kd_n"].fillna(0).gt(0).any():
-        out["to_kd"] = ("− kd [95 % CI]", _differences(rows, "to_kd", "kd"))
+        texts["to_kd"] = ("− kd [95 % CI]", _differences(rows, "to_kd", "kd"))
     if rows["published"].notna().any():
         marked = zip(rows["published"].astype(float), rows["published_selection"], strict=True)
-        out["published"] = ("published (%)", [t.number(v, 2) + published.MARKS.get(rule, "") for v, rule in marked])
+        texts["published"] = ("published (%)", [t.number(v, 2) + published.MARKS.get(rule, "") for v, rule in marked])
     if rows["distance"].notna().any():
-        out["distance"] = ("− published", _distances(rows))
+        ends = rows[["distance", "distance_half"]].astype(float).itertuples(index=False)
+        texts["distance"] = ("− published", [t.spread(value, half, 2) for value, half in ends])
     plain: dict[str, tuple[str, Callable[[float], str]]] = {
         "agreement": ("agreement (%)", lambda v: t.number(v, 1)),
         "nll": ("NLL", lambda v: t.number(v, 3)),
@@ -88,42 +73,33 @@ def columns(rows: pd.DataFrame) -> Columns:
     }
     for key, (heading, write) in plain.items():
         if (rows[key].notna() & (compared or key not in TO_BASELINE)).any():
-            out[key] = (heading, [write(float(value)) for value in rows[key].astype(float)])
-    return out
+            texts[key] = (heading, [write(float(value)) for value in rows[key].astype(float)])
+    strong = [bool(bold) for bold in rows["with_best"]]
+    return {
+        key: Column(heading, cells, _values(rows, key), strong if key in STRONG else ())
+        for key, (heading, cells) in texts.items()
+    }
 
 
-def grid(rows: pd.DataFrame, keys: Sequence[str] | None = None) -> Grid:
+def grid(rows: pd.DataFrame, keys: Sequence[str] | None = None, title: str = "") -> Grid:
     """One pair's table; keys: which columns, in this order, of those that there are (by default all)."""
-    cells = columns(rows)
-    chosen = [key for key in keys or cells if key in cells]
-    pair = str(rows["pair"].iloc[0])
-    return Grid(
-        title=pair,
-        keys=chosen,
-        heads=[cells[key][0] for key in chosen],
-        cells=[[cells[key][1][i] for key in chosen] for i in range(len(rows))],
-        strong=[[bool(bold) and key in STRONG for key in chosen] for bold in rows["with_best"]],
-        values=[[_value(row, key) for key in chosen] for row in rows.to_dict("records")],
-        captions=captions(rows, chosen),
-    )
+    out = Grid(columns(rows), title)
+    out = out.chosen(keys) if keys else out
+    marks = "published" in out.columns and rows["published_selection"].isin(published.MARKS).any()
+    captions = [BOLD] * bool(rows["with_best"].any()) + [published.MARKED] * bool(marks)
+    return replace(out, captions=captions)
 
 
-def captions(rows: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """What bold and marks mean, where the table has any."""
-    marks = "published" in keys and rows["published_selection"].isin(published.MARKS).any()
-    return [BOLD] * bool(rows["with_best"].any()) + [published.MARKED] * bool(marks)
-
-
-def meanings(rows: pd.DataFrame) -> list[tuple[str, str]]:
+def meanings(rows: pd.DataFrame) -> dict[str, str]:
     """Heading and meaning of every column that some pair's table has."""
     there: dict[str, str] = {}
     for _, part in rows.groupby("pair", sort=False):
-        there |= {key: heading for key, (heading, _) in columns(part).items() if key in MEANINGS}
-    base = str(rows["baseline"].iloc[0])
-    own = rows.loc[rows["label"] == base, "memory_mb"].astype(float).dropna()
+        there |= {key: column.heading for key, column in columns(part).items()}
+    baseline = str(rows["baseline"].iloc[0])
+    own = rows.loc[rows["label"] == baseline, "memory_mb"].astype(float).dropna()
     held = f" ({t.number(own.iloc[0], 1)} MiB)" if len(own) == 1 else ""
-    texts = {key: text.format(base=base, held=held) for key, text in MEANINGS.items()}
-    return [(there[key].partition(" [")[0].partition(" (")[0], text) for key, text in texts.items() if key in there]
+    texts = {key: text.format(baseline=baseline, held=held) for key, text in MEANINGS.items()}
+    return {there[key].partition(" [")[0].partition(" (")[0]: text for key, text in texts.items() if key in there}
 
 
 def _differences(rows: pd.DataFrame, name: str, to: str) -> list[str]:
@@ -135,16 +111,9 @@ def _differences(rows: pd.DataFrame, name: str, to: str) -> list[str]:
     return [own if label == to else cell for label, cell in zip(rows["label"], texts, strict=True)]
 
 
-def _distances(rows: pd.DataFrame) -> list[str]:
-    """'−0.12 ± 0.31'; without ± where one seed gives no interval."""
-    part = rows[["distance", "distance_half"]].astype(float)
-    spread = [f" ± {t.number(half, 2)}" if half == half else "" for half in part["distance_half"]]
-    return [t.signed(value, 2) + text for value, text in zip(part["distance"], spread, strict=True)]
-
-
-def _value(row: dict[Any, Any], key: str) -> float | str:
+def _values(rows: pd.DataFrame, key: str) -> list[Value]:
     """The baseline stands at 0 among the differences to it."""
-    if key == "difference" and row["label"] == row["baseline"]:
-        return 0.0
-    value = row[key]
-    return value if isinstance(value, str) else float("nan") if value is None else float(value)
+    if key in ("label", "values"):
+        return list(rows[key])
+    values = rows[key].astype(float)
+    return list(values.mask(rows["label"] == rows["baseline"], 0.0) if key == "difference" else values)

@@ -38,45 +38,42 @@ IMAGES = {"train": 50_000, "test": 10_000}  # CIFAR-100's; what is carved from t
 def departures(protocol: Mapping[str, Any], data: Mapping[str, Any], student: str) -> list[str]:
     """In what a run is not the literature's, as 'epochs 14 (240)'; empty where it is. data: as a record has it."""
     rate = (protocol.get("lr_of") or {}).get(student, protocol.get("lr"))
-    said = [(name, protocol.get(name), value) for name, value in PROTOCOL.items()]
-    said.append(("lr", rate, 0.01 if student in SLOWER else 0.05))
-    said.append(("data", plain(data.get("name", "")), "cifar100"))
-    count = {"train": (data.get("train") or 0) + (data.get("validation") or 0), "test": data.get("test") or 0}
-    said += [(f"{name} images", count[name], value) for name, value in IMAGES.items()]
-    return [f"{name} {found} ({value})" for name, found, value in said if _plain(found) != _plain(value)]
+    train, test = (data.get("train") or 0) + (data.get("validation") or 0), data.get("test") or 0
+    both = {name: (protocol.get(name), theirs) for name, theirs in PROTOCOL.items()}
+    both |= {"lr": (rate, 0.01 if student in SLOWER else 0.05), "data": (plain(data.get("name", "")), "cifar100")}
+    both |= {"train images": (train, IMAGES["train"]), "test images": (test, IMAGES["test"])}
+    ours = {name: list(value) if isinstance(value, tuple) else value for name, (value, _) in both.items()}
+    return [f"{name} {ours[name]} ({theirs})" for name, (_, theirs) in both.items() if ours[name] != theirs]
 
 
 def beside(
-    frame: pd.DataFrame, known: pd.DataFrame, protocol: Mapping[str, Any], data: Mapping[str, Any]
+    frame: pd.DataFrame, published: pd.DataFrame, protocol: Mapping[str, Any], data: Mapping[str, Any]
 ) -> pd.DataFrame:
     """One row per row of the suite that keeps to its recipe and different number that was published of it.
 
     Pair, label, reported, selection, protocol, source, note, n, ours (by the same choice of epoch; of the last where
     theirs is not said), half (95 % t interval), distance (ours - reported, percentage points; NaN where protocol or
-    data are not the same). Comparable numbers first, then those of the last epoch. frame: one row per run; known:
+    data are not the same). Comparable numbers first, then those of the last epoch. frame: one row per run; published:
     `published.read`; protocol, data: as recorded. Empty where nothing is published.
     """
     runs = stats.usable(frame)
-    runs = runs.assign(recipe=runs["recipe"].fillna("paper"))
+    runs = runs.assign(recipe=runs["recipe"].fillna("paper"), dataset=runs["dataset"].map(plain))
     own = runs["method"].where(runs["recipe"] == "paper", runs["method"] + "(" + runs["recipe"].astype(str) + ")")
     tuned = runs["tuned"].fillna(False).astype(bool) if "tuned" in runs else False
     kept = runs[(runs["label"] == own) & ~tuned]
-    asked = kept[["dataset", "pair", "label", "method", "recipe"]].drop_duplicates()
-    asked["dataset"] = asked["dataset"].map(plain)
-    out = asked.merge(known.rename(columns={"recipe": "of"}), on=["dataset", "pair", "method"])
+    asked = kept[["dataset", "pair", "label", "method", "recipe"]].drop_duplicates(ignore_index=True)
+    asked["row"] = asked.index
+    out = asked.merge(published.rename(columns={"recipe": "of"}), on=["dataset", "pair", "method"])
     out = out[out["of"].isna() | (out["of"] == out["recipe"])]
     columns = ["pair", "label", "reported", "selection", "protocol", "source", "note", "n", "ours", "half", "distance"]
     if out.empty:
         return pd.DataFrame(columns=columns)
-    ours = pd.concat([_measured(kept, rule) for rule in RULES])
-    out = out.merge(ours, on=["pair", "label", "selection"], how="left")
+    out = out.merge(pd.concat([_measured(kept, rule) for rule in RULES]), on=["pair", "label", "selection"], how="left")
     same = {pair: not departures(protocol, data, str(pair).partition("->")[2]) for pair in out["pair"].unique()}
     comparable = out["pair"].map(same).astype(bool) & (out["protocol"] == LITERATURE)
     out["distance"] = (out["ours"] - out["reported"]).where(comparable)
-    place = {key: i for i, key in enumerate(asked[["pair", "label"]].itertuples(index=False, name=None))}
-    out["_row"] = [place[key] for key in out[["pair", "label"]].itertuples(index=False, name=None)]
-    keys = [out["_row"], ~comparable, out["selection"].map(RULES.index)]
-    out = out.assign(**{f"_{i}": key for i, key in enumerate(keys)}).sort_values(["_0", "_1", "_2"], kind="stable")
+    out = out.assign(other=~comparable, rule=out["selection"].map(RULES.index))
+    out = out.sort_values(["row", "other", "rule"], kind="stable")
     return out.drop_duplicates(["pair", "label", "reported"], ignore_index=True)[columns]  # sources copy each other
 
 
@@ -107,7 +104,3 @@ def _measured(kept: pd.DataFrame, rule: str) -> pd.DataFrame:
     if metric not in kept or not kept[metric].notna().any():
         return pd.DataFrame(columns=["pair", "label", "selection", "n", "ours", "half"])
     return stats.summary(kept, metric).rename(columns={"mean": "ours"}).assign(selection=rule).drop(columns="sd")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value

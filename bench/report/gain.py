@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from bench.report import stats
 from bench.report import text as t
+from bench.report.blocks import Column, Grid, Section, Text
 
 COLUMNS = ("pair", "row", "trials", "n", "recipe", "tuned", "difference", "low", "high", "p", "p_holm", "standing")
 
@@ -21,13 +20,13 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
     """
     runs, rows = stats.usable(frame), []
     labels = runs[runs["tuned"].eq(True) & runs["tuned_row"].notna()].drop_duplicates(["pair", "label"])
-    for pair, label, base, trials in labels[["pair", "label", "tuned_row", "tuned_trials"]].itertuples(index=False):
-        both = runs[(runs["pair"] == pair) & runs["label"].isin([label, base])]
+    for pair, label, baseline, trials in labels[["pair", "label", "tuned_row", "tuned_trials"]].itertuples(index=False):
+        both = runs[(runs["pair"] == pair) & runs["label"].isin([label, baseline])]
         means = stats.summary(both).set_index("label")["mean"]
-        if base in means and label in means:
-            found = stats.paired(both, base).iloc[0]
-            told = {"pair": pair, "row": base, "trials": trials, "recipe": means[base], "tuned": means[label]}
-            rows.append(told | {"difference": found["mean"], **found[["n", "low", "high", "p"]]})
+        if baseline in means and label in means:
+            paired = stats.paired(both, baseline).iloc[0]
+            levels = {"pair": pair, "row": baseline, "trials": trials, "recipe": means[baseline], "tuned": means[label]}
+            rows.append(levels | {"difference": paired["mean"], **paired[["n", "low", "high", "p"]]})
     out = pd.DataFrame(rows, columns=list(COLUMNS))
     for _, part in out.groupby("pair", sort=False):
         out.loc[part.index, "p_holm"] = stats.holm(part["p"].astype(float))
@@ -38,50 +37,41 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(rows: pd.DataFrame) -> str:
-    """For how many rows tuning is told to be better or worse, over all pairs."""
-    known = rows[rows["n"] > 1]
-    if known.empty:
+    """For how many rows tuning is distinguishably better or worse, over all pairs."""
+    rows = rows[rows["n"] > 1]
+    if rows.empty:
         return "One seed says nothing about tuning; run more seeds."
-    told = {word: list(known.loc[known["standing"] == word, "row"]) for word in ("better", "worse")}
-    parts = [f"{word} for {len(names)} ({t.joined(names)})" for word, names in told.items() if names]
-    left = len(known) - sum(map(len, told.values()))
-    seeds = " to ".join(str(n) for n in sorted({int(known["n"].min()), int(known["n"].max())}))
-    verdicts = ", ".join([*parts, f"not distinguishable for {left}"])
+    decided = {word: list(rows.loc[rows["standing"] == word, "row"]) for word in ("better", "worse")}
+    parts = [f"{word} for {len(names)} ({t.joined(names)})" for word, names in decided.items() if names]
+    undecided = len(rows) - sum(map(len, decided.values()))
+    seeds = " to ".join(str(n) for n in sorted({int(rows["n"].min()), int(rows["n"].max())}))
+    verdicts = ", ".join([*parts, f"not distinguishable for {undecided}"])
     return (
-        f"Tuned against recipe, {t.plural(len(known), 'row')}: {verdicts} "
+        f"Tuned against recipe, {t.plural(len(rows), 'row')}: {verdicts} "
         f"(n = {seeds} seeds, 95 % t intervals of the paired difference, not corrected for the number of rows); "
-        f"{t.signed(known['difference'].mean(), 1)} points on average."
+        f"{t.signed(rows['difference'].mean(), 1)} points on average."
     )
 
 
-def section(rows: pd.DataFrame) -> str:
-    """The part of report.md, without a newline at its end; empty where nothing ran both ways."""
+def sections(rows: pd.DataFrame) -> list[Section]:
+    """The part of a report; none where nothing ran both ways."""
     if rows.empty:
-        return ""
-    many = rows["pair"].nunique() > 1
-    head = ["method", "trials", "n", "recipe (%)", "tuned (%)", "tuned − recipe [95 % CI]", "p (Holm)"]
+        return []
+    places = [t.decimals([(row.high - row.low) / 2], [row.low, row.high]) for row in rows.itertuples()]
+    ends = zip(rows["difference"], rows["low"], rows["high"], rows["n"].astype(int), places, strict=True)
+    columns = {
+        **({"pair": Column("pair", rows["pair"])} if rows["pair"].nunique() > 1 else {}),
+        "row": Column("method", rows["row"], is_text=True),
+        "trials": Column("trials", [t.counted(float(n)) for n in rows["trials"]]),
+        "n": Column("n", rows["n"].astype(int)),
+        "recipe": Column("recipe (%)", [t.number(top1, 1) for top1 in rows["recipe"]]),
+        "tuned": Column("tuned (%)", [t.number(top1, 1) for top1 in rows["tuned"]]),
+        "difference": Column("tuned − recipe [95 % CI]", [t.difference(*each) for each in ends]),
+        "p_holm": Column("p (Holm)", [t.number(p, 3) for p in rows["p_holm"]]),
+    }
     text = (
         "Test top-1 of the last epoch, mean over seeds that no trial used. p: two-sided sign flips, corrected over the "
         "rows of a pair."
     )
-    return "\n\n".join(
-        [
-            "## Tuned against recipe",
-            f"**{answer(rows)}**",
-            t.table_of([*["pair"] * many, *head], [[*[r.pair] * many, *_cells(r)] for r in rows.itertuples()], right=6),
-            text,
-        ]
-    )
-
-
-def _cells(row: Any) -> list[str]:
-    places = t.decimals([(row.high - row.low) / 2], [row.low, row.high])
-    return [
-        str(row.row),
-        t.counted(float(row.trials)),
-        str(int(row.n)),
-        t.number(row.recipe, 1),
-        t.number(row.tuned, 1),
-        t.difference(row.difference, row.low, row.high, int(row.n), places),
-        t.number(row.p_holm, 3),
-    ]
+    title = "Tuned against recipe"
+    return [Section(title, [Text(answer(rows), "strong"), Grid(columns), Text(text)], "gain", link=title)]

@@ -1,113 +1,91 @@
-"""report.html: the whole report in one file that opens from disk, with its figures inside it and nothing fetched."""
+"""report.html: the whole report in one file that opens from disk, with its figures inside it and nothing fetched.
+
+Everything is escaped; nothing that a row is called can add a tag.
+"""
 
 from __future__ import annotations
 
+import base64
+import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+import struct
+from collections.abc import Mapping
+from pathlib import Path
 
-import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 
-from bench.report import columns, distance, markup
-from bench.report import html_parts as parts
-from bench.report import overall as overalls
-from bench.report import page as pages
-from bench.report import text as t
-from bench.report.picture import Embedded, Picture, embedded
+from bench.report.blocks import Figure, Page, Value
+from bench.report.layout import DPI
 
-__all__ = ["Picture", "page"]
-
-KEYED = re.compile(r"[a-z]+: ")  # a line of the environment that names one thing
-MANY = 12  # runs; a longer list is folded
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CODE = MarkdownIt("zero").enable("backticks")
+LINKS = MarkdownIt("zero").enable(["backticks", "link"])
+"""Plain text in which backticks alone mean something, and the project's own text, in which links do, too."""
 
 
-def page(
-    frame: pd.DataFrame,
-    rows: pd.DataFrame,
-    sentence: str,
-    figures: Mapping[str, Picture],
-    suite: Mapping[str, Any],
-    data: Mapping[str, Any],
-    *,
-    missing: int = 0,
-    overall: pd.DataFrame | None = None,
-    published: pd.DataFrame | None = None,
-    sections: Sequence[str] = (),
-    methods: Mapping[str, Mapping[str, Any]] | None = None,
-    links: Mapping[str, str] | None = None,
-    views: Mapping[str, str] | None = None,
-) -> str:
-    """The report of one suite as HTML.
+def page(shown: Page, pictures: Mapping[str, bytes], views: Mapping[str, str] | None = None) -> str:
+    """A page as HTML; a figure of which there is no picture is left out, so that nothing is fetched.
 
-    frame, rows, sentence, suite, data, missing: as for `page.page`; figures: name -> `picture`, the main one first;
-    overall: `overall.build`, where there are several pairs; published: `distance.beside`; sections: Markdown of tuning,
-    whose images are figures by name; methods: name -> title, authors, venue, year, url, code, deviations, any of which
-    may be missing; links: fingerprint -> address of the run in MLflow; views: words -> address of a view of all runs.
-    Raises `ValueError` for a picture that is no PNG.
+    pictures: PNGs by name; views: words -> address of a view of all runs. Raises `ValueError` for what is no PNG.
     """
-    base = str(rows["baseline"].iloc[0])
-    drawn = {name: embedded(name, _title(name, base), found) for name, found in figures.items()}
-    inside = {name for text in sections for name in markup.images(text)}
-    tables = _tables(rows)
-    made = parts.plain(pages.environment(frame))
-    rest: list[Embedded] = [figure for name, figure in drawn.items() if name not in inside]
-    context: dict[str, Any] = {
-        "name": suite["name"],
-        "about": suite.get("about") or "",
-        "answers": [_opened(line) for line in sentence.split("\n")],
-        "facts": _facts(frame, rows),
-        "views": views or {},
-        "main": rest[0] if rest else None,
-        "figures": rest[1:],
-        "overall": overalls.grid(overall, rows) if overall is not None else None,
-        "tables": tables,
-        "captions": list(dict.fromkeys(line for table in tables for line in table["grid"].captions)),
-        "many_pairs": rows["pair"].nunique() > 1,
-        "compared": bool(rows["difference_n"].fillna(0).gt(0).any()),
-        "base": base,
-        "meanings": columns.meanings(rows),
-        "notes": [markup.arrow(line) for line in pages.notes(frame, rows)],
-        "sections": [markup.section(text, drawn) for text in sections],
-        "published": parts.published(published),
-        "why": distance.remark(suite["protocol"], data, rows["pair"].unique()),
-        "protocol": parts.settings(suite["protocol"]),
-        "data": parts.settings(data),
-        "teachers": [markup.arrow(line) for line in parts.plain(pages.teachers(frame))],
-        "budgets": parts.budgets(frame, rows),
-        "methods": parts.methods(frame, methods or {}),
-        "environment": dict(line.split(": ", 1) for line in made if KEYED.match(line)),
-        "remarks": [line for line in made if not KEYED.match(line)],
-        "left_out": [markup.arrow(line) for line in parts.plain(pages.left_out(frame, missing))],
-        "runs": parts.runs(frame, rows, links or {}),
-        "folded": len(frame) > MANY,
-        "linked": bool(links),
-        "command": f"kdbench run {suite['name']}",
-    }
-    return markup.environment().get_template("report.html.j2").render(context)
+    inside = {f.name: embedded(f, pictures[f.name]) for f in shown.figures if f.name in pictures}
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"inline": inline, "cell": cell, "head": head, "sorted_by": sorted_by, "arrow": arrow}
+    environment.filters |= {"label": label, "opened": opened}
+    template = environment.get_template("report.html.j2")
+    return template.render(page=shown, pictures=inside, views=views or {})
 
 
-def _opened(sentence: str) -> str:
+def embedded(figure: Figure, png: bytes) -> dict[str, str | int]:
+    """The picture as a data URI, and its size on paper in CSS pixels (96 to an inch)."""
+    if png[:8] != SIGNATURE or len(png) < 24:
+        raise ValueError(f"figure '{figure.name}' is no PNG")
+    width, height = (round(n * 96 / DPI) for n in struct.unpack(">II", png[16:24]))
+    uri = "data:image/png;base64," + base64.b64encode(png).decode()
+    return {"uri": uri, "width": width, "height": height}
+
+
+def inline(text: str, links: bool = False) -> Markup:
+    """Plain text with what stands in backticks as code."""
+    return Markup((LINKS if links else CODE).renderInline(arrow(text)))
+
+
+def cell(text: str) -> Markup:
+    """A number and its interval each stay on one line; where room is short, they stand below each other."""
+    first, bracket, rest = text.partition(" [")
+    parts = [first, bracket.strip() + rest] if bracket else [text]
+    return Markup(" ").join(Markup('<span class="whole">{}</span>').format(part) for part in parts)
+
+
+def head(text: str) -> Markup:
+    """A heading with its unit in small type."""
+    found = re.fullmatch(r"(.+?) (\[[^\]]+\]|\([^)]+\))", arrow(text))
+    return Markup("{} <small>{}</small>").format(*found.groups()) if found else Markup.escape(arrow(text))
+
+
+def label(text: str) -> Markup:
+    """A row's name, which may break where its parts end."""
+    return Markup("<wbr>").join(re.split(r"(?<=[,+(])(?=\S)", text))
+
+
+def arrow(text: object) -> str:
+    """'a->b' as 'a → b', outside of backticks."""
+    return re.sub(r"(`[^`]*`)|\s*->\s*", lambda found: found[1] or " → ", str(text))
+
+
+def opened(sentence: str) -> str:
     """With a capital, unless it begins with the name of a row or a pair."""
     return sentence[:1].upper() + sentence[1:] if re.match(r"(no|one) ", sentence) else sentence
 
 
-def _title(name: str, base: str) -> str:
-    return pages.TITLES.get(name, name.replace("_", " ").replace("-", " ").capitalize()).format(base=base)
-
-
-def _tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """One per pair: its grid, and where the runs of each row are listed."""
-    return [
-        {"grid": columns.grid(part), "anchors": [f"row-{i}" for i in part.index]}
-        for _, part in rows.groupby("pair", sort=False)
-    ]
-
-
-def _facts(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    """What the first screen says of where the numbers come from."""
-    low, high = int(rows["n"].min()), int(rows["n"].max())
-    seeds = t.plural(high, "seed") if low == high else f"{low} to {high} seeds"
-    hardware = sorted({str(v) for v in frame["hardware"].dropna()}) if "hardware" in frame else []
-    pairs = [markup.arrow(pair) for pair in rows["pair"].unique()]
-    known = [pairs[0] if len(pairs) == 1 else f"{len(pairs)} pairs", f"{seeds} per row", *hardware]
-    return [*known, f"commit {pages.commits(frame)}"]
+def sorted_by(value: Value) -> str:
+    """What a cell is sorted by, as an attribute; empty where there is no number."""
+    return value if isinstance(value, str) else repr(float(value)) if math.isfinite(value) else ""

@@ -1,4 +1,4 @@
-r"""The tables as LaTeX: booktabs, bold only where a row is not told from the best, one `table` per pair.
+r"""The tables as LaTeX: booktabs, bold only where a row is not distinguishable from the best, one `table` per pair.
 
 A document needs \usepackage{booktabs} and \usepackage{graphicx}; the text is plain ASCII and compiles with any engine.
 """
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.report import overall as overalls
-from bench.report.columns import Grid, grid
+from bench.report import overall
+from bench.report.blocks import Grid
+from bench.report.columns import grid
 
 KEYS = ("label", "n", "top1", "values", "difference", "to_kd", "published", "distance", "step_ratio", "memory_ratio")
 """Columns of a pair's table: those that a line of text can hold. The CSV has all."""
@@ -46,15 +47,15 @@ GREEK = {"α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "λ": "lambd
 SPECIAL |= {letter: f"$\\{name}$" for letter, name in GREEK.items()}
 
 
-def tables(rows: pd.DataFrame, suite: str, over_pairs: pd.DataFrame | None = None, keys: Sequence[str] = KEYS) -> str:
+def tables(rows: pd.DataFrame, suite: str, across_pairs: pd.DataFrame | None = None, keys: Sequence[str] = KEYS) -> str:
     """All tables of a suite: the one over all pairs first, where there is one, then a table per pair.
 
-    rows: `table.build`; over_pairs: `overall.build`; keys: columns of a pair's table, in this order.
+    rows: `table.build`; across_pairs: `overall.build`; keys: columns of a pair's table, in this order.
     """
     name = re.sub(r"[^A-Za-z0-9-]+", "-", suite).strip("-")
     parts = []
-    if over_pairs is not None:
-        parts.append(table(overalls.grid(over_pairs, rows), f"{suite}: all pairs.", f"tab:{name}"))
+    if across_pairs is not None:
+        parts.append(table(overall.grid(across_pairs, rows), f"{suite}: all pairs.", f"tab:{name}"))
     many = rows["pair"].nunique() > 1
     for i, (pair, part) in enumerate(rows.groupby("pair", sort=False), 1):
         title = f"{suite}: {str(pair).replace('->', ' → ')}. Test top-1 of the last epoch; ± and [ ]: 95 % t intervals."
@@ -62,26 +63,24 @@ def tables(rows: pd.DataFrame, suite: str, over_pairs: pd.DataFrame | None = Non
     return HEAD + "\n" + "\n".join(parts)
 
 
-def table(cells: Grid, caption: str, label: str) -> str:
+def table(shown: Grid, caption: str, label: str) -> str:
     """One table with caption and label. caption: plain text; what bold and marks mean follows it."""
-    lines = [" & ".join(map(escape, cells.heads)) + r" \\", r"\midrule"]
-    for line, strong in zip(cells.cells, cells.strong, strict=True):
-        texts = [escape(cell) for cell in line]
-        if texts[0].startswith(("[", "*")):  # either would be an argument of the row's end before it
-            texts[0] = "{}" + texts[0]
-        marked = zip(texts, strong, strict=True)
-        lines.append(" & ".join(rf"\textbf{{{cell}}}" if bold else cell for cell, bold in marked) + r" \\")
-    body = "\n    ".join([r"\toprule", *lines, r"\bottomrule"])
-    words = " ".join([caption, *cells.captions])
+    cells, strong = (pd.DataFrame([[cell[i] for cell in row] for row in shown.rows]) for i in (0, 1))
+    cells = cells.map(escape)
+    # either would be an argument of the row's end before it
+    cells[0] = cells[0].map(lambda text: "{}" * text.startswith(("[", "*")) + text)
+    styler = cells.style.hide(axis="index").apply(
+        lambda _: strong.replace({True: "textbf:--rwrap", False: ""}), axis=None
+    )
+    styler.format_index(lambda i: escape([*shown.columns.values()][i].heading), axis="columns")
+    body = styler.to_latex(column_format=f"@{{}}l{'r' * (len(shown.columns) - 1)}@{{}}", hrules=True)
     return rf"""\begin{{table}}
   \centering
-  \caption{{{escape(words)}}}
+  \caption{{{escape(" ".join([caption, *shown.captions]))}}}
   \label{{{label}}}
   \smallskip\setlength{{\tabcolsep}}{{4pt}}
   \resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}{{%
-  \begin{{tabular}}{{@{{}}l{"r" * (len(cells.heads) - 1)}@{{}}}}
-    {body}
-  \end{{tabular}}}}
+{body.strip()}}}
 \end{{table}}
 """
 

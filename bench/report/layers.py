@@ -14,10 +14,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.report import page, style
+from bench.report import style
 from bench.report import text as t
 from bench.report.files import put
 from bench.report.layout import GAP, LINE, inches, rendered, sheet, styled
+from bench.report.provenance import commits
 
 QUANTITIES = {"separation": "separation S", "information": "information I", "efficiency": "efficiency E"}
 HEADINGS = {**QUANTITIES, "quality": "Q = S + √(I·E)"}
@@ -49,7 +50,7 @@ def rich(data: pd.DataFrame) -> Table:
 
 def write(where: Path, data: pd.DataFrame, environment: Mapping[str, Any]) -> Path:
     """The pair's figure as a PNG in the suite's folder `where`; its path."""
-    commit = f"Commit {page.commits(pd.DataFrame([environment]))}."
+    commit = f"Commit {commits(pd.DataFrame([environment]))}."
     name = "layers-" + str(data["pair"].iloc[0]).replace("->", "__").replace("/", "-")  # torchvision/resnet18
     put(where, {f"figures/{name}.png": rendered(stage_figure(data, commit))}, stale=[f"figures/{name}.pdf"])
     return where / "figures" / f"{name}.png"

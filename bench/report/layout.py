@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
+from PIL import Image
 
 from bench.report import style
 
@@ -28,6 +30,7 @@ GAP = 0.08  # between names, axes, numbers and the edges
 HEIGHT = 2.3  # of a panel without rows
 AXIS_LEFT = GAP + 0.5  # a vertical axis' name and numbers
 SMALL = style.SIZE - 1
+DPI = 300
 FAR = 3.0  # quartile ranges: values further below the first quartile than this are below the axis, too
 
 
@@ -113,6 +116,12 @@ def inches(text: str, size: float = style.SIZE) -> float:
 def styled() -> Iterator[None]:
     with matplotlib.rc_context(style.RC):
         yield
+
+
+def caption_of(png: Path) -> str:
+    """What a file of `rendered` says of itself; empty for what others have drawn."""
+    with Image.open(png) as picture:
+        return str(picture.info.get("Description", ""))
 
 
 def rendered(figure: Figure, suffix: str = "png") -> bytes:

@@ -42,16 +42,16 @@ def inflation(frame: pd.DataFrame) -> list[str]:
 
 def p_values(rows: pd.DataFrame) -> list[str]:
     """The sign-flip tests, with the smallest p-value that they could give."""
-    known = rows[rows["difference_n"].fillna(0) > 1]
-    if known.empty:
+    tested, many = rows[rows["difference_n"].fillna(0) > 1], rows["pair"].nunique() > 1
+    if tested.empty:
         return []
-    base, n, many = known["baseline"].iloc[0], int(known["difference_n"].max()), rows["pair"].nunique() > 1
+    baseline, n = tested["baseline"].iloc[0], int(tested["difference_n"].max())
     tests = [
         f"{f'{r.pair}, ' if many else ''}{r.label} {r.difference_p:.2g} ({r.difference_p_holm:.2g})"
-        for r in known.itertuples()
+        for r in tested.itertuples()
     ]
     return [
-        f"Two-sided sign-flip p-values against {base}, Holm-corrected in brackets: {'; '.join(tests)}. "
+        f"Two-sided sign-flip p-values against {baseline}, Holm-corrected in brackets: {'; '.join(tests)}. "
         f"With n = {n} no p-value can be below {2.0 ** (1 - n):.2g}."
     ]
 
@@ -61,17 +61,17 @@ def better(frame: pd.DataFrame, against: str) -> list[str]:
     many, power = frame["pair"].nunique() > 1, f"{100 * stats_power.POWER:.0f} % power"
     rows = stats_power.outlook(frame, against)
     rows = rows[rows["p_mean"].notna()].sort_values("p_mean", ascending=False, kind="stable")
-    said, more = [], []
+    chances, further = [], []
     for row in rows.itertuples():
         name = f"{f'{row.pair}, ' if many else ''}{row.label}"
-        said.append(f"{name} {sentences.probability(row.p_mean)}")
-        more += [f"{name} {t.counted(row.further)}"] if row.state == "more" else []
-    out = [f"Probability that a row's mean is above that of {against} (t model, flat prior): {'; '.join(said)}."]
+        chances.append(f"{name} {sentences.probability(row.p_mean)}")
+        further += [f"{name} {t.counted(row.further)}"] if row.state == "more" else []
+    out = [f"Probability that a row's mean is above that of {against} (t model, flat prior): {'; '.join(chances)}."]
     out.append(
         f"Further seeds that would make a row distinguishable from {against} with {power}, if mean and spread stay as "
-        f"observed (few seeds make this an order of magnitude): {'; '.join(more)}."
+        f"observed (few seeds make this an order of magnitude): {'; '.join(further)}."
     )
-    return out[: bool(said) + bool(more)]
+    return out[: bool(chances) + bool(further)]
 
 
 def ranked(frame: pd.DataFrame) -> list[str]:

@@ -6,17 +6,20 @@ seeds. It is conditional on these pairs, and says nothing of others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
-from bench.report import stats, table
+from bench.report import stats
 from bench.report import text as t
-from bench.report.columns import BOLD, Grid
+from bench.report.blocks import Column, Grid
+from bench.report.columns import BOLD
 
 FIXED = ("label", "pairs", "n", "difference", "low", "high", "rank")
 CAPTION = (
-    "Test top-1 of the last epoch (%), mean over seeds. − {base}: percentage points, mean over pairs within a seed, "
-    "then over seeds, with its 95 % t interval, conditional on these pairs. Rank: mean over pairs, 1 is best, among "
-    "rows with a finished run on every pair."
+    "Test top-1 of the last epoch (%), mean over seeds. − {baseline}: percentage points, mean over pairs within a "
+    "seed, then over seeds, with its 95 % t interval, conditional on these pairs. Rank: mean over pairs, 1 is best, "
+    "among rows with a finished run on every pair."
 )
 
 
@@ -27,68 +30,55 @@ def build(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     where n = 0; with low and high, NaN where n = 1), rank (NaN where a pair is missing), then per pair, by its name,
     mean top-1 in %. frame: one row per run; rows: `table.build` of it.
     """
-    base, pairs = str(rows["baseline"].iloc[0]), [str(pair) for pair in rows["pair"].unique()]
+    baseline, pairs = str(rows["baseline"].iloc[0]), [str(pair) for pair in rows["pair"].unique()]
     levels = rows.pivot(index="label", columns="pair", values="top1")[pairs].astype(float)
-    out = pd.DataFrame([_over_pairs(frame, label, base) for label in levels.index], index=levels.index)
+    out = pd.DataFrame([_over_pairs(frame, label, baseline) for label in levels.index], index=levels.index)
     whole = levels.dropna()
     # means over seeds that are equal but for rounding are ties
     out["rank"] = whole.round(9).rank(ascending=False).mean(axis=1).reindex(levels.index)
     out["pairs"] = levels.notna().sum(axis=1)
     out = out.join(levels).reset_index()
-    key = out["difference"].where(out["label"] != base, 0.0)
+    key = out["difference"].where(out["label"] != baseline, 0.0)
     order = key.sort_values(ascending=False, kind="stable", na_position="last").index
     return out.loc[order, [*FIXED, *pairs]].reset_index(drop=True)
 
 
-def _over_pairs(frame: pd.DataFrame, label: str, base: str) -> dict[str, float]:
+def _over_pairs(frame: pd.DataFrame, label: str, baseline: str) -> dict[str, float]:
     """n, difference, low, high of one row: its differences averaged over pairs, seed by seed."""
-    if label == base:
+    if label == baseline:
         return {"n": 0, "difference": float("nan"), "low": float("nan"), "high": float("nan")}
     runs = stats.usable(frame)
-    runs = runs[runs["label"].isin([label, base])]
-    both = {label, base} <= set(runs["label"])
-    long = stats.differences(runs, base) if both else pd.DataFrame(columns=["pair", "seed", "difference"])
+    runs = runs[runs["label"].isin([label, baseline])]
+    both = {label, baseline} <= set(runs["label"])
+    long = stats.differences(runs, baseline) if both else pd.DataFrame(columns=["pair", "seed", "difference"])
     shared = long.pivot(index="seed", columns="pair", values="difference").dropna().astype(float)
     m = stats.moments(shared.mean(axis=1).to_numpy(float))
     return {"n": m["n"], "difference": m["mean"], "low": m["mean"] - m["half"], "high": m["mean"] + m["half"]}
 
 
-def grid(overall: pd.DataFrame, rows: pd.DataFrame) -> Grid:
-    """The table as text; a pair's accuracy is bold where the row is not told from the best of that pair."""
-    base, pairs = str(rows["baseline"].iloc[0]), [name for name in overall if name not in FIXED]
-    near = set(rows.loc[rows["with_best"], ["pair", "label"]].itertuples(index=False, name=None))
-    places = {pair: t.decimals(rows.loc[rows["pair"] == pair, "top1_half"]) for pair in pairs}
-    ends = t.decimals((overall["high"] - overall["low"]) / 2, [*overall["low"], *overall["high"]])
-    part = overall["pairs"].nunique() > 1
-    keys = ["label", "n", *(["pairs"] if part else []), "difference", "rank", *pairs]
-    heads = {"label": "method", "n": "n", "pairs": "pairs", "difference": f"− {base} [95 % CI]", "rank": "rank"}
-    cells: list[list[str]] = []
-    values: list[list[float | str]] = []
-    strong: list[list[bool]] = []
-    for row in overall.to_dict("records"):
-        own, label = row["label"] == base, str(row["label"])
-        text = {
-            "label": label,
-            "n": t.NONE if own else str(int(row["n"])),
-            "pairs": str(row["pairs"]),
-            "difference": t.difference(row["difference"], row["low"], row["high"], int(row["n"]), ends),
-            "rank": t.number(row["rank"], 1),
-            **{pair: t.number(row[pair], places[pair]) for pair in pairs},
-        }
-        cells.append(["baseline" if own and key == "difference" else text[key] for key in keys])
-        values.append([label, *(0.0 if own and key == "difference" else float(row[key]) for key in keys[1:])])
-        strong.append([key in pairs and (key, label) in near for key in keys])
-    titles = [heads.get(key, key.replace("->", " → ")) for key in keys]
-    partial = " A row with fewer pairs averages over those alone, and does not compare with the others." if part else ""
-    captions = [CAPTION.format(base=base) + partial, *[BOLD] * bool(rows["with_best"].any())]
-    return Grid("all pairs", keys, titles, cells, strong, values, captions)
+def grid(across_pairs: pd.DataFrame, rows: pd.DataFrame) -> Grid:
+    """The table as text; a pair's accuracy is bold where the row is not distinguishable from the best of that pair.
 
-
-def markdown(overall: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """The table with what it means, and a newline at its end."""
-    return table.written(grid(overall, rows), title=False) + "\n"
-
-
-def csv(overall: pd.DataFrame) -> str:
-    """The numbers, unrounded."""
-    return overall.to_csv(index=False, lineterminator="\n")
+    across_pairs: `build`; rows: `table.build` of the same runs.
+    """
+    baseline, labels = str(rows["baseline"].iloc[0]), list(across_pairs["label"])
+    ends = across_pairs[["difference", "low", "high", "n"]]
+    places = t.decimals((ends["high"] - ends["low"]) / 2, [*ends["low"], *ends["high"]])
+    differences = [t.difference(mean, low, high, int(n), places) for mean, low, high, n in ends.itertuples(index=False)]
+    own, partial = across_pairs["label"] == baseline, across_pairs["pairs"].nunique() > 1
+    texts: dict[str, tuple[str, Iterable[object]]] = {
+        "label": ("method", labels),
+        "n": ("n", ends["n"].astype(int).astype(object).mask(own, t.NONE)),
+        **({"pairs": ("pairs", across_pairs["pairs"])} if partial else {}),
+        "difference": (f"− {baseline} [95 % CI]", pd.Series(differences).mask(own, "baseline")),
+        "rank": ("rank", [t.number(rank, 1) for rank in across_pairs["rank"]]),
+    }
+    values = across_pairs.assign(difference=across_pairs["difference"].mask(own, 0.0))
+    columns = {key: Column(head, cells, [*values[key]]) for key, (head, cells) in texts.items()}
+    for pair, part in rows.groupby("pair", sort=False):
+        best, width = set(part.loc[part["with_best"], "label"]), t.decimals(part["top1_half"])
+        cells, bold = [t.number(top1, width) for top1 in across_pairs[pair]], [label in best for label in labels]
+        columns[str(pair)] = Column(str(pair).replace("->", " → "), cells, [*across_pairs[pair]], bold)
+    more = " A row with fewer pairs averages over those alone, and does not compare with the others."
+    captions = [CAPTION.format(baseline=baseline) + more * partial, *[BOLD] * bool(rows["with_best"].any())]
+    return Grid(columns, "All pairs", captions, style="pairs")

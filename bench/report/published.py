@@ -67,8 +67,8 @@ def read(results: Path | None = None, recipes: Recipes | None = None) -> pd.Data
     recipe gave a number, and how its epoch was chosen where the list does not. reported is in %. Raises `UserError` for
     a list that cannot be read.
     """
-    known = [*([results / FILE] if results else []), KEPT]
-    path = next((path for path in known if path.exists()), None)
+    places = [*([results / FILE] if results else []), KEPT]
+    path = next((path for path in places if path.exists()), None)
     out = _list(path) if path else pd.DataFrame(columns=COLUMNS)
     return _with_recipes(out, recipes or {})
 
@@ -89,7 +89,7 @@ def _list(path: Path) -> pd.DataFrame:
         first = str(error).strip().partition("\n")[0]
         raise UserError(f"{path}: not readable as published results ({first})") from None
     notes = raw["note"] if "note" in raw else pd.Series("", index=raw.index)
-    said = [_said(*row) for row in zip(raw["method"], raw["source"], notes, strict=True)]
+    counting = [_counting(*row) for row in zip(raw["method"], raw["source"], notes, strict=True)]
     bare = raw["method"].str.replace(r" \[log, .*\]$", "", regex=True).str.casefold()
     return pd.DataFrame(
         {
@@ -97,16 +97,16 @@ def _list(path: Path) -> pd.DataFrame:
             "pair": raw["teacher"].replace(NETWORKS) + "->" + raw["student"].replace(NETWORKS),
             "method": bare.replace(METHODS),
             "recipe": None,
-            "selection": [selection for selection, _ in said],
+            "selection": [selection for selection, _ in counting],
             "reported": top1,
             "source": raw["source"],
-            "protocol": [protocol for _, protocol in said],
+            "protocol": [protocol for _, protocol in counting],
             "note": notes,
         }
     )
 
 
-def _said(method: str, source: str, note: str) -> tuple[str, str]:
+def _counting(method: str, source: str, note: str) -> tuple[str, str]:
     """Choice of epoch and protocol of a number."""
     found = next((s for s in SOURCES if source.startswith(s.begins) and re.fullmatch(s.methods, method)), None)
     selection, protocol = (found.selection, found.protocol) if found else (UNSAID, "")
@@ -117,22 +117,22 @@ def _said(method: str, source: str, note: str) -> tuple[str, str]:
     return (logged[1] if logged else selection), protocol
 
 
-def _with_recipes(known: pd.DataFrame, recipes: Recipes) -> pd.DataFrame:
+def _with_recipes(listed: pd.DataFrame, recipes: Recipes) -> pd.DataFrame:
     """The list with the recipe that gave each number, where a method says so, and the numbers that it lacks."""
-    said = [
+    of_recipes = [
         (plain(where.partition("/")[0]), where.partition("/")[2], method, name, _rule(recipe), float(top1), recipe)
         for method, named in recipes.items()
         for name, recipe in named.items()
         for where, top1 in recipe.get("reported", {}).items()
     ]
-    of = {(dataset, pair, method, top1): name for dataset, pair, method, name, _, top1, _ in said}
-    keys = list(known[["dataset", "pair", "method", "reported"]].itertuples(index=False, name=None))
-    lacking = [row for row in said if (row[0], row[1], row[2], row[5]) not in set(keys)]
+    of = {(dataset, pair, method, top1): name for dataset, pair, method, name, _, top1, _ in of_recipes}
+    keys = list(listed[["dataset", "pair", "method", "reported"]].itertuples(index=False, name=None))
+    lacking = [row for row in of_recipes if (row[0], row[1], row[2], row[5]) not in set(keys)]
     more = pd.DataFrame([(*row[:6], row[6].get("source", ""), "", "") for row in lacking], columns=COLUMNS)
-    rules = {(dataset, pair, method, top1): rule for dataset, pair, method, _, rule, top1, _ in said}
-    selection = [rules.get(key, s) if s == UNSAID else s for key, s in zip(keys, known["selection"], strict=True)]
-    known = known.assign(recipe=[of.get(key) for key in keys], selection=selection)
-    return pd.concat([part for part in (known, more) if len(part)] or [known], ignore_index=True)
+    rules = {(dataset, pair, method, top1): rule for dataset, pair, method, _, rule, top1, _ in of_recipes}
+    selection = [rules.get(key, s) if s == UNSAID else s for key, s in zip(keys, listed["selection"], strict=True)]
+    listed = listed.assign(recipe=[of.get(key) for key in keys], selection=selection)
+    return pd.concat([part for part in (listed, more) if len(part)] or [listed], ignore_index=True)
 
 
 def _rule(recipe: Mapping[str, Any]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
-from bench.report import page, stats, table
+from bench.report import markdown, stats, table
 from bench.report import text as t
 from bench.report.answer import answer
+from bench.report.columns import grid
+from bench.report.provenance import commits, distinct
 from tracking.frame import frame
 from tracking.record import scan
 
@@ -33,11 +34,11 @@ def block(folder: Path) -> str:
     parts = [
         f"`make bench`, {len(records)} runs in {minutes} on {_one(runs, 'threads')} thread of {_one(runs, 'cpu')}:"
         f" {answer(runs, against)}",
-        _table(rows),
+        markdown.grid(grid(rows, SHOWN)),
         f"![Paired difference to {against}]({RESULTS}/figures/difference{'_kd' * (against == 'kd')}.png)",
         f"Test top-1 of the last epoch, {first['teacher']} → {first['student']} on {first['data']['train']} handwritten"
         f" digits, n = {n}, 95 % t intervals conditional on one teacher and one split; published recipes; "
-        f"torch {_one(runs, 'torch')}, commit {page.commits(runs)}. [The whole report]({RESULTS}/report.md), also as "
+        f"torch {_one(runs, 'torch')}, commit {commits(runs)}. [The whole report]({RESULTS}/report.md), also as "
         f"one [HTML file]({RESULTS}/report.html); on real CIFAR-100 at a CPU's size the order is another: "
         "[report](results/reference/cifar100-mini/report.md).",
     ]
@@ -52,19 +53,8 @@ def replaced(readme: str, new: str) -> str:
     return f"{head}{BEGIN}{new}{END}{rest.split(END)[1]}"
 
 
-def _table(rows: pd.DataFrame) -> str:
-    cells = table.columns(rows)
-    kept = [cells[key] for key in SHOWN if key in cells]
-    lines = [[heading for heading, _ in kept], [":--", *["--:"] * (len(kept) - 1)]]
-    for i, bold in enumerate(rows["with_best"]):
-        line = [column[i] for _, column in kept]
-        lines.append([f"**{cell}**" if bold and place in (0, 2) else cell for place, cell in enumerate(line)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _one(runs: pd.DataFrame, name: str) -> str:
-    values = sorted({re.sub(r"\s+", " ", str(value)).strip() for value in runs[name].dropna()})
-    return t.joined(values)
+    return t.joined([" ".join(value.split()) for value in distinct(runs, name)])
 
 
 def main() -> None:

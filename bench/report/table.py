@@ -1,11 +1,11 @@
-"""The comparison as a table: numbers first (`build`), then the same rows as CSV, Markdown and for the terminal.
+"""The comparison as a table: its numbers (`build`), as CSV and for the terminal.
 
-LaTeX and HTML are written by `latex` and `html`, from the same `columns.Grid`.
+Pages and LaTeX are written from `columns.grid` of the same rows.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
 
 import pandas as pd
 from rich import box
@@ -13,8 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.report import distance, stats
-from bench.report.columns import Grid, columns, grid
+from bench.report.blocks import Grid
+from bench.report.columns import grid
 
+KEYS = ["pair", "label"]
+ENDS = {"n": "_n", "mean": "", "low": "_low", "high": "_high", "p": "_p", "p_holm": "_p_holm"}
 LEVELS = {"agreement": "test/agreement", "nll": "test/nll", "ece": "test/ece"}
 LEVELS |= {
     "memory_mb": "cost/memory_mb",
@@ -24,7 +27,7 @@ LEVELS |= {
 RATIOS = {"step_ratio": "cost/step_alone_ms", "memory_ratio": "cost/memory_mb", "images_ratio": "cost/images_seen"}
 PUBLISHED = {"reported": "published", "selection": "published_selection", "source": "published_source"}
 PUBLISHED |= {"distance": "distance", "half": "distance_half"}
-TERMINAL = ("n", "top1", "difference", "to_kd", "step_ratio")
+TERMINAL = ("label", "n", "top1", "difference", "to_kd", "step_ratio")
 
 
 def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -36,129 +39,98 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
     with half, NaN where they do not compare), values (where the hyper-parameters come from), with_best (not
     distinguishable from the best). Ratios are to the baseline of the pair. published: of `distance.beside`.
     """
-    base = baseline or stats.choose_baseline(frame)
-    out = frame[["pair", "label"]].drop_duplicates(ignore_index=True).assign(baseline=base)
-    levels = stats.summary(frame).rename(columns={"mean": "top1", "half": "top1_half"}).drop(columns="sd")
-    out = out.merge(levels, on=["pair", "label"], how="left").fillna({"n": 0}).astype({"n": int})
-    out = out.merge(_paired(frame, base, "difference"), on=["pair", "label"], how="left")
-    kd = "kd" if base != "kd" and _has(frame, "kd") else None
-    empty = pd.DataFrame(columns=["pair", "label", *(f"to_kd{end}" for end in ENDS.values())])
-    out = out.merge(_paired(frame, kd, "to_kd") if kd else empty, on=["pair", "label"], how="left")
-    for name, metric in LEVELS.items():
-        out = out.merge(_level(frame, metric, name), on=["pair", "label"], how="left")
-    for name, metric in RATIOS.items():
-        out = out.merge(_ratio(frame, base, metric, name), on=["pair", "label"], how="left")
-    out = out.merge(_published(published), on=["pair", "label"], how="left")
+    baseline = baseline or stats.choose_baseline(frame)
+    kd = "kd" if baseline != "kd" and not _finished(frame, stats.TOP1, "kd").empty else ""
+    tuned = frame["tuned_trials"] if "tuned_trials" in frame else pd.Series(float("nan"), index=frame.index)
+    values = ["recipe" if trials != trials else f"tuned, {int(trials)} trials" for trials in tuned.astype(float)]
+    parts = [
+        stats.summary(frame).rename(columns={"mean": "top1", "half": "top1_half"}).drop(columns="sd"),
+        _paired(frame, baseline, "difference"),
+        _paired(frame, kd, "to_kd"),
+        *(_metric(frame, metric, name) for name, metric in LEVELS.items()),
+        *(_metric(frame, metric, name, baseline) for name, metric in RATIOS.items()),
+        _published(published),
+        frame[KEYS].assign(values=values).drop_duplicates(KEYS),
+    ]
+    out = frame[KEYS].drop_duplicates(ignore_index=True).assign(baseline=baseline)
+    for part in parts:
+        out = out.merge(part, on=KEYS, how="left")
+    out = out.fillna({"n": 0}).astype({"n": int})
     place = {pair: i for i, pair in enumerate(out["pair"].unique())}
-    key = out["difference"].where(out["label"] != base, 0.0).where(out["n"] > 0)
+    key = out["difference"].where(out["label"] != baseline, 0.0).where(out["n"] > 0)
     out = out.assign(_pair=out["pair"].map(place), _key=key).sort_values(
         ["_pair", "_key", "top1"], ascending=[True, False, False], kind="stable", ignore_index=True
     )
-    first = frame.drop_duplicates(["pair", "label"])
-    values = first.assign(values=first.apply(_values, axis=1))
-    out = out.merge(values[["pair", "label", "values"]], on=["pair", "label"], how="left")
     marked = [_with_best(frame, part) for _, part in out.groupby("_pair", sort=False)]
     return out.drop(columns=["_pair", "_key"]).assign(with_best=pd.concat(marked))
 
 
-ENDS = {"n": "_n", "mean": "", "low": "_low", "high": "_high", "p": "_p", "p_holm": "_p_holm"}
+def _paired(frame: pd.DataFrame, baseline: str, name: str) -> pd.DataFrame:
+    """Differences to a baseline, with the ends of their intervals; none without one."""
+    rows = stats.paired(frame, baseline) if baseline else pd.DataFrame(columns=[*KEYS, *ENDS])
+    return rows[[*KEYS, *ENDS]].rename(columns={column: f"{name}{end}" for column, end in ENDS.items()})
 
 
-def _paired(frame: pd.DataFrame, base: str, name: str) -> pd.DataFrame:
-    rows = stats.paired(frame, base)[["pair", "label", *ENDS]]
-    return rows.rename(columns={column: f"{name}{end}" for column, end in ENDS.items()})
+def _finished(frame: pd.DataFrame, metric: str, label: str = "") -> pd.DataFrame:
+    """The finished runs that have a number for `metric`, of `label` alone where it is given."""
+    there = frame[metric].notna() & frame["status"].eq("finished") if metric in frame else frame["status"].isna()
+    return frame[there & frame["label"].eq(label)] if label else frame[there]
 
 
-def _has(frame: pd.DataFrame, label: str, metric: str = stats.TOP1) -> bool:
-    """Has `label` a finished run with a number for `metric`?"""
-    if metric not in frame:
-        return False
-    good = (frame["status"] == "finished") & frame[metric].notna() & (frame["label"] == label)
-    return bool(good.any())
-
-
-def _values(run: pd.Series[Any]) -> str:
-    """Where a row's hyper-parameters come from: 'recipe', or 'tuned, 24 trials'."""
-    trials = run.get("tuned_trials")
-    return f"tuned, {int(trials)} trials" if trials is not None and trials == trials else "recipe"
-
-
-def _level(frame: pd.DataFrame, metric: str, name: str) -> pd.DataFrame:
-    if metric not in frame or not frame.loc[frame["status"] == "finished", metric].notna().any():
-        return pd.DataFrame(columns=["pair", "label", name])
-    return stats.summary(frame, metric)[["pair", "label", "mean"]].rename(columns={"mean": name})
-
-
-def _ratio(frame: pd.DataFrame, base: str, metric: str, name: str) -> pd.DataFrame:
-    if not _has(frame, base, metric):
-        return pd.DataFrame(columns=["pair", "label", name])
-    return stats.ratios(frame, base, metric)[["pair", "label", "ratio"]].rename(columns={"ratio": name})
+def _metric(frame: pd.DataFrame, metric: str, name: str, baseline: str = "") -> pd.DataFrame:
+    """Each row's mean, or its ratio to the baseline's; none where no run, or none of the baseline, has a number."""
+    if _finished(frame, metric, baseline).empty:
+        return pd.DataFrame(columns=[*KEYS, name])
+    rows = stats.ratios(frame, baseline, metric) if baseline else stats.summary(frame, metric)
+    return rows[[*KEYS, "ratio" if baseline else "mean"]].set_axis([*KEYS, name], axis="columns")
 
 
 def _published(rows: pd.DataFrame | None) -> pd.DataFrame:
     """The number that stands in the table, with how far ours is from it; its half-width only where it compares."""
     if rows is None or rows.empty:
-        return pd.DataFrame(columns=["pair", "label", *PUBLISHED.values()])
+        return pd.DataFrame(columns=[*KEYS, *PUBLISHED.values()])
     one = distance.chosen(rows)
     one = one.assign(half=one["half"].where(one["distance"].notna()))
-    return one[["pair", "label", *PUBLISHED]].rename(columns=PUBLISHED)
+    return one[[*KEYS, *PUBLISHED]].rename(columns=PUBLISHED)
 
 
 def _with_best(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.Series[bool]:
     """Rows of one pair whose paired interval to its first row contains 0, and that row; none with one seed."""
-    best = rows["label"].iloc[0]
-    none = pd.Series(False, index=rows.index)
-    part = frame[frame["pair"] == rows["pair"].iloc[0]]
+    best, none = rows["label"].iloc[0], pd.Series(False, index=rows.index)
     if not rows["n"].iloc[0] or len(rows) < 2:
         return none
-    to_best = stats.paired(part, best)
-    known = to_best[to_best["n"] > 1]
-    if known.empty:
+    to_best = stats.paired(frame[frame["pair"] == rows["pair"].iloc[0]], best).query("n > 1")
+    if to_best.empty:
         return none
-    near = set(known.loc[(known["low"] <= 0) & (known["high"] >= 0), "label"])
-    return rows["label"].isin(near | {best})
+    undecided = set(to_best.loc[(to_best["low"] <= 0) & (to_best["high"] >= 0), "label"])
+    return rows["label"].isin(undecided | {best})
 
 
 def csv(table: pd.DataFrame) -> str:
-    """The numbers of all pairs, unrounded."""
+    """The numbers, unrounded."""
     return table.to_csv(index=False, lineterminator="\n")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """One table per pair, those rows bold that cannot be told from the best, and the line that says so."""
-    many = table["pair"].nunique() > 1
-    return "\n\n".join(written(grid(rows), title=many) for _, rows in table.groupby("pair", sort=False)) + "\n"
-
-
-def written(cells: Grid, *, title: bool) -> str:
-    """One table as Markdown, without a newline at its end; title: above it, in bold."""
-    lines = [cells.heads, [":--", *["--:"] * (len(cells.heads) - 1)]]
-    for line, strong in zip(cells.cells, cells.strong, strict=True):
-        marked = zip(map(_escaped, line), strong, strict=True)
-        lines.append([f"**{cell}**" if heavy else cell for cell, heavy in marked])
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n\n".join([*([f"**{cells.title}**"] if title else []), text, *cells.captions])
 
 
 def rich(table: pd.DataFrame) -> list[Table]:
     """One table per pair for the terminal, narrow enough for 80 columns at usual names; the CSV has every column."""
-    out = []
-    for pair, rows in table.groupby("pair", sort=False):
-        cells = columns(rows)
-        chosen = ["label", *(key for key in TERMINAL if key in cells)]
-        made = Table(title=Text(str(pair)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for key in chosen:
-            heading, name = Text(cells[key][0].replace(" [95 % CI]", "")), key == "label"
-            wide = key in ("difference", "to_kd")  # in a narrow terminal these take two lines, and names stay whole
-            made.add_column(heading, justify="left" if name else "right", no_wrap=not wide)
-        for i, near in enumerate(rows["with_best"]):
-            made.add_row(*(Text(cells[key][1][i]) for key in chosen), style="bold" if near else "")
-        bold = "; bold: not distinguishable from the best" if rows["with_best"].any() else ""
-        made.caption = Text(f"± and [ ]: 95 % t intervals over seeds{bold}")
-        made.caption_justify = "left"
-        out.append(made)
+    bold = "; bold: not distinguishable from the best"
+    return [
+        terminal(
+            grid(rows, TERMINAL, str(pair)),
+            f"± and [ ]: 95 % t intervals over seeds{bold * bool(rows['with_best'].any())}",
+            wrapped=("difference", "to_kd"),
+        )
+        for pair, rows in table.groupby("pair", sort=False)
+    ]
+
+
+def terminal(shown: Grid, caption: str, wrapped: Collection[str] = ()) -> Table:
+    """A table for the terminal; wrapped: columns that take two lines where room is short, so that names stay whole."""
+    out = Table(title=Text(shown.title) if shown.title else None, title_justify="left", caption=Text(caption))
+    out.box, out.pad_edge, out.show_edge, out.caption_justify = box.SIMPLE_HEAD, False, False, "left"
+    for i, (key, column) in enumerate(shown.columns.items()):
+        heading = Text(column.heading.replace(" [95 % CI]", ""))
+        out.add_column(heading, justify="right" if i else "left", no_wrap=key not in wrapped)
+    for row in shown.rows:
+        out.add_row(*(Text(cell.text) for cell in row), style="bold" if row[0].strong else "")
     return out
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("*", "\\*")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 NONE = "–"
 
@@ -13,8 +15,8 @@ def decimals(halves: Iterable[float], ends: Iterable[float] = ()) -> int:
 
     Two also where an end of an interval would read 0.0 without being 0: its sign is what the reader looks for.
     """
-    known = sorted(h for h in halves if math.isfinite(h))
-    wide = not known or known[len(known) // 2] >= 0.5
+    finite = sorted(half for half in halves if math.isfinite(half))
+    wide = not finite or finite[len(finite) // 2] >= 0.5
     return 1 if wide and not any(0 < abs(end) < 0.05 for end in ends) else 2
 
 
@@ -54,6 +56,12 @@ def difference(mean: float, low: float, high: float, n: int, places: int) -> str
     return f"{signed(mean, places)} {interval(low, high, places) if math.isfinite(low) else f'(n={n})'}"
 
 
+def spread(value: float, half: float, places: int) -> str:
+    """'−0.12 ± 0.31'; without ± where one seed gives no interval."""
+    around = f" ± {number(half, places)}" if math.isfinite(half) and math.isfinite(value) else ""
+    return signed(value, places) + around
+
+
 def counted(value: float) -> str:
     """'12,345'."""
     return f"{value:,.0f}" if math.isfinite(value) else NONE
@@ -74,8 +82,14 @@ def plural(n: int, word: str) -> str:
     return f"{n} {word}{'' if n == 1 else 's'}"
 
 
-def table_of(head: Sequence[str], lines: Iterable[Sequence[str]], right: int) -> str:
-    """A Markdown table whose last `right` columns are numbers."""
-    rule = [":--"] * (len(head) - right) + ["--:"] * right
-    rows = [head, rule, *([cell.replace("|", "\\|").replace("*", "\\*") for cell in line] for line in lines)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def setting(value: Any) -> str:
+    """A recorded value: '0.0833333', '100, 150', 'a: 1, b: 2', 'true'; a dash for what is empty."""
+    if value is None:
+        return NONE
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {setting(own)}" for key, own in value.items()) or NONE
+    if isinstance(value, list | tuple):
+        return ", ".join(map(setting, value)) or NONE
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -12,15 +12,12 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from bench.errors import UserError
-from bench.report import page as pages
-from bench.report import tuning_page
-from bench.report.files import SUFFIXES, put
-from bench.report.layout import rendered
-from bench.report.plots import best_of_k as curves
-from bench.report.plots import trial_cost
-from bench.report.trials import Study, best_of_k, budget, pareto, read, recipes, studies
-
-__all__ = ["Study", "TuningReport", "best_of_k", "budget", "pareto", "read", "recipes", "section", "studies", "write"]
+from bench.report import markdown, table, trials, tuning_page
+from bench.report.blocks import Section
+from bench.report.files import of_figures, put
+from bench.report.layout import caption_of, rendered
+from bench.report.plots import best_of_k, trial_cost
+from bench.report.provenance import commits
 
 
 @dataclass(frozen=True)
@@ -28,48 +25,50 @@ class TuningReport:
     """What was written, and what the terminal shows of it."""
 
     answer: str  # whether all methods had the same budget
-    table: Table
+    tables: list[Table]  # one per pair
     report: Path
     csv: Path  # `rows`, unrounded; every trial is in its study's trials.csv
     figure: Path | None  # best of k; None where no trial is complete
     cost: Path | None  # accuracy against step time; None where fewer than two complete trials have a step time
-    trials: pd.DataFrame  # `read`
-    rows: pd.DataFrame  # `budget`
+    trials: pd.DataFrame  # `trials.read`
+    rows: pd.DataFrame  # `trials.budget`
 
 
-def write(results: Path, suite: str, made: Mapping[str, Any]) -> TuningReport:
+def write(results: Path, suite: str, environment: Mapping[str, Any]) -> TuningReport:
     """The report of all studies of `suite`, written into results/<suite>/, each file whole or not there.
 
-    made: the environment of this call, for studies without a record. Raises `UserError` where no trial has been told.
+    environment: of this call, for studies without a record. Raises `UserError` where no trial is on record.
     """
-    where, told, known = results / suite, read(results, suite), studies(results, suite)
-    if told.empty:
+    folder, read, studies = results / suite, trials.read(results, suite), trials.studies(results, suite)
+    if read.empty:
         raise UserError(f"no trials of '{suite}' in {results}; run `kdbench tune {suite}`")
-    rows = budget(told, known)
-    environment = pd.DataFrame([dict(study.environment) for study in known] or [dict(made)])
-    drawn = _figures(told, f"Commit {pages.commits(environment)}.")
-    files = {f"figures/{name}.png": rendered(figure) for name, figure in drawn.items()}
-    files["tuning.csv"] = rows.to_csv(index=False, lineterminator="\n").encode()
-    files["tuning.md"] = tuning_page.page(where, rows, told, known, environment, list(drawn)).encode()
-    both = [f"figures/{name}.{suffix}" for name in tuning_page.FIGURES for suffix in SUFFIXES]
-    put(where, files, stale=[name for name in both if name not in files])
-    png = {name: where / "figures" / f"{name}.png" for name in drawn}
-    paths = (where / "tuning.md", where / "tuning.csv", png.get("tuning"), png.get("tuning-cost"))
-    return TuningReport(tuning_page.answer(rows), tuning_page.rich(rows), *paths, told, rows)
+    rows = trials.budget(read, studies)
+    environments = pd.DataFrame([dict(study.environment) for study in studies] or [dict(environment)])
+    figures = _figures(read, f"Commit {commits(environments)}.")
+    files = {f"figures/{name}.png": rendered(figure) for name, figure in figures.items()}
+    captions = {name: str(figure.get_label()) for name, figure in figures.items()}
+    files["tuning.csv"] = table.csv(rows).encode()
+    page = tuning_page.page(folder, rows, read, studies, environments, captions)
+    files["tuning.md"] = markdown.page(page).encode()
+    put(folder, files, stale=of_figures(tuning_page.FIGURES))
+    png = {name: folder / "figures" / f"{name}.png" for name in figures}
+    paths = (folder / "tuning.md", folder / "tuning.csv", png.get("tuning"), png.get("tuning-cost"))
+    return TuningReport(tuning_page.answer(rows), tuning_page.rich(rows), *paths, read, rows)
 
 
-def _figures(told: pd.DataFrame, commit: str) -> dict[str, Figure]:
+def _figures(read: pd.DataFrame, commit: str) -> dict[str, Figure]:
     """Those that the trials suffice for, by name."""
-    reached, points, drawn = best_of_k(told), pareto(told), {}
+    reached, points, out = trials.best_of_k(read), trials.pareto(read), {}
     if reached["best"].notna().any():
-        drawn["tuning"] = curves.figure(reached, recipes(told), commit)
+        out["tuning"] = best_of_k.figure(reached, trials.recipes(read), commit)
     if len(points) > 1:
-        drawn["tuning-cost"] = trial_cost.figure(points, commit)
-    return drawn
+        out["tuning-cost"] = trial_cost.figure(points, commit)
+    return out
 
 
-def section(results: Path, suite: str) -> str:
-    """What report.md says of tuning, as Markdown that ends without a newline; empty where no trial has been told."""
-    told = read(results, suite)
-    drawn = [name for name in ("tuning",) if (results / suite / "figures" / f"{name}.png").exists()]
-    return tuning_page.section(budget(told), drawn) if len(told) else ""
+def sections(results: Path, suite: str) -> list[Section]:
+    """What a suite's report says of tuning; none where no trial is on record."""
+    read = trials.read(results, suite)
+    png = results / suite / "figures" / "tuning.png"
+    figures = {"tuning": caption_of(png)} if png.exists() else {}
+    return [tuning_page.section(trials.budget(read), figures)] if len(read) else []

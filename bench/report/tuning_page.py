@@ -1,26 +1,21 @@
-"""What tuning.md, report.md and the terminal say of tuning, as text. rows: `trials.budget`."""
+"""What tuning.md, report.md and the terminal say of tuning. rows: `trials.budget`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
-from bench.report import page as pages
+from bench.report import table
 from bench.report import text as t
+from bench.report.blocks import Block, Column, Figure, Grid, Items, Page, Section, Text
+from bench.report.provenance import environment
 from bench.report.trials import TRIALS, TUNED, Study
 
-FIGURES = {
-    "tuning": "![Best of the first k trials](figures/tuning.png)",
-    "tuning-cost": "![Accuracy against step time](figures/tuning-cost.png)",
-}
+FIGURES = {"tuning": "Best of the first k trials", "tuning-cost": "Accuracy against step time"}
 ORDER = ("rule", "objective", "sampler", "pruner", "batch")
 RULES = {
     "best_trial": "best_trial, the most accurate complete trial",
@@ -28,7 +23,7 @@ RULES = {
 }
 TERMINAL = ("method", "trials", "student_steps", "recipe", "best", "gain")
 NOTES = """\
-- **trials**: those told, pruned and failed ones counted; each costs the **student-steps** and **seconds** that it took.
+- **trials**: those on record, pruned and failed ones counted; each costs the **student-steps** and **seconds** it took.
 - **recipe**: the published values, trial 0 of every study. **best**: the most accurate complete trial; a rule that
   looks at more than accuracy may choose another. **gain**: best over recipe, percentage points.
 - All accuracies are top-1 of the last epoch on the validation split; the test split stays closed to tuning.
@@ -37,43 +32,50 @@ NOTES = """\
 
 
 def page(
-    where: Path,
+    folder: Path,
     rows: pd.DataFrame,
-    told: pd.DataFrame,
-    known: Sequence[Study],
-    environment: pd.DataFrame,
-    drawn: Sequence[str],
-) -> str:
-    """tuning.md of the suite whose folder is `where`. told: `trials.read`; known: `trials.studies`; drawn: figures."""
-    values = f"The chosen values lie in [tuned/{where.name}](../tuned/{quote(where.name)}), a file per pair and method"
-    use = f"{values}; `make bench SUITE={where.name} TUNED=1` runs the suite with them."
-    chosen = [study for study in known if study.chosen]
-    parts = [
-        f"# Tuning of {where.name}",
-        f"On {t.joined([str(pair) for pair in rows['pair'].unique()])}, validation split alone.",
-        _bold(answer(rows)),
-        *(FIGURES[name] for name in drawn[:1]),
-        markdown(rows),
-        use if chosen else "No values have been chosen yet.",
-        f"## How to read it\n\n{NOTES}",
-        *(FIGURES[name] for name in drawn[1:]),
-        "## How the values were chosen\n\n" + "\n".join(_settings(known) or ["Not recorded."]),
-        "## Search spaces and values\n\n" + (_spaces(known) or "Not recorded."),
-        "## Files\n\n" + "\n".join(_files(where, told, known)),
-        "## Environment\n\n" + "\n".join(pages.environment(environment)),
-        "## Unfinished\n\n" + "\n".join(_unfinished(told, known) or ["None."]),
+    trials: pd.DataFrame,
+    studies: Sequence[Study],
+    environments: pd.DataFrame,
+    figures: Mapping[str, str],
+) -> Page:
+    """tuning.md of a suite's folder.
+
+    trials: `trials.read`; studies: `trials.studies`; environments: one row per study; figures: captions, by
+    name.
+    """
+    values = (
+        f"The chosen values lie in [tuned/{folder.name}](../tuned/{quote(folder.name)}), a file per pair and method"
+    )
+    use = f"{values}; `make bench SUITE={folder.name} TUNED=1` runs the suite with them."
+    chosen = any(study.chosen for study in studies)
+    shown = [Figure(name, FIGURES[name], caption) for name, caption in figures.items()]
+    sections = [
+        Section("", [*grids(rows), Text(use if chosen else "No values have been chosen yet.")]),
+        Section("How to read it", [Text(NOTES), *shown[1:]]),
+        Section("How the values were chosen", [_items(_settings(studies), "Not recorded.")]),
+        Section("Search spaces and values", _spaces(studies) or [Text("Not recorded.")]),
+        Section("Files", [_items(_files(folder, studies), "Every study's trials are in `tuning/<study>/trials.csv`.")]),
+        Section("Environment", environment(environments)),
+        Section("Unfinished", [_items(_unfinished(trials, studies), "None.")]),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    about = f"On {t.joined([str(pair) for pair in rows['pair'].unique()])}, validation split alone."
+    return Page(f"Tuning of {folder.name}", about, answer(rows).split("\n"), next(iter(shown), None), sections)
 
 
-def section(rows: pd.DataFrame, drawn: Sequence[str]) -> str:
-    """The part of report.md: budgets, and where the rest stands."""
+def section(rows: pd.DataFrame, figures: Mapping[str, str]) -> Section:
+    """The part of a suite's report: budgets, and where the rest stands. figures: as for `page`."""
     more = (
         "Accuracies are of the validation split, and the best of several trials is partly the luckiest. "
         "[tuning.md](tuning.md) has the search spaces, the chosen values and how they were chosen."
     )
-    parts = ["## Tuning", _bold(answer(rows)), markdown(rows), more, *(FIGURES[name] for name in drawn)]
-    return "\n\n".join(parts)
+    answers = [Text(line, "strong") for line in answer(rows).split("\n")]
+    shown = [Figure(name, FIGURES[name], caption) for name, caption in figures.items()]
+    return Section("Tuning", [*answers, *grids(rows), Text(more, links=True), *shown], "tuning", link="Tuning")
+
+
+def _items(lines: Sequence[str], otherwise: str) -> Block:
+    return Items(lines) if lines else Text(otherwise)
 
 
 def answer(rows: pd.DataFrame) -> str:
@@ -94,13 +96,13 @@ def budgets(part: pd.DataFrame) -> str:
 
 
 def _compared(part: pd.DataFrame) -> str:
-    trials, steps, told = _span(part, "trials"), _span(part, "student_steps"), budgets(part)
+    trials, steps, equality = _span(part, "trials"), _span(part, "student_steps"), budgets(part)
     had, n = f"{trials} trials and {steps} student-steps", len(part)
-    if told == "one method":
+    if equality == "one method":
         return f"{part['method'].iloc[0]} had {had}; with one method there are no budgets to compare."
-    if told == "equal":
+    if equality == "equal":
         return f"Equal budgets: each of the {n} methods had {had}."
-    if told == "equal in trials":
+    if equality == "equal in trials":
         ended = int(part["pruned"].sum() + part["failed"].sum())
         why = f"; {t.plural(ended, 'trial')} ended early" if ended else ""
         return f"Equal in trials, unequal in training: {trials} trials for each of the {n} methods, {steps} steps{why}."
@@ -114,9 +116,9 @@ def _span(part: pd.DataFrame, name: str) -> str:
     return ends[0] if low[name] == high[name] else f"{ends[0]} ({low['method']}) to {ends[1]} ({high['method']})"
 
 
-def _cells(rows: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:
-    """The table as text: key -> (heading, one cell per row). Counts of what never happened are left out."""
-    plain: dict[str, tuple[str, Callable[[float], str]]] = {
+def grids(rows: pd.DataFrame) -> list[Grid]:
+    """One table per pair, best method first. Counts of what never happened are left out."""
+    writers: dict[str, tuple[str, Callable[[float], str]]] = {
         **{key: (key, t.counted) for key in ("trials", "pruned", "failed") if key == "trials" or rows[key].any()},
         "student_steps": ("student-steps", t.counted),
         "seconds": ("seconds", t.counted),
@@ -124,106 +126,77 @@ def _cells(rows: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:
         "best": ("best (%)", lambda v: t.number(v, 2)),
         "gain": ("gain", lambda v: t.signed(v, 2)),
     }
-    numbers = {key: (heading, [text(float(v)) for v in rows[key]]) for key, (heading, text) in plain.items()}
-    return {"method": ("method", [str(name) for name in rows["method"]]), **numbers}
-
-
-def markdown(rows: pd.DataFrame) -> str:
-    """One table per pair, best method first."""
-    parts = []
-    for pair, part in rows.groupby("pair", sort=False):
-        cells = _cells(part)
-        lines = zip(*(column for _, column in cells.values()), strict=True)
-        title = f"**{pair}**\n\n" if rows["pair"].nunique() > 1 else ""
-        parts.append(title + t.table_of([heading for heading, _ in cells.values()], lines, right=len(cells) - 1))
-    return "\n\n".join(parts)
-
-
-def rich(rows: pd.DataFrame) -> Table:
-    """The table for the terminal: a block per pair, best method first."""
-    cells, many = _cells(rows), rows["pair"].nunique() > 1
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, caption_justify="left")
-    made.caption = Text("top-1 on the validation split; recipe: trial 0")
-    for key in TERMINAL:
-        made.add_column(cells[key][0], justify="left" if key == "method" else "right", no_wrap=True)
-    for i, pair in enumerate(rows["pair"]):
-        if many and (i == 0 or pair != rows["pair"].iloc[i - 1]):
-            made.add_section()
-            made.add_row(Text(str(pair), style="bold"))
-        made.add_row(*(Text(cells[key][1][i]) for key in TERMINAL))
-    return made
-
-
-def _settings(known: Sequence[Study]) -> list[str]:
-    """Rule, sampler and so on, once where all studies share them, else with those that have each."""
-    said = [{**dict.fromkeys(ORDER), **study.tune, "training seed": study.seed} for study in known]
-    said = [{"search seed" if key == "seed" else key: value for key, value in one.items()} for one in said]
     out = []
-    for key in dict.fromkeys(key for settings in said for key in settings if key != "trials"):
-        by_value: dict[str, list[str]] = {}
-        for study, settings in zip(known, said, strict=True):
-            text = _plain(settings.get(key))
-            by_value.setdefault(RULES.get(text, text) if key == "rule" else text, []).append(study.method)
-        one = len(by_value) == 1
-        texts = [text if one else f"{text} ({', '.join(dict.fromkeys(who))})" for text, who in by_value.items()]
-        out.append(f"- {key}: {'; '.join(texts)}")
+    for pair, part in rows.groupby("pair", sort=False):
+        columns = {"method": Column("method", part["method"])}
+        columns |= {k: Column(head, [write(float(v)) for v in part[k]]) for k, (head, write) in writers.items()}
+        out.append(Grid(columns, str(pair) if rows["pair"].nunique() > 1 else ""))
     return out
 
 
-def _spaces(known: Sequence[Study]) -> str:
+def rich(rows: pd.DataFrame) -> list[Table]:
+    """The tables for the terminal."""
+    caption = "top-1 on the validation split; recipe: trial 0"
+    return [table.terminal(grid.chosen(TERMINAL), caption) for grid in grids(rows)]
+
+
+def _settings(studies: Sequence[Study]) -> list[str]:
+    """Rule, sampler and so on, once where all studies share them, else with those that have each."""
+    settings = [{**dict.fromkeys(ORDER), **study.tune, "training seed": study.seed} for study in studies]
+    settings = [{"search seed" if key == "seed" else key: value for key, value in one.items()} for one in settings]
+    out = []
+    for key in dict.fromkeys(key for one in settings for key in one if key != "trials"):
+        by_value: dict[str, list[str]] = {}
+        for study, one in zip(studies, settings, strict=True):
+            text = t.setting(one.get(key))
+            by_value.setdefault(RULES.get(text, text) if key == "rule" else text, []).append(study.method)
+        shared = len(by_value) == 1
+        texts = [text if shared else f"{text} ({', '.join(dict.fromkeys(who))})" for text, who in by_value.items()]
+        out.append(f"{key}: {'; '.join(texts)}")
+    return out
+
+
+def _spaces(studies: Sequence[Study]) -> list[Grid]:
     """Every tuned hyper-parameter with its range, the recipe's value and the chosen one; a table per pair."""
-    parts = []
-    pairs = list(dict.fromkeys(study.pair for study in known))
+    out = []
+    pairs = list(dict.fromkeys(study.pair for study in studies))
     for pair in pairs:
-        lines = [
-            (study.method, f"`{knob}`", space, _plain(study.recipe.get(knob)), _plain(study.chosen.get(knob)))
-            for study in known
-            if study.pair == pair
-            for knob, space in study.space.items()
-        ]
-        title = f"**{pair}**\n\n" if len(pairs) > 1 else ""
-        parts.append(title + t.table_of(("method", "hyper-parameter", "range", "recipe", "chosen"), lines, right=2))
-    return "\n\n".join(parts)
+        of = [(study, knob, space) for study in studies if study.pair == pair for knob, space in study.space.items()]
+        columns = {
+            "method": Column("method", [study.method for study, _, _ in of]),
+            "knob": Column("hyper-parameter", [f"`{knob}`" for _, knob, _ in of], is_text=True),
+            "range": Column("range", [space for _, _, space in of], is_text=True),
+            "recipe": Column("recipe", [t.setting(study.recipe.get(knob)) for study, knob, _ in of]),
+            "chosen": Column("chosen", [t.setting(study.chosen.get(knob)) for study, knob, _ in of]),
+        }
+        out.append(Grid(columns, pair if len(pairs) > 1 else ""))
+    return out
 
 
-def _files(where: Path, told: pd.DataFrame, known: Sequence[Study]) -> list[str]:
+def _files(folder: Path, studies: Sequence[Study]) -> list[str]:
     """Links to each study's chosen values, trials and figures."""
-    out, many = [], told["pair"].nunique() > 1
-    for study in known:
+    out, many = [], len({study.pair for study in studies}) > 1
+    for study in studies:
         paths = [study.folder / TUNED, study.folder / TRIALS, *sorted((study.folder / "figures").glob("*.png"))]
         links = [
-            f"[{path.stem if path.suffix == '.png' else path.name}]({quote(path.relative_to(where).as_posix())})"
+            f"[{path.stem if path.suffix == '.png' else path.name}]({quote(path.relative_to(folder).as_posix())})"
             for path in paths
             if path.exists()
         ]
-        out.append(f"- {study.method}{f' on {study.pair}' if many else ''}: {', '.join(links) or 'none yet'}")
-    return out or ["Every study's trials are in `tuning/<study>/trials.csv`."]
-
-
-def _unfinished(told: pd.DataFrame, known: Sequence[Study]) -> list[str]:
-    """Studies that have not ended well, and the trials that failed, with their reasons."""
-    out = [
-        f"- {study.method} on {study.pair}: {study.status}, {t.plural(study.recorded, 'trial')} on record"
-        for study in known
-        if study.status != "finished"
-    ]
-    failed = told[told["state"] == "failed"]
-    for (pair, method, reason), part in failed.groupby(["pair", "method", "reason"], sort=False):
-        numbers = t.joined([str(number) for number in part["trial"]])
-        word = "trial" if len(part) == 1 else "trials"
-        out.append(f"- {method} on {pair}, {word} {numbers}: failed ({reason or 'no reason recorded'})")
+        out.append(f"{study.method}{f' on {study.pair}' * many}: {', '.join(links) or 'none yet'}")
     return out
 
 
-def _plain(value: Any) -> str:
-    if value is None:
-        return t.NONE
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _bold(text: str) -> str:
-    return "\n\n".join(f"**{line}**" for line in text.split("\n"))
+def _unfinished(trials: pd.DataFrame, studies: Sequence[Study]) -> list[str]:
+    """Studies that have not ended well, and the trials that failed, with their reasons."""
+    out = [
+        f"{study.method} on {study.pair}: {study.status}, {t.plural(study.recorded, 'trial')} on record"
+        for study in studies
+        if study.status != "finished"
+    ]
+    failed = trials[trials["state"] == "failed"]
+    for (pair, method, reason), part in failed.groupby(["pair", "method", "reason"], sort=False):
+        numbers = t.joined([str(number) for number in part["trial"]])
+        word = "trial" if len(part) == 1 else "trials"
+        out.append(f"{method} on {pair}, {word} {numbers}: failed ({reason or 'no reason recorded'})")
+    return out

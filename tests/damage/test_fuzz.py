@@ -25,7 +25,7 @@ from bench.errors import UserError
 from bench.jobs import checkpoint, run_writer
 from bench.jobs import run as runs
 from bench.models import student
-from bench.report.build import _manifest
+from bench.report.source import manifest
 from bench.suite import plain
 from bench.suite import suite as suites
 from bench.suite.suite import Run, Suite, validate
@@ -199,11 +199,10 @@ def test_a_damaged_sealed_text(seed: int, tmp_path: Path) -> None:
         assert file.read_bytes() != text.encode()
     suite = validate(TINY, "test")
     runs._manifest(tmp_path, suite, ["f0", "f1"], {})
-    manifest = tmp_path / "suite.json"
-    whole = _manifest(tmp_path, "tiny")
-    data = manifest.read_bytes()
-    manifest.write_bytes(spoilt(data, seed))
-    found = refused(lambda: _manifest(tmp_path, "tiny"))
+    path = tmp_path / "suite.json"
+    whole = manifest(tmp_path, "tiny")
+    path.write_bytes(spoilt(path.read_bytes(), seed))
+    found = refused(lambda: manifest(tmp_path, "tiny"))
     assert found is None or {**found, "seal": ""} == {**whole, "seal": ""} or sorted(found) != sorted(whole)
 
 

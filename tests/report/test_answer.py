@@ -19,7 +19,7 @@ def shift(*by: float) -> list[float]:
     return [b + d for b, d in zip(BASE, by, strict=True)]
 
 
-# runs -> verdict, methods by standing (largest mean first), who is near the best, and the numbers of the sentence
+# runs -> verdict, methods by standing (largest mean first), who ties with the best, and the numbers of the sentence
 CASES: dict[str, tuple[pd.DataFrame, str, dict[str, list[str]], list[str] | None, list[float]]] = {
     "near": (
         rows(vanilla=BASE, kd=shift(2.0, 2.2, 1.8), dkd=shift(2.4, 1.9, 2.3), crd=shift(1.0, 1.1, 0.9)),
@@ -56,10 +56,10 @@ CASES: dict[str, tuple[pd.DataFrame, str, dict[str, list[str]], list[str] | None
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_sentence_is_no_stronger_than_the_intervals(case: str, prose: Prose) -> None:
-    runs, verdict, by_standing, near, shown = CASES[case]
+    runs, verdict, by_standing, ties, shown = CASES[case]
     baseline = str(runs["label"].iloc[0])
     judged, said = judge(runs, baseline), answer(runs, baseline)
-    assert (judged.verdict, judged.near, numbers(said)) == (verdict, near, shown)
+    assert (judged.verdict, judged.ties, numbers(said)) == (verdict, ties, shown)
     if by_standing:
         assert judged.rows.groupby("standing", sort=False)["label"].agg(list).to_dict() == by_standing
     prose(said)
@@ -74,7 +74,7 @@ def test_a_line_per_pair_also_where_the_baseline_is_missing(prose: Prose) -> Non
     lines = answer(pd.concat([frame(), other], ignore_index=True), "vanilla").split("\n")
     assert [line.partition(": ")[0] for line in lines] == ["big->small", "a->b"]
     judged = judge(frame(), "vanilla")
-    assert (judged.verdict, judged.rows["label"].iloc[0], judged.near) == ("best", "block_kd", ["dkd", "kd"])
+    assert (judged.verdict, judged.rows["label"].iloc[0], judged.ties) == ("best", "block_kd", ["dkd", "kd"])
     assert numbers(lines[0]) == [1.7, 1.0, 2.4, 5]
     assert judge(other, "vanilla").verdict == "no baseline"
     prose("\n".join(lines))

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.report import stats
-from bench.report.gain import COLUMNS, answer, gain, section
+from bench.report import markdown, stats
+from bench.report.gain import COLUMNS, answer, gain, sections
 from tests.prose import Prose, numbers
 
 Row = tuple[str, int, float, str | None]
@@ -19,6 +19,10 @@ def runs(rows: list[Row], pair: str = "a->b", **other: Any) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["label", "seed", "test/top1", "tuned_row"])
     frame = frame.assign(pair=pair, status="finished", reason="", method=frame["label"], **other)
     return frame.assign(tuned=frame["tuned_row"].notna(), tuned_trials=frame["tuned_row"].map({"kd": 24, "at": 24}))
+
+
+def section(rows: pd.DataFrame) -> str:
+    return markdown.blocks(sections(rows))
 
 
 KD: list[Row] = [("kd", s, v, None) for s, v in enumerate((80.0, 82.0, 81.0))]

@@ -15,10 +15,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.report import distance, figures, html, html_parts, layout, overall, published, table
+from bench.report import columns, distance, figures, html, layout, markdown, overall, published, sections, table
 from bench.report.answer import answer
+from bench.report.blocks import Column, Figure, Grid, Section, Text
+from bench.report.source import Source
 from tests.prose import Prose, numbers
-from tests.report.made_up import frame, run
+from tests.report.made_up import GAINS, frame, run
 from tests.report.test_published import DATA, cifar, crd
 
 ROOT = Path(__file__).parents[2]
@@ -75,8 +77,12 @@ class Page(HTMLParser):
 def made(runs: pd.DataFrame, suite: Mapping[str, Any] = SUITE, **more: Any) -> str:
     rows = more.pop("rows", None)
     rows = table.build(runs) if rows is None else rows
-    pictures = more.pop("figures", {"difference": html.Picture(PNG, "The main figure.")})
-    return html.page(runs, rows, answer(runs, str(rows["baseline"].iloc[0])), pictures, suite, DATA, **more)
+    pictures = more.pop("figures", {"difference": (PNG, "The main figure.")})
+    recorded = {key: more.pop(key) for key in ("missing", "methods", "links") if key in more}
+    source, views = Source(suite, DATA, runs, **recorded), more.pop("views", None)
+    captions = {name: caption for name, (_, caption) in pictures.items() if name != "tuning"}
+    page = sections.report(source, rows, answer(runs, str(rows["baseline"].iloc[0])), captions, **more)
+    return html.page(page, {name: png for name, (png, _) in pictures.items()}, views)
 
 
 def test_first_comes_the_answer_then_the_figure_then_the_table() -> None:
@@ -98,10 +104,10 @@ def test_a_sentence_opens_with_a_capital_and_a_name_stays_as_it_is() -> None:
 def test_the_table_is_the_frame() -> None:
     rows = table.build(frame())
     head, *lines = Page(made(frame())).tables[0]
-    cells = table.columns(rows)
-    assert [" ".join(text.split()) for text in head] == [heading for heading, _ in cells.values()]
+    cells = columns.columns(rows)
+    assert [" ".join(text.split()) for text in head] == [column.heading for column in cells.values()]
     assert [[" ".join(text.split()) for text in line] for line in lines] == [
-        [column[i] for _, column in cells.values()] for i in range(len(rows))
+        [cell.text for cell in row] for row in columns.grid(rows).rows
     ]
     bold = re.findall(r"<strong>([^<]+)</strong>", made(frame()))
     assert bold == rows.loc[rows["with_best"], "label"].tolist()
@@ -112,7 +118,7 @@ def test_cells_carry_what_they_are_sorted_by() -> None:
     text = made(frame())
     body = text[text.index("<tbody>") : text.index("</tbody>")]
     values = [re.findall(r'data-v="([^"]*)"', line) for line in body.split("<tr>")[1:]]
-    place = list(table.columns(rows)).index("difference")
+    place = list(columns.columns(rows)).index("difference")
     want = rows["difference"].where(rows["label"] != "vanilla", 0.0)
     assert [float(line[place]) for line in values] == want.tolist()
     assert [line[0] for line in values] == rows["label"].tolist()
@@ -146,7 +152,7 @@ def test_the_figure_is_inside_with_its_size() -> None:
 
 def test_what_is_no_png_is_refused() -> None:
     with pytest.raises(ValueError, match="figure 'difference' is no PNG"):
-        made(frame(), figures={"difference": html.Picture(b"GIF89a" + b"0" * 40)})
+        made(frame(), figures={"difference": (b"GIF89a" + b"0" * 40, "")})
 
 
 def test_links_inside_the_page_lead_somewhere_and_ids_are_unique() -> None:
@@ -188,9 +194,15 @@ def test_no_text_can_add_a_tag(where: str) -> None:
         about = dict.fromkeys(("title", "authors", "venue", "code"), NASTY)
         more["methods"] = {"kd": {**about, "deviations": [NASTY]}}
     elif where == "caption":
-        more["figures"] = {NASTY: html.Picture(PNG, NASTY)}
+        more["figures"] = {NASTY: (PNG, NASTY)}
     elif where == "section":
-        more["sections"] = [f"## Tuning\n\n{NASTY}\n\n| a |\n| --: |\n| {NASTY} |\n\n[x](javascript:alert(1))"]
+        texts = [
+            Text(f"{NASTY} [x](javascript:alert(1))", style, links)
+            for style in ("", "strong")
+            for links in (False, True)
+        ]
+        cells = {"a": Column(NASTY, [NASTY], links=[f'"{NASTY}']), "b": Column(NASTY, [NASTY], is_text=True)}
+        more["tuning"] = [Section(NASTY, [*texts, Grid(cells, NASTY, folded=NASTY, style=NASTY)], NASTY, NASTY)]
     else:
         more["views"] = {NASTY: f'"{NASTY}'}
     text = made(runs, **more)
@@ -227,28 +239,27 @@ def test_budgets_say_who_was_tuned(prose: Prose) -> None:
     more["cost/epochs_before"] = 5.0
     both = pd.concat([runs, more], ignore_index=True)
     for rows, shown in ((runs, [40]), (both, [40, 5, 24])):
-        told = "\n".join(html_parts.budgets(rows, table.build(rows)))
+        told = "\n".join(sections.budgets(rows, table.build(rows)))
         assert numbers(told) == shown and all(line in Page(made(rows)).text for line in told.split("\n"))
         prose(told)
 
 
 def test_sections_are_rendered_with_their_figures_inside_them() -> None:
-    text = "## Tuning\n\n**Equal budgets.**\n\n| method | trials |\n| :-- | --: |\n| kd\\*x | 24 |\n\n"
-    text += "![Best of k](figures/tuning.png)\n\n![Gone](figures/gone.png)\n\n![Far](https://host/a.png)"
-    drawn = {
-        name: html.Picture(PNG, said) for name, said in (("difference", "One."), ("tuning", "Two."), ("cost", "Three."))
-    }
-    page = Page(made(frame(), sections=[text], figures=drawn))
-    assert page.all("img", "alt") == ["Difference to vanilla", "Accuracy and step time", "Best of k"]
-    assert all(source.startswith("data:") for source in page.all("img", "src")) and len(page.all("img", "src")) == 3
-    assert ["kd*x", "24"] in [line for rows in page.tables for line in rows] and "Two." not in page.text
-    assert page.all("section", "id") == ["table", "tuning"]
+    more = Text("**Equal** `budgets` in [tuning.md](tuning.md).", links=True)
+    cells = Grid({"method": Column("method", ["kd*x"]), "trials": Column("trials", ["24"])})
+    shown = [Figure("tuning", "Best of k"), Figure("gone", "Gone")]
+    drawn = {name: (PNG, f"Caption of {name}.") for name in ("difference", "cost", "tuning")}
+    page = Page(made(frame(), tuning=[Section("Tuning", [more, cells, *shown], "tuning", "Tuning")], figures=drawn))
+    assert page.all("img", "alt") == ["Difference to vanilla", "Best of k", "Accuracy and step time"]
+    assert all(source.startswith("data:") for source in page.all("img", "src"))
+    assert ["kd*x", "24"] in [line for rows in page.tables for line in rows] and "**Equal** budgets" in page.text
+    assert {"tuning.md", "#tuning"} <= set(page.all("a", "href")) and "tuning" in page.all("section", "id")
 
 
 def test_several_pairs_have_a_table_over_all_of_them() -> None:
     runs = pd.concat([frame(pair="a->b", seeds=2), frame(pair="c->d", seeds=2)], ignore_index=True)
     rows = table.build(runs)
-    page = Page(made(runs, rows=rows, overall=overall.build(runs, rows)))
+    page = Page(made(runs, rows=rows, across_pairs=overall.build(runs, rows)))
     assert len(page.tables) == 4 and page.tables[0][0][-2:] == ["a → b", "c → d"]
     assert page.text.count("Bold: not distinguishable") == 1 and page.text.count("on these pairs") == 1
     anchors = [link for link in page.all("a", "href") if link.startswith("#row-")]
@@ -267,6 +278,20 @@ def test_published_numbers_stand_with_source_choice_and_distance() -> None:
     assert "No distances" in other.text and other.tables[1][1][4] == "–"
 
 
+def test_markdown_and_html_have_the_same_sections_and_tables() -> None:
+    both = pd.concat([frame(pair="a->b", seeds=2), frame(pair="c->d", seeds=2)], ignore_index=True)
+    rows = table.build(both)
+    page = sections.report(Source(SUITE, DATA, both), rows, "Open.", {}, across_pairs=overall.build(both, rows))
+    text, shown = markdown.page(page), Page(html.page(page, {}))
+    titles = re.findall(r"^## (.+)$", text, re.M)
+    assert titles == [section.title for section in page.sections[1:]] and "Runs" in titles
+    assert shown.all("section", "aria-label") == ["Table", *titles[:-3], *GAINS, *titles[-3:]]
+    tables = [block for block in text.split("\n\n") if block.startswith("| ")]
+    cells = [[line.strip("| ").replace("*", "").split(" | ") for line in each.split("\n")] for each in tables]
+    in_html = [[[" ".join(cell.split()) for cell in row] for row in each] for each in shown.tables[: len(tables)]]
+    assert [[each[0], *each[2:]] for each in cells] == in_html and len(tables) == 3
+
+
 @pytest.mark.parametrize("gains", [{"vanilla": 0.0}, {"crd": 1.0}])
 def test_one_method_and_no_figure(gains: dict[str, float]) -> None:
     page = Page(made(frame(gains), figures={}))
@@ -283,20 +308,17 @@ def test_unfinished_runs_are_listed_and_a_row_without_a_finished_one_stays() -> 
 
 def test_a_pictures_caption_is_text_below_it() -> None:
     drawn = figures.difference_figure(figures.difference_data(frame(), "vanilla"), "vanilla", "Commit abc.")
-    picture = html.Picture(layout.rendered(drawn), str(drawn.get_label()))
-    page = Page(made(frame(), figures={"difference": picture}))
+    png = layout.rendered(drawn)
+    page = Page(made(frame(), figures={"difference": (png, str(drawn.get_label()))}))
     assert "n = 5 seeds per row, each paired" in page.text and "Commit abc." in page.text
     assert page.all("img", "style") == [f"aspect-ratio: {page.all('img', 'width')[0]} / {page.all('img', 'height')[0]}"]
-    height = Image.open(io.BytesIO(picture.png)).height
-    assert int(page.all("img", "height")[0]) == round(height * 96 / 300)
+    assert int(page.all("img", "height")[0]) == round(Image.open(io.BytesIO(png)).height * 96 / 300)
 
 
 def test_templates_come_with_the_package() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["bench"]
     kept = {path for pattern in patterns for path in (ROOT / "bench").glob(pattern)}
-    needed = {
-        ROOT / "bench/report" / name for name in ("report.html.j2", "report.macros.j2", "report.css", "report.js")
-    }
+    needed = {ROOT / "bench/report" / name for name in ("report.html.j2", "report.css", "report.js")}
     assert needed <= kept and all(path.exists() for path in needed)
 
 
@@ -305,16 +327,16 @@ def full() -> str:
     runs = pd.concat([frame(pair="a->b", seeds=3), frame(pair="c->d", seeds=3)], ignore_index=True)
     runs["cost/memory_mb"] = 12.0
     rows = table.build(runs)
-    drawn = {name: html.Picture(PNG, f"Caption of {name}.") for name in ("difference", "cost", "tuning")}
+    drawn = {name: (PNG, f"Caption of {name}.") for name in ("difference", "cost", "tuning")}
     views = {"MLflow": "http://127.0.0.1:5000/#/experiments/1"}
     links = {name: f"http://127.0.0.1:5000/#/runs/{name}" for name in runs["fingerprint"]}
     known = published.read().head(0)
     return made(
         runs,
         rows=rows,
-        overall=overall.build(runs, rows),
+        across_pairs=overall.build(runs, rows),
         figures=drawn,
-        sections=["## Tuning\n\n![x](figures/tuning.png)\n\n| a | b |\n| :-- | --: |\n| c | 1 |"],
+        tuning=[Section("Tuning", [Grid({"a": Column("a", ["b"])}), Figure("tuning", "x")], "tuning", link="Tuning")],
         published=distance.beside(runs, known, {}, DATA),
         methods={"kd": {"title": "KD", "url": "https://arxiv.org/abs/1503.02531", "deviations": ["None `here`."]}},
         links=links,

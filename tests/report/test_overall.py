@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.report import overall, stats, table
+from bench.report import markdown, overall, stats, table
 from tests.prose import Prose
 from tests.report.made_up import frame, run
 
@@ -27,6 +27,12 @@ def by_hand() -> pd.DataFrame:
             for seed, top1 in enumerate(values)
         ]
     )
+
+
+def written(across_pairs: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """The table and what it means."""
+    grid = overall.grid(across_pairs, rows)
+    return "\n\n".join([markdown.grid(grid), *grid.captions]) + "\n"
 
 
 def test_differences_are_averaged_over_pairs_within_a_seed() -> None:
@@ -70,7 +76,7 @@ def test_one_shared_seed_has_no_interval_and_none_no_difference() -> None:
     rows = overall.build(one, table.build(one)).set_index("label").loc["kd"]
     assert rows["n"] == 1 and rows["difference"] == pytest.approx(1.5) and math.isnan(rows["low"])
     none = runs[~((runs["label"] == "kd") & (runs["seed"] != np.where(runs["pair"] == "a->b", 0, 1)))]
-    text = overall.markdown(overall.build(none, table.build(none)), table.build(none))
+    text = written(overall.build(none, table.build(none)), table.build(none))
     assert "| kd | 0 | – |" in text
 
 
@@ -79,7 +85,7 @@ def test_a_row_without_a_pair_has_no_rank_and_says_so() -> None:
     rows = table.build(runs)
     out = overall.build(runs, rows)
     assert out.set_index("label")["rank"].isna().to_dict() == {"sld": True, "kd": True, "dkd": True, "vanilla": False}
-    text = overall.markdown(out, rows)
+    text = written(out, rows)
     assert "| pairs |" in text and "does not compare" in text and "| sld | 3 | 1 |" in text
 
 
@@ -90,16 +96,13 @@ def test_a_row_that_never_finished_stands_last() -> None:
     assert out["label"].iloc[-1] == "sld" and out["n"].iloc[-1] == 0
 
 
-def test_bold_is_what_is_not_told_from_the_best_of_its_pair() -> None:
+def test_bold_is_what_is_not_distinguishable_from_the_best_of_its_pair() -> None:
     runs = pd.concat([frame(pair=pair, seeds=5) for pair in PAIRS], ignore_index=True)
     rows = table.build(runs)
     cells = overall.grid(overall.build(runs, rows), rows)
     near = set(rows.loc[rows["with_best"], ["pair", "label"]].itertuples(index=False, name=None))
     bold = {
-        (key, line[0])
-        for line, strong in zip(cells.cells, cells.strong, strict=True)
-        for key, heavy in zip(cells.keys, strong, strict=True)
-        if heavy
+        (key, row[0].text) for row in cells.rows for key, cell in zip(cells.columns, row, strict=True) if cell.strong
     }
     assert bold == near and near
 
@@ -108,12 +111,12 @@ def test_markdown_and_csv(prose: Prose) -> None:
     runs = by_hand()
     rows = table.build(runs)
     out = overall.build(runs, rows)
-    text = overall.markdown(out, rows)
+    text = written(out, rows)
     lines = {line.split(" ")[1]: line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")}
     assert lines["method"] == ["method", "n", "− vanilla [95 % CI]", "rank", "a → b", "c → d"]
     assert lines["vanilla"][:4] == ["vanilla", "–", "baseline", "3.0"] and "| pairs |" not in text
     prose(text)
-    back = pd.read_csv(io.StringIO(overall.csv(out)))
+    back = pd.read_csv(io.StringIO(table.csv(out)))
     assert back["label"].tolist() == out["label"].tolist() and back["difference"].dropna().tolist() == pytest.approx(
         out["difference"].dropna().tolist()
     )

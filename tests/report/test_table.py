@@ -7,10 +7,16 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.report import columns, published, stats, table
+from bench.report import columns, markdown, published, stats, table
 from bench.report import text as t
 from tests.prose import Prose, numbers
 from tests.report.made_up import GAINS, frame, run
+
+
+def written(rows: pd.DataFrame) -> str:
+    """The tables of all pairs as a page shows them, and what their marks mean."""
+    grids = [columns.grid(part) for _, part in rows.groupby("pair", sort=False)]
+    return "\n\n".join([markdown.blocks(grids), *grids[0].captions]) + "\n"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +64,7 @@ def test_bold_rows_are_those_whose_interval_to_the_best_contains_zero(prose: Pro
     rows = table.build(frame())
     to_best = stats.paired(frame(), "block_kd").query("low <= 0 <= high")["label"]
     assert set(rows.loc[rows["with_best"], "label"]) == {"block_kd", *to_best}
-    text = table.markdown(rows)
+    text = written(rows)
     lines = {line.split(" ")[1]: line for line in text.splitlines() if line.startswith("| ")}
     assert numbers(lines["**block_kd**"])[:6] == [5, 87.9, 0.7, 1.7, 1.0, 2.4] and "**87.9 ± 0.7**" in text
     assert numbers(lines["fitnet"])[:3] == [5, 85.6, 0.5] and "not corrected" in text
@@ -67,31 +73,30 @@ def test_bold_rows_are_those_whose_interval_to_the_best_contains_zero(prose: Pro
 
 def test_one_seed_bolds_nothing_and_says_n() -> None:
     rows = table.build(frame(seeds=1))
-    assert not rows["with_best"].any() and "(n=1)" in table.markdown(rows) and "Bold" not in table.markdown(rows)
+    assert not rows["with_best"].any() and "(n=1)" in written(rows) and "Bold" not in written(rows)
 
 
 def test_a_row_without_a_finished_run_stands_last_and_empty() -> None:
     lost = pd.DataFrame([run("sld", seed, math.nan, status="diverged", reason="loss is nan") for seed in range(2)])
     rows = table.build(pd.concat([lost, frame()], ignore_index=True))
     assert rows["label"].iloc[-1] == "sld" and rows["n"].iloc[-1] == 0
-    assert "| sld | 0 | – | – | – | – |" in table.markdown(rows)
+    assert "| sld | 0 | – | – | – | – |" in written(rows)
 
 
 def test_one_table_per_pair() -> None:
     rows = table.build(pd.concat([frame(), frame(pair="a->b", seeds=3)], ignore_index=True))
     assert rows.groupby("pair", sort=False)["n"].max().to_dict() == {"big->small": 5, "a->b": 3}
     assert len(table.rich(rows)) == 2
-    assert "**big->small**" in table.markdown(rows) and "**a->b**" in table.markdown(rows)
 
 
 def test_one_method_gives_a_table_without_differences() -> None:
-    text = table.markdown(table.build(frame({"crd": 0.0})))
+    text = written(table.build(frame({"crd": 0.0})))
     assert "CI]" not in text and "step time" not in text and "| crd | 5 |" in text
 
 
 def test_missing_metrics_leave_their_column_out() -> None:
     bare = frame().drop(columns=["test/agreement", "cost/step_alone_ms"])
-    text = table.markdown(table.build(bare))
+    text = written(table.build(bare))
     assert "agreement" not in text and "step time" not in text and "NLL" in text
 
 
@@ -113,18 +118,17 @@ def test_the_terminal_table_fits_80_columns() -> None:
 
 def test_labels_cannot_break_the_markdown() -> None:
     rows = table.build(pd.DataFrame([run("vanilla", 0, 1.0), run("a|b*c", 0, 2.0)]))
-    assert "| a\\|b\\*c | 1 |" in table.markdown(rows)
+    assert "| a\\|b\\*c | 1 |" in written(rows)
 
 
 def test_memory_is_a_ratio_to_the_baseline_and_mib_in_the_csv() -> None:
     runs = frame(seeds=2)
     runs["cost/memory_mb"] = [10.0 * (1 + i // 2) for i in range(len(runs))]
     rows = table.build(runs)
-    assert "memory" not in table.markdown(table.build(frame())) and "| memory |" in table.markdown(rows)
+    assert "memory" not in written(table.build(frame())) and "| memory |" in written(rows)
     kd = rows.set_index("label").loc["kd"]
-    assert (kd["memory_mb"], kd["memory_ratio"]) == (20.0, 2.0) and "2.00×" in table.markdown(rows)
-    said = dict(columns.meanings(rows))
-    assert said["memory"].endswith("vanilla (10.0 MiB).")
+    assert (kd["memory_mb"], kd["memory_ratio"]) == (20.0, 2.0) and "2.00×" in written(rows)
+    assert columns.meanings(rows)["memory"].endswith("vanilla (10.0 MiB).")
 
 
 def test_the_published_number_stands_with_its_mark_and_our_distance() -> None:
@@ -144,27 +148,27 @@ def test_the_published_number_stands_with_its_mark_and_our_distance() -> None:
     assert one["published"].dropna().to_dict() == {"kd": 80.0, "dkd": 82.0, "crd": 83.0}
     assert math.isnan(one.loc["crd", "distance_half"])
     cells = columns.columns(rows)
-    texts = {key: dict(zip(cells["label"][1], cells[key][1], strict=True)) for key in ("published", "distance")}
+    texts = {key: dict(zip(cells["label"].cells, cells[key].cells, strict=True)) for key in ("published", "distance")}
     assert texts["published"] == {"block_kd": "–", "kd": "80.00", "dkd": "82.00†", "crd": "83.00‡", "vanilla": "–"} | {
         "fitnet": "–"
     }
     assert texts["distance"]["kd"] == "+1.25 ± 0.50" and texts["distance"]["dkd"] == "−2.00"
     assert texts["distance"]["crd"] == texts["distance"]["vanilla"] == t.NONE
-    assert table.markdown(rows).count("best epoch on the test") == 1
+    assert written(rows).count("best epoch on the test") == 1
     assert table.build(frame(), published=beside.head(0))["published"].isna().all()
 
 
 def test_only_columns_that_are_there_are_explained() -> None:
-    heads = [heading for heading, _ in columns.meanings(table.build(frame({"crd": 0.0})))]
-    assert heads == ["top-1", "agreement", "NLL", "ECE", "extra params", "top-1, epoch by val."]
-    assert "− kd" in dict(columns.meanings(table.build(frame())))
+    heads = columns.meanings(table.build(frame({"crd": 0.0})))
+    assert list(heads) == ["top-1", "agreement", "NLL", "ECE", "extra params", "top-1, epoch by val."]
+    assert "− kd" in columns.meanings(table.build(frame()))
 
 
 def test_a_grid_holds_the_numbers_that_its_texts_show() -> None:
     rows = table.build(frame())
     grid = columns.grid(rows, ["nll", "label", "difference", "nothing"])
-    assert grid.keys == ["nll", "label", "difference"] and grid.heads[0] == "NLL"
-    assert [line[0] for line in grid.values] == rows["nll"].tolist()
-    assert [line[2] for line in grid.values] == rows["difference"].fillna(0.0).tolist()
-    assert [line[1] for line in grid.strong] == rows["with_best"].tolist() and not any(line[0] for line in grid.strong)
-    assert grid.captions == [columns.BOLD]
+    nll, label, difference = grid.columns.values()
+    assert list(grid.columns) == ["nll", "label", "difference"] and nll.heading == "NLL"
+    assert nll.values == rows["nll"].tolist() and difference.values == rows["difference"].fillna(0.0).tolist()
+    assert label.strong == rows["with_best"].tolist() and not nll.strong
+    assert grid.captions == [columns.BOLD] and grid.sortable

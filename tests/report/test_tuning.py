@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from bench.errors import UserError
-from bench.report import layout, style, trials, tuning, tuning_page
+from bench.report import layout, markdown, style, trials, tuning, tuning_page
 from bench.report.plots import best_of_k, ranking, trial_cost
 from tests.prose import Prose, numbers
 from tests.report.made_up import ENVIRONMENT
@@ -179,11 +179,11 @@ def test_the_table_by_hand(prose: Prose) -> None:
     rows = trials.budget(
         pd.DataFrame([trial(0, 60.0), trial(1, 61.256), trial(0, method="at(a|b)", state="failed", steps=1200)])
     )
-    head, _, kd, at = tuning_page.markdown(rows).split("\n")
+    head, _, kd, at = markdown.blocks(tuning_page.grids(rows)).split("\n")
     columns = ["method", "trials", "failed", "student-steps", "seconds", "recipe (%)", "best (%)", "gain"]
     assert head.strip("| ").split(" | ") == columns
     assert numbers(kd) == [2, 0, 200, 5, 60.00, 61.26, 1.26] and numbers(at) == [1, 1, 1200, 2]
-    prose(tuning_page.markdown(rows))
+    prose(markdown.blocks(tuning_page.grids(rows)))
 
 
 def test_a_report_says_budget_spaces_choice_and_how_to_use_it(tmp_path: Path, prose: Prose) -> None:
@@ -204,7 +204,7 @@ def test_a_report_says_budget_spaces_choice_and_how_to_use_it(tmp_path: Path, pr
     assert "figures/tuning-cost.png" in text and "partly the luckiest" in text and str(tmp_path) not in text
     assert "(tuning/resnet56--resnet20_kd/trials.csv)" in text
     assert made.csv.read_text().startswith("pair,method,trials,pruned,failed,student_steps,seconds,recipe,best,gain")
-    assert "0.1 to 20, log" in made.csv.read_text() and made.table.row_count == 6
+    assert "0.1 to 20, log" in made.csv.read_text() and made.tables[0].row_count == 6
     for path in (made.figure, made.cost):
         assert path and path.read_bytes().startswith(b"\x89PNG")
     assert not list(tmp_path.rglob("*.partial"))
@@ -247,16 +247,17 @@ def test_trials_without_records_are_reported_with_this_calls_environment(tmp_pat
 def test_nothing_tuned_is_one_line_that_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^no trials of 'made' .*`kdbench tune made`$"):
         tuning.write(tmp_path, "made", {})
-    assert tuning.section(tmp_path, "made") == ""
+    assert tuning.sections(tmp_path, "made") == []
 
 
 def test_the_section_of_the_report_is_short_and_shows_the_figure_that_is_there(tmp_path: Path) -> None:
     studies(tmp_path, made_up())
-    before = tuning.section(tmp_path, "made")
+    before = markdown.blocks(tuning.sections(tmp_path, "made"))
     assert before.startswith("## Tuning\n\n**Equal") and "| fitnet | 24 |" in before and "png" not in before
     tuning.write(tmp_path, "made", {})
-    after = tuning.section(tmp_path, "made")
-    assert after == f"{before}\n\n{tuning_page.FIGURES['tuning']}" and "[tuning.md](tuning.md)" in after
+    after = markdown.blocks(tuning.sections(tmp_path, "made"))
+    assert after.startswith(f"{before}\n\n![{tuning_page.FIGURES['tuning']}](figures/tuning.png)\n\nBest validation")
+    assert "[tuning.md](tuning.md)" in after
     assert len(after.split("\n")) < 25
 
 
