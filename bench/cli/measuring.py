@@ -55,7 +55,7 @@ def time(
         raise UserError("--batch is of --tune; type --tune --batch 8, or leave it out")
     if safety and tune:
         raise UserError("--safety and --tune are two measurements; type one of them")
-    on = environment.device(device)
+    on = environment.resolve_device(device)
     if methods == "all" and not (tune or safety):
         _show_losses(suite_of(suite, None, None, sets), rounds, on, as_json)
         return

@@ -97,13 +97,13 @@ def layers(
     from bench.training import layers
     from methods.logit_free import best_stages
 
-    folder, on = results_folder(results), environment.device(device)
+    folder, on = results_folder(results), environment.resolve_device(device)
     chosen = resolved(suite_of(suite, None, None, sets), on)
     chosen = chosen.model_copy(update={"methods": [MethodSpec(method="logit_free")]})  # the one that asks for Q
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
         fits(chosen, pair, data)
-    made, progress = environment.environment(on), Progress(console, quiet=as_json)
+    made, progress = environment.describe(on), Progress(console, quiet=as_json)
     known: dict[str, Any] = {}  # several pairs may share a teacher
     for_machines = []
     for pair in chosen.pairs:
@@ -141,7 +141,7 @@ def check(
     from bench.jobs.run import resolved
     from bench.jobs.teacher import obtain
 
-    on = environment.device(device)
+    on = environment.resolve_device(device)
     chosen = resolved(suite_of(suite, methods, seeds, sets), on)
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
@@ -177,7 +177,7 @@ def list_(
         "methods": catalogue.methods if as_json else catalogue.methods_brief,
         "networks": catalogue.networks,
         "datasets": catalogue.datasets,
-        "suites": catalogue.suites_,
+        "suites": catalogue.list_suites,
     }
     if what not in kinds:
         raise unknown("list", what, kinds)

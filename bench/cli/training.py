@@ -65,7 +65,7 @@ def run(
     chosen = suite_of(suite, methods, seeds, sets)
     if tuned:
         chosen = values.rows(chosen, tuned)
-    folder, on = results_folder(results), environment.device(device)
+    folder, on = results_folder(results), environment.resolve_device(device)
     with following(folder, chosen.name) as mirror:
         progress = Progress(console, quiet)
         with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
@@ -133,7 +133,7 @@ def tune(
     given = {key: value for key, value in options.items() if value is not None}
     given |= {"objective": f"[{objective}]"} if objective else {}
     chosen = suite_of(suite, methods, seeds, [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())])
-    folder, on = results_folder(results), environment.device(device)
+    folder, on = results_folder(results), environment.resolve_device(device)
     with following(folder, chosen.name) as mirror:
         progress = Progress(console)
         with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
@@ -145,7 +145,7 @@ def tune(
             console.print(
                 f"[red]not tuned:[/red] {escape(f'{row.method} on {row.pair}: {row.trouble}')}", highlight=False
             )
-    done = tuning.write(folder, chosen.name, environment.environment(on))
+    done = tuning.write(folder, chosen.name, environment.describe(on))
     console.print(done.table)
     console.print(done.answer, highlight=False, markup=False, style="bold")
     figure = f"\nfigure {short(done.figure)}" if done.figure else ""
@@ -176,7 +176,7 @@ def rerun(
     from bench.jobs.progress import Progress
     from bench.suite.suite import results_folder
 
-    folder, on = results_folder(results), environment.device(device)
+    folder, on = results_folder(results), environment.resolve_device(device)
     got = reruns.rerun(fingerprint, folder, device=on, from_scratch=from_scratch, progress=Progress(console, as_json))
     if as_json:
         print(json.dumps({**vars(got), "folder": str(got.folder), "agrees": got.agrees}, indent=1))
@@ -205,10 +205,10 @@ def train_teacher(
     from bench.jobs.run import resolved
     from bench.suite.suite import results_folder
 
-    folder, on = results_folder(results), environment.device(device)
+    folder, on = results_folder(results), environment.resolve_device(device)
     chosen = resolved(suite_of(suite, None, None, sets), on)
     data = datasets.load(chosen.data, on)
-    made, progress = environment.environment(on), Progress(console)
+    made, progress = environment.describe(on), Progress(console)
     for pair in chosen.pairs:
         get = partial(PairContext.of, chosen, pair, data, folder, made, progress, None)
         got = claims.run_when_free(get, progress.say).teacher

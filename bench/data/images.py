@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from bench.errors import UserError
-from bench.memory import installed
+from bench.memory import physical_memory_bytes
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # no format that runs a program
 GREY = ("1", "L", "LA")
@@ -64,7 +64,9 @@ def _decode(item: Item, size: int | None) -> np.ndarray:
 
 def check_memory(n: int, channels: int, size: int) -> None:
     """Refuse images that this machine's memory cannot hold."""
-    if (need := 2 * n * channels * size**2) > installed():  # bytes: the pictures, and the array they are put into
+    if (
+        need := 2 * n * channels * size**2
+    ) > physical_memory_bytes():  # bytes: the pictures, and the array they are put into
         raise UserError(
             f"{n} images of {size}×{size} take {need / 2**30:,.0f} GiB, more than this machine has; set size lower"
         )

@@ -18,7 +18,7 @@ from bench.jobs.run_writer import Follower, RunArtifacts, RunWriter
 from bench.jobs.teacher import Teacher
 from bench.jobs.train_cohort import train_cohort
 from bench.models.base import Network
-from bench.seeds import drawing_from
+from bench.seeds import fork_rng
 from bench.suite.suite import Pair, Run, Suite
 from bench.training import layers
 from bench.training.cohort import Cohort
@@ -161,7 +161,7 @@ def dims(pair: Pair, data: Data, batch_size: int, teacher: Network | None = None
 
 def member_of(run: Run, data: Data, shapes: Dims) -> Member:
     network = teachers.build(run.pair.student, data, init=run.seed)  # the method is not named: all start alike
-    with drawing_from("method", run.method, run.seed):
+    with fork_rng("method", run.method, run.seed):
         method = get(run.method)(shapes, **run.hp)
     return Member(run.label, network, method, run.protocol, data.train.x.device, "member", run.method, run.seed)
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from bench.errors import UserError
-from bench.memory import usable
+from bench.memory import device_works
 from bench.training.member import told
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def fit_into_memory(
                     f"{title}: {told(error)}; teacher and batch do not fit the device: lower protocol.batch_size"
                 ) from None
         except RuntimeError as error:
-            if usable(device):
+            if device_works(device):
                 raise
             raise UserError(
                 f"{title}: the GPU failed and takes no more work of this process ({told(error)}); the same command"

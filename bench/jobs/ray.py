@@ -221,7 +221,7 @@ def connected(
             _fits({"GPU": share} if share else {"CPU": threads})
             plugins = [Path(p) for p in os.environ.get(methods.PLUGINS, "").split(os.pathsep) if p]
             sent = {path.name: path.read_bytes() for path in plugins}
-            command = env.environment(torch.device("cpu"))["command"]
+            command = env.describe(torch.device("cpu"))["command"]
             mark.touch()
             order = Order(mark, "cuda" if share else "cpu", threads, sent, command)
             spread = Ray(order, share, progress, follower, pause)
@@ -264,9 +264,9 @@ def _work(task: Task, order: Order, after: Any) -> tuple[Any, str]:
         file.write_bytes(content)
         methods.plug(str(file))
     torch.set_num_threads(order.threads)
-    device, said = env.device(order.device), StringIO()
+    device, said = env.resolve_device(order.device), StringIO()
     progress = Progress(Console(file=said, width=1000))
-    environment = {**env.environment(device), "command": order.command}
+    environment = {**env.describe(device), "command": order.command}
     try:
         with redirect_stderr(said):
             data = datasets.load(task.suite.data, device, test=task.test)

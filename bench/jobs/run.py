@@ -30,7 +30,7 @@ from bench.jobs.cohort_job import CohortJob, Done, describe, dims
 from bench.jobs.local import Local
 from bench.jobs.progress import Progress
 from bench.jobs.run_writer import Follower, finished
-from bench.seeds import drawing_from
+from bench.seeds import fork_rng
 from bench.suite.spec import MethodSpec
 from bench.suite.suite import Pair, Run, Suite
 from bench.training import precision
@@ -89,7 +89,7 @@ def run_suite(
     jobs, fingerprints = _plan(suite, rows, data, results, time.time() if rerun else 0.0, group_size)
     outcome = Outcome(fingerprints)
     _manifest(results / suite.name, suite, fingerprints, checksums)
-    do = spread or Local(data, results, env.environment(device), progress, follower).each
+    do = spread or Local(data, results, env.describe(device), progress, follower).each
     for done in do(jobs):
         outcome.trained += done.trained
         outcome.troubles += done.troubles
@@ -170,7 +170,7 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
             kind = methods.get(spec.method)
             kind.check(shapes)
             _views_exist(kind, data)
-            with drawing_from("check"):
+            with fork_rng("check"):
                 method = kind(shapes, **spec.values(pair.name))
             method.optimizer(make_optimizer(suite.protocol, [nn.Parameter(torch.zeros(1))], suite.protocol.lr))
             if method.needs.full_batches and len(shapes.train_y) < shapes.batch_size:
@@ -226,7 +226,7 @@ def _manifest(where: Path, suite: Suite, fingerprints: list[str], checksums: dic
             "seal": MARK,
             "suite": suite.model_dump(mode="json"),
             "fingerprints": fingerprints,
-            "methods": catalogue.cited(spec.method for spec in suite.methods),
+            "methods": catalogue.method_citations(spec.method for spec in suite.methods),
             "files": checksums,
         },
         indent=1,

@@ -19,7 +19,7 @@ from bench.jobs.fit import fit_into_memory
 from bench.jobs.run_writer import RunWriter
 from bench.jobs.train_cohort import train_cohort
 from bench.models.base import Network
-from bench.seeds import drawing_from
+from bench.seeds import fork_rng
 from bench.suite.protocol import NUMBERS, Protocol, digest
 from bench.suite.suite import Pair, Suite
 from bench.training.cohort import Cohort
@@ -60,7 +60,7 @@ class Teacher:
 
 def build(name: str, data: Data, *, init: object) -> Network:
     """A fresh network for this data; `init` names the draw of its initial weights."""
-    with drawing_from("init", name, init):
+    with fork_rng("init", name, init):
         return models.build(name, in_channels=data.channels, size=data.size, n_classes=data.n_classes)
 
 

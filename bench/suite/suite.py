@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 import methods
 from bench.data.spec import DataSpec
 from bench.errors import UserError, unknown
-from bench.seeds import drawing_from
+from bench.seeds import fork_rng
 from bench.suite import plain
 from bench.suite.explain import explain
 from bench.suite.protocol import Protocol, Strict, digest
@@ -178,7 +178,7 @@ def validate(raw: dict[str, Any], source: str) -> Suite:
     except Refusal as error:
         raise UserError(f"{source}: {error}") from None
     for network in {name for pair in suite.pairs for name in (pair.teacher, pair.student) if "/" not in name}:
-        with drawing_from("name"):  # adapted networks depend on the images' size: they are built with the data
+        with fork_rng("name"):  # adapted networks depend on the images' size: they are built with the data
             models.build(network)
     known = {p.student for p in suite.pairs} | set(models.names())
     for network in suite.protocol.lr_of:

@@ -64,7 +64,7 @@ def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Con
     def safe(results: Path) -> None:
         with Mirror(lambda: Store(uri, results)) as mirror:
             context = PairContext(
-                suite, pair, data, describe(data), teacher, shapes, env.environment(device), quiet, mirror
+                suite, pair, data, describe(data), teacher, shapes, env.describe(device), quiet, mirror
             )
             done = CohortJob(suite, results, tuple({} for _ in runs), prints).run(context)
         if done.troubles or mirror.pending():
@@ -91,7 +91,7 @@ def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Con
         "rounds": rounds,
         "networks": pair.name,
         "precision": suite.protocol.precision,
-        **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "mlflow", "commit")},
+        **{key: env.describe(device)[key] for key in ("device", "cpu", "threads", "torch", "mlflow", "commit")},
     }
 
 

@@ -75,7 +75,7 @@ def measure(suite: Suite, names: list[str], rounds: int, device: torch.device, c
         "networks": suite.pairs[0].name,
         "batch_size": suite.protocol.batch_size,
         "precision": suite.protocol.precision,
-        **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
+        **{key: env.describe(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
     }
 
 
@@ -194,7 +194,7 @@ def _tracking(suite: Suite, cohort: Cohort, step_ms: float) -> float:
         record, store = Record(Path(folder) / suite.name / "runs" / "a"), Store(default_uri(Path(folder)), Path(folder))
         store.ping()  # the store's creation happens once per results folder, not once per run
         start = time.perf_counter()
-        record.begin("a" * 16, run.spec(), env.environment(cohort.data.device))
+        record.begin("a" * 16, run.spec(), env.describe(cohort.data.device))
         saves = min(epochs, max(1, int(run_s / CHECKPOINT_EVERY_S)))
         for save in range(saves):
             checkpoint.save(record.folder / "checkpoint.pt", member.state_dict())

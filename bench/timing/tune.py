@@ -66,7 +66,7 @@ def measure_trials(suite: Suite, k: int, rounds: int, device: torch.device, cons
         "networks": suite.pairs[0].name,
         "batch_size": suite.protocol.batch_size,
         "precision": suite.protocol.precision,
-        **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
+        **{key: env.describe(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
     }
 
 

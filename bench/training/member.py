@@ -15,7 +15,7 @@ import torch._functorch.config
 from torch import Tensor, nn
 
 from bench.data import Batch
-from bench.memory import held, kept, usable
+from bench.memory import device_works, state_bytes, track_saved_tensors
 from bench.models.base import Network
 from bench.suite.protocol import Protocol
 from bench.training.precision import autocast, cast_adapters, computed
@@ -75,11 +75,13 @@ class Member:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        measuring = nullcontext(dict[int, int]()) if self.memory else kept(self._read(shared(batch, outputs)))
+        measuring = (
+            nullcontext(dict[int, int]()) if self.memory else track_saved_tensors(self._read(shared(batch, outputs)))
+        )
         with self.rng.active(), measuring as saved:
             terms = self.forward_backward(batch, outputs, teacher, epoch)
         self.optimizer.step()
-        self.memory = self.memory or sum(saved.values()) + held((self.network, self.method), self.optimizer)
+        self.memory = self.memory or sum(saved.values()) + state_bytes((self.network, self.method), self.optimizer)
         self._count(terms, len(batch))
 
     def forward_backward(
@@ -219,7 +221,7 @@ class Member:
             broken = "failed", f"{told(error, when)}; it needs more alone: lower protocol.batch_size (eval_batch_size)"
         except (Exception, SystemExit) as error:
             broken = "failed", told(error, when)
-            if not usable(self.device):
+            if not device_works(self.device):
                 self.status, self.reason = broken
                 raise
         if broken:  # out here the error is gone, and with it the graph that its traceback kept

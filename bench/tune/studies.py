@@ -67,7 +67,7 @@ def tune(
         if spread:
             narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
             spread.call(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
-        get = partial(PairContext.of, suite, pair, data, results, env.environment(device), progress, follower)
+        get = partial(PairContext.of, suite, pair, data, results, env.describe(device), progress, follower)
         context = claims.run_when_free(get, progress.say)
         do: Do = spread.call if spread else partial(_here, context)
         rows = [spec for spec in suite.methods if suite.tune.narrowed(spec.method)]

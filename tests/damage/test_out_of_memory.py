@@ -120,7 +120,7 @@ def test_a_device_that_failed_ends_one_run_and_the_rest_goes_on(
     original = KD.loss
     monkeypatch.setattr(KD, "loss", loss)
     for module in ("training.member", "jobs.fit"):
-        monkeypatch.setattr(f"bench.{module}.usable", lambda device: not lost)
+        monkeypatch.setattr(f"bench.{module}.device_works", lambda device: not lost)
     results = suite_file.parent / "lost"
     for expected in ("interrupted", "finished"):
         lost = False

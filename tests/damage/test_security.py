@@ -23,7 +23,7 @@ from PIL import Image
 from bench import data as datasets
 from bench.data import cache
 from bench.data.spec import ImageFolderSpec, ParquetSpec, TorchvisionSpec
-from bench.environment import environment
+from bench.environment import describe
 from bench.errors import UserError
 from bench.jobs import checkpoint
 from bench.models import student
@@ -331,7 +331,7 @@ def test_a_command_line_is_recorded_without_its_passwords(monkeypatch: pytest.Mo
         f"token={SECRET}",
     ]
     monkeypatch.setattr("sys.argv", words)
-    said = environment(torch.device("cpu"))
+    said = describe(torch.device("cpu"))
     assert SECRET not in str(said) and "postgresql://me:***@db/x" in said["command"]
 
 

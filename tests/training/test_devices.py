@@ -18,7 +18,7 @@ from bench import models
 from bench.data import augment, strong
 from bench.data.spec import DigitsSpec
 from bench.models.base import Network
-from bench.seeds import drawing_from, generator
+from bench.seeds import fork_rng, generator
 from bench.suite.protocol import Protocol
 from bench.training.clock import Clock
 from bench.training.cohort import Cohort
@@ -74,7 +74,7 @@ def teacher() -> tuple[NetDims, Network]:
 
 
 def build(name: str) -> Network:
-    with drawing_from("devices"):
+    with fork_rng("devices"):
         return models.build(name, in_channels=1, size=8, n_classes=10)
 
 

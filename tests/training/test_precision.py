@@ -117,9 +117,9 @@ def test_distances_are_of_the_papers_precision_alone() -> None:
 
 
 def test_a_record_names_what_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert environment.environment(CPU)["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert environment.describe(CPU)["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
-    made = environment.environment(CUDA)
+    made = environment.describe(CUDA)
     assert made["device"] == "NVIDIA H100" and {"cuda", "cudnn", "driver"} <= made.keys()
 
 
@@ -128,7 +128,7 @@ def test_the_named_gpu_is_the_one_that_all_else_means(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", asked.append)
-    assert [environment.device(name) for name in ("auto", "cuda", "cuda:1")] == asked
+    assert [environment.resolve_device(name) for name in ("auto", "cuda", "cuda:1")] == asked
     assert [device.index for device in asked] == [0, 0, 1]
 
 
