@@ -110,7 +110,7 @@ def layers(
         get = partial(PairContext.of, chosen, pair, data, folder, made, progress, None)
         got = claims.run_when_free(get, progress.say).teacher
         if got.fingerprint not in known:
-            known[got.fingerprint] = layers.rows(got.network, data)
+            known[got.fingerprint] = layers.stage_qualities(got.network, data)
         rows, n = known[got.fingerprint], teacher.build(pair.student, data, init="dims").n_stages
         stages = shown.stage_data(pair.name, rows, best_stages([row["quality"] for row in rows], n))
         figure = shown.write(folder / chosen.name, stages, made)

@@ -16,8 +16,8 @@ class Batch:
     views: dict[str, Tensor]  # by name, [B, C, H, W] float32, augmented and normalised
     y: Tensor  # [B] int64 labels
     index: Tensor  # [B] int64, places in the training split
-    done: float  # share of the epoch that was over before it, in [0, 1)
-    again: Callable[[], Batch]  # makes the same pixels once more, where somebody has written into these
+    epoch_progress: float  # share of the epoch that was over before it, in [0, 1)
+    remake: Callable[[], Batch]  # makes the same pixels once more, where somebody has written into these
 
     def __len__(self) -> int:
         return len(self.y)

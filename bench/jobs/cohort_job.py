@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import Data
-from bench.errors import UserError
+from bench.errors import UserError, error_message
 from bench.jobs import claims, run_writer
 from bench.jobs import teacher as teachers
 from bench.jobs.fit import fit_into_memory
@@ -22,7 +22,7 @@ from bench.seeds import fork_rng
 from bench.suite.suite import Pair, Run, Suite
 from bench.training import layers
 from bench.training.cohort import Cohort
-from bench.training.member import Member, told
+from bench.training.member import Member
 from methods import get
 from methods.base import Dims
 from tracking.lines import RecordError
@@ -177,7 +177,7 @@ def open_run(run: Run, record: Record, context: PairContext, about: Mapping[str,
         member = member_of(run, context.data, context.shapes)
     except (Exception, SystemExit) as error:  # whatever a method does wrong ends its own run and nobody else's
         record.begin(run.fingerprint, said, context.environment)
-        record.end("failed", told(error, "at its beginning"), {}, [])
+        record.end("failed", error_message(error, "at its beginning"), {}, [])
         if context.follower:
             context.follower.finish(record)
         return None
@@ -244,8 +244,8 @@ def _finish(run: Run, writer: RunWriter, cohort: Cohort, data: Data) -> None:
     """Evaluate and keep a run."""
     member, final = writer.member, None
     if member.status == "running":
-        with cohort.guarded(member, "in the final evaluation"):
-            final = cohort.final(member)
+        with cohort.contain_errors(member, "in the final evaluation"):
+            final = cohort.evaluate_final(member)
             member.status = "finished"
     if final is None or member.status != "finished":
         writer.end(member.status, member.reason, {})

@@ -8,9 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from bench.errors import UserError
+from bench.errors import UserError, error_message
 from bench.memory import device_works
-from bench.training.member import told
 
 T = TypeVar("T")
 
@@ -35,14 +34,15 @@ def fit_into_memory(
         except torch.OutOfMemoryError as error:
             if size <= 1:
                 raise UserError(
-                    f"{title}: {told(error)}; teacher and batch do not fit the device: lower protocol.batch_size"
+                    f"{title}: {error_message(error)}; teacher and batch do not fit the device:"
+                    " lower protocol.batch_size"
                 ) from None
         except RuntimeError as error:
             if device_works(device):
                 raise
             raise UserError(
-                f"{title}: the GPU failed and takes no more work of this process ({told(error)}); the same command"
-                " goes on, and leaves the runs that failed to the end. CUDA names such errors late: with"
+                f"{title}: the GPU failed and takes no more work of this process ({error_message(error)}); the same"
+                " command goes on, and leaves the runs that failed to the end. CUDA names such errors late: with"
                 " CUDA_LAUNCH_BLOCKING=1 the right run is named"
             ) from None
         gc.collect()  # the graph of the failed step

@@ -34,7 +34,7 @@ from bench.seeds import fork_rng
 from bench.suite.spec import MethodSpec
 from bench.suite.suite import Pair, Run, Suite
 from bench.training import precision
-from bench.training.member import make_optimizer
+from bench.training.step import make_optimizer
 from methods.base import Method, Refusal, unknown
 from tracking.lines import Damage, replace
 from tracking.record import Record
@@ -158,7 +158,7 @@ def resolved(suite: Suite, device: torch.device) -> Suite:
     """The suite with everything decided that 'auto' leaves to the machine; the process takes its number of threads."""
     if suite.protocol.threads:
         torch.set_num_threads(suite.protocol.threads)
-    exact = precision.resolve(suite.protocol.precision, device)
+    exact = precision.resolve_precision(suite.protocol.precision, device)
     return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": exact})})
 
 

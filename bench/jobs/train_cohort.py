@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from bench.errors import error_message
 from bench.jobs.claims import Held
 from bench.jobs.progress import Progress
 from bench.jobs.run_writer import Check, RunWriter
 from bench.jobs.stop import Interrupted, gracefully
 from bench.training.cohort import Cohort
-from bench.training.member import Member, told
+from bench.training.member import Member
 
 
 def train_cohort(
@@ -73,7 +74,7 @@ def interruptible(writers: Collection[RunWriter], check: Check) -> Iterator[Call
             raise
         except Exception as error:
             for writer in running():
-                member, why = writer.member, told(error)
+                member, why = writer.member, error_message(error)
                 with suppress(Exception):  # what has made the device unusable was one member's doing
                     writer.end(*(("failed", member.reason) if member.status == "failed" else ("interrupted", why)), {})
             raise

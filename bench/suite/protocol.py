@@ -76,9 +76,9 @@ class Protocol(Strict):
     def lr_for(self, network: str) -> float:
         return self.lr_of.get(network, self.lr)
 
-    def lr_factor(self, epoch: int, done: float) -> float:
+    def lr_factor(self, epoch: int, epoch_progress: float) -> float:
         """Learning rate over its peak, in epoch `epoch` (from 1), of which the share `done` in [0, 1) is over."""
-        at = epoch - 1 + done  # epochs behind us
+        at = epoch - 1 + epoch_progress  # epochs behind us
         if at < self.warmup_epochs:
             return max(at, 1e-3) / self.warmup_epochs
         if self.schedule == "step":

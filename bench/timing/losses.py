@@ -16,7 +16,7 @@ from bench import data as datasets
 from bench.jobs import run as runs
 from bench.suite.suite import Suite
 from bench.timing.step import STEPS, answer, bare, batch, cohort_of, timed
-from bench.training.precision import computed
+from bench.training.precision import with_precision
 from methods.base import Needs, NetworkView, Out, Progress, Refusal
 
 
@@ -78,13 +78,13 @@ def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict
         first = batch(shared, needs.views)
         s = {view: _leaves(answer(shared, images, network)) for view, images in first.views.items() if needs.student}
         t = {view: answer(shared, images) for view, images in first.views.items() if needs.teacher}
-        tails = [computed(net.tail, suite.protocol, data.device) for net in (network, teacher)]
+        tails = [with_precision(net.tail, suite.protocol, data.device) for net in (network, teacher)]
         epochs = suite.protocol.epochs
         at = Progress(epochs, epochs, member.rng.generator, first.index if needs.index else None)
 
         def once() -> None:
             terms = loss(NetworkView(s, needs.taps, tails[0]), NetworkView(t, needs.taps, tails[1]), first.y, at)
-            method.backward(terms, member.optimizer)
+            method.backward(terms, member.train_step.optimizer)
 
         return once
 

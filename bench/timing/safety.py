@@ -59,7 +59,7 @@ def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Con
         for _ in cohort.epochs():
             pass
         for member in members:
-            cohort.final(member)
+            cohort.evaluate_final(member)
 
     def safe(results: Path) -> None:
         with Mirror(lambda: Store(uri, results)) as mirror:

@@ -33,8 +33,9 @@ from bench.jobs.run_writer import CHECKPOINT_EVERY_S
 from bench.models.base import Network
 from bench.suite.suite import MethodSpec, Run, Suite
 from bench.training.cohort import Cohort
-from bench.training.member import Member, make_optimizer
-from bench.training.precision import autocast, computed
+from bench.training.member import Member
+from bench.training.precision import autocast, with_precision
+from bench.training.step import make_optimizer
 from methods.base import NetworkView, Out, Progress
 
 STEPS = 5  # per lap
@@ -123,7 +124,7 @@ def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
     x, y = first.views["weak"], first.y
     at = Progress(1, suite.protocol.epochs, member.rng.generator, first.index)
     taps, once = method.needs.taps, answer(alone, x)
-    tails = [computed(net.tail, suite.protocol, x.device) for net in (network, teacher)]
+    tails = [with_precision(net.tail, suite.protocol, x.device) for net in (network, teacher)]
 
     def lap() -> None:
         for _ in range(STEPS):

@@ -119,7 +119,7 @@ def train(context: PairContext, batch: Batch, check: run_writer.Check, group_siz
                 yield writer
 
     def judge(cohort: Cohort) -> None:
-        while rungs and all(member.epoch >= rungs[0] for member in cohort.alive()):
+        while rungs and all(member.epoch >= rungs[0] for member in cohort.running_members()):
             _judge(rungs.pop(0), cohort, writers, records)
 
     def end(cohort: Cohort, _: list[RunWriter]) -> None:
@@ -136,7 +136,7 @@ def _finish(writer: RunWriter, cohort: Cohort) -> None:
     """Keep a trial: its last epoch on the validation split, and what it took."""
     member, last = writer.member, {}
     if member.status == "running":
-        with cohort.guarded(member, "in the final evaluation"):
+        with cohort.contain_errors(member, "in the final evaluation"):
             rows = member.history[-1]["metrics"]
             last = {name: value for name, value in rows.items() if name.startswith("valid")} | cohort.costs(member)
             member.status = "finished"
@@ -151,7 +151,7 @@ def _judge(rung: int, cohort: Cohort, writers: dict[int, RunWriter], records: Ma
             if row["epoch"] == rung and METRIC in row["metrics"]:
                 scores[number] = (row["metrics"][METRIC], row["metrics"][TIE])
     for number in losers(scores):
-        if number in writers and writers[number].member.alive:
+        if number in writers and writers[number].member.is_training:
             writer = writers.pop(number)
             best = max(top1 for top1, _ in scores.values())
             writer.member.fail("pruned", f"after epoch {rung}: {scores[number][0]:.1f} % beside {best:.1f} %")

@@ -40,7 +40,7 @@ def test_every_trial_takes_every_step_and_only_lockstep_shares_the_teacher(
     laps_of(cohort)[way]()
     assert len(forwards) == STEPS * forwards_per_step
     for member, old in zip(cohort.members, before, strict=True):
-        assert member.status == "running" and member.spent["images"] == STEPS * cohort.protocol.batch_size
+        assert member.status == "running" and member.images["images"] == STEPS * cohort.protocol.batch_size
         assert all((p != o).any() for p, o in zip(member.network.parameters(), old, strict=True))
 
 

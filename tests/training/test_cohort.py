@@ -18,7 +18,7 @@ from bench.jobs.run_writer import RunWriter
 from bench.suite.suite import MethodSpec, Run, Suite, validate
 from bench.training.clock import Clock
 from bench.training.cohort import Cohort
-from bench.training.member import FORMAT, Member
+from bench.training.member import STATE_FORMAT, Member
 from methods.base import NetworkView, Progress
 from methods.kd import KD
 from tracking.record import Record
@@ -57,7 +57,7 @@ def cohort_of(suite: Suite, names: list[str], **swaps: type[KD]) -> Cohort:
         entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, cohort_job.describe(data), "")
         member = cohort_job.member_of(entry, data, shapes)
         if name in swaps:
-            member.method = swaps[name](shapes, **entry.hp)
+            member.train_step.method = swaps[name](shapes, **entry.hp)
         members.append(member)
     return Cohort(data, suite.protocol, network, members, 0)
 
@@ -95,7 +95,7 @@ class KnownClock(Clock):
 
     LAPS = {"view strong": 2.0, "view weak": 1.0, "teacher strong": 20.0, "teacher weak": 10.0}
 
-    def read(self) -> dict[str, float]:
+    def read_medians(self) -> dict[str, float]:
         names = list(self._laps)
         self._laps.clear()
         return {name: self.LAPS.get(name, 100.0) for name in names}
@@ -106,7 +106,7 @@ def costs_of(suite: Suite, names: list[str]) -> dict[str, dict[str, float]]:
     cohort = cohort_of(suite, names)
     cohort.clock = KnownClock(cohort.data.device)
     trained(cohort)
-    finals = {member.name: cohort.final(member).metrics for member in cohort.members}
+    finals = {member.name: cohort.evaluate_final(member).metrics for member in cohort.members}
     return {name: {k: v for k, v in row.items() if k.startswith("cost/")} for name, row in finals.items()}
 
 
@@ -144,7 +144,7 @@ def test_stopping_and_going_on_changes_nothing(name: str, tiny: dict[str, Any]) 
     trained(resumed)
     assert same(whole, resumed.members[0])
     assert [r["epoch"] for r in resumed.members[0].history if r["epoch"] > 0] == [1, 2, 3]
-    assert accuracies(whole) == accuracies(resumed.members[0]) and whole.spent == resumed.members[0].spent
+    assert accuracies(whole) == accuracies(resumed.members[0]) and whole.images == resumed.members[0].images
 
 
 def test_members_that_resume_from_different_epochs_meet_again(tiny: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ def test_no_method_touches_the_teacher(name: str, tiny: dict[str, Any]) -> None:
     assert cohort.teacher is not None
     before = models.state_hash(cohort.teacher)
     trained(cohort)
-    cohort.final(cohort.members[0])
+    cohort.evaluate_final(cohort.members[0])
     assert models.state_hash(cohort.teacher) == before
     assert not cohort.teacher.training
     assert all(p.grad is None for p in cohort.teacher.parameters())
@@ -175,7 +175,7 @@ def test_the_headline_is_the_last_epochs_and_so_are_the_weights(tiny: dict[str, 
     member.best.state = {k: torch.zeros_like(v) for k, v in member.best.state.items()}  # unlike any trained network
     before = {k: v.clone() for k, v in member.weights().items()}
     last = member.history[-1]["metrics"]
-    final = cohort.final(member).metrics
+    final = cohort.evaluate_final(member).metrics
     assert all(torch.equal(v, before[k]) for k, v in member.weights().items())
     assert all(final[name] == last[name] for name in ("test/top1", "test/nll", "validation/top1"))
     assert final["test/top1_best_epoch_on_validation"] != final["test/top1"]
@@ -186,7 +186,7 @@ def test_every_test_image_is_counted_once(size: int, tiny: dict[str, Any]) -> No
     tiny["protocol"] = {**tiny["protocol"], "epochs": 1, "milestones": [], "eval_batch_size": size}
     cohort = cohort_of(suite_of(tiny), ["vanilla"])
     trained(cohort)
-    final = cohort.final(cohort.members[0])
+    final = cohort.evaluate_final(cohort.members[0])
     got, said = final.metrics, final.predictions
     correct = torch.from_numpy(said.guess == said.label)
     assert len(correct) == len(cohort.data.test.y) == 100
@@ -256,7 +256,7 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
     ("change", "epoch", "why"),
     [
         ({}, 2, ""),
-        ({"format": FORMAT - 1}, 0, f"format {FORMAT - 1}"),
+        ({"format": STATE_FORMAT - 1}, 0, f"format {STATE_FORMAT - 1}"),
         ({"device": "cuda"}, 0, "made on cuda"),
         ({"weights": {}}, 0, "Missing key"),
         ({"stream": {"explicit": torch.zeros(16, dtype=torch.uint8), "default": None}}, 0, "state"),

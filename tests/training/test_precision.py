@@ -47,13 +47,16 @@ def in_precision(tiny: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def test_auto_is_what_the_device_is_good_at() -> None:
-    assert (precision.resolve("auto", CPU), precision.resolve("auto", CUDA)) == ("float32", "bfloat16")
-    assert precision.resolve("tf32", CUDA) == "tf32"
+    assert (precision.resolve_precision("auto", CPU), precision.resolve_precision("auto", CUDA)) == (
+        "float32",
+        "bfloat16",
+    )
+    assert precision.resolve_precision("tf32", CUDA) == "tf32"
 
 
 @pytest.mark.parametrize(("name", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", False)])
 def test_float32_is_no_tf32(name: str, tf32: bool) -> None:
-    precision.switch(Protocol(epochs=1, precision=name))  # type: ignore[arg-type]
+    precision.set_torch_backends(Protocol(epochs=1, precision=name))  # type: ignore[arg-type]
     assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
 
 
@@ -61,10 +64,10 @@ def test_deterministic_kernels_are_asked_for_and_hashed(monkeypatch: pytest.Monk
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     plain, strict = Protocol(epochs=1), Protocol(epochs=1, deterministic=True)
     try:
-        precision.switch(strict)
+        precision.set_torch_backends(strict)
         assert torch.are_deterministic_algorithms_enabled()
     finally:
-        precision.switch(plain)
+        precision.set_torch_backends(plain)
     assert not torch.are_deterministic_algorithms_enabled()
     assert strict.model_dump()["deterministic"] and Protocol.model_validate(strict.model_dump()) == strict
     assert plain.model_dump().keys() == Protocol.model_fields.keys() - {"deterministic"}  # older fingerprints stand
