@@ -26,7 +26,7 @@ def _(context: typer.Context) -> None:
 
 def main() -> NoReturn:
     """Run the command line: what a person can mend is one line and exit code 2."""
-    stop.at_once()
+    stop.raise_on_sigterm()
     try:
         code = app(standalone_mode=False)
     except stop.Interrupted as stopped:

@@ -108,8 +108,8 @@ def spreading(
         if error.name != "ray":
             raise
         raise UserError("--executor ray takes a package more: pip install 'kdbench[scale]'") from None
-    with ray.connected(address, gpus, suite, folder, progress, mirror) as spread:
-        yield spread
+    with ray.connect(address, gpus, suite, folder, progress, mirror) as executor_object:
+        yield executor_object
 
 
 def say_delivered(mirror: Mirror) -> None:

@@ -90,15 +90,15 @@ def layers(
     from bench.jobs import claims, teacher
     from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
-    from bench.jobs.run import check as fits
-    from bench.jobs.run import resolved
+    from bench.jobs.run import check_pair as fits
+    from bench.jobs.run import resolve_suite
     from bench.report import layers as shown
     from bench.suite.suite import MethodSpec, results_folder
     from bench.training import layers
     from methods.logit_free import best_stages
 
     folder, on = results_folder(results), environment.resolve_device(device)
-    chosen = resolved(suite_of(suite, None, None, sets), on)
+    chosen = resolve_suite(suite_of(suite, None, None, sets), on)
     chosen = chosen.model_copy(update={"methods": [MethodSpec(method="logit_free")]})  # the one that asks for Q
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
@@ -108,10 +108,10 @@ def layers(
     for_machines = []
     for pair in chosen.pairs:
         get = partial(PairContext.of, chosen, pair, data, folder, made, progress, None)
-        got = claims.run_when_free(get, progress.say).teacher
+        got = claims.run_when_free(get, progress.log).teacher
         if got.fingerprint not in known:
             known[got.fingerprint] = layers.stage_qualities(got.network, data)
-        rows, n = known[got.fingerprint], teacher.build(pair.student, data, init="dims").n_stages
+        rows, n = known[got.fingerprint], teacher.build_network(pair.student, data, init="dims").n_stages
         stages = shown.stage_data(pair.name, rows, best_stages([row["quality"] for row in rows], n))
         figure = shown.write(folder / chosen.name, stages, made)
         for_machines.append({"pair": pair.name, "teacher": got.fingerprint, "figure": str(figure)})
@@ -135,14 +135,14 @@ def check(
     """Read a suite and its data, and say what would run. Trains nothing."""
     from bench import data as datasets
     from bench import environment
-    from bench.jobs.cohort_job import describe
+    from bench.jobs.cohort_job import describe_data
     from bench.jobs.progress import Progress
-    from bench.jobs.run import check as fits
-    from bench.jobs.run import resolved
+    from bench.jobs.run import check_pair as fits
+    from bench.jobs.run import resolve_suite
     from bench.jobs.teacher import obtain
 
     on = environment.resolve_device(device)
-    chosen = resolved(suite_of(suite, methods, seeds, sets), on)
+    chosen = resolve_suite(suite_of(suite, methods, seeds, sets), on)
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
         fits(chosen, pair, data)
@@ -156,7 +156,7 @@ def check(
     for pair in chosen.pairs:
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
         if pair.teacher_file:
-            obtain(chosen, pair, data, describe(data), Path(), {}, Progress(console))  # says how good it is
+            obtain(chosen, pair, data, describe_data(data), Path(), {}, Progress(console))  # says how good it is
     console.print(
         f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {', '.join(map(str, chosen.seeds))}",
         highlight=False,

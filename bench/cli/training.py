@@ -64,32 +64,32 @@ def run(
 
     chosen = suite_of(suite, methods, seeds, sets)
     if tuned:
-        chosen = values.rows(chosen, tuned)
+        chosen = values.with_tuned_rows(chosen, tuned)
     folder, on = results_folder(results), environment.resolve_device(device)
     with following(folder, chosen.name) as mirror:
         progress = Progress(console, quiet)
         with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
-            where = {"device": spread.device, "spread": spread.each} if spread else {"device": on}
+            where = {"device": spread.device, "remote": spread.run_all} if spread else {"device": on}
             where |= {"group_size": cohort_size}
-            outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, follower=mirror, **where)
-        for trouble in outcome.troubles:
+            outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, mirror=mirror, **where)
+        for trouble in outcome.failures:
             console.print(f"[red]not finished:[/red] {escape(trouble)}", highlight=False, soft_wrap=True)
         mirror.wait()  # so that the report knows where its runs are
         try:
             done = report.write(folder, chosen.name)
         except UserError as nothing:
-            if not outcome.troubles:
+            if not outcome.failures:
                 raise
             console.print(str(nothing), markup=False, highlight=False, soft_wrap=True)
             raise SystemExit(1) from None
         summary.record(done.report.parent, done.answer, done.frame)  # the mirror takes it along, after all runs
     show(done)
-    if outcome.skipped:
+    if outcome.n_skipped:
         console.print(
-            f"{outcome.trained} runs trained, {outcome.skipped} were finished already (--rerun trains them anew)"
+            f"{outcome.n_trained} runs trained, {outcome.n_skipped} were finished already (--rerun trains them anew)"
         )
     say_delivered(mirror)
-    if outcome.troubles:
+    if outcome.failures:
         raise SystemExit(1)
 
 
@@ -138,7 +138,7 @@ def tune(
         progress = Progress(console)
         with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
             on = spread.device if spread else on
-            how = {"progress": progress, "follower": mirror, "spread": spread, "group_size": cohort_size}
+            how = {"progress": progress, "mirror": mirror, "remote": spread, "group_size": cohort_size}
             out = study(chosen, folder, device=on, url=storage, name=name, **how)
     for row in out:
         if row.trouble:
@@ -202,14 +202,14 @@ def train_teacher(
     from bench.jobs import claims
     from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
-    from bench.jobs.run import resolved
+    from bench.jobs.run import resolve_suite
     from bench.suite.suite import results_folder
 
     folder, on = results_folder(results), environment.resolve_device(device)
-    chosen = resolved(suite_of(suite, None, None, sets), on)
+    chosen = resolve_suite(suite_of(suite, None, None, sets), on)
     data = datasets.load(chosen.data, on)
     made, progress = environment.describe(on), Progress(console)
     for pair in chosen.pairs:
         get = partial(PairContext.of, chosen, pair, data, folder, made, progress, None)
-        got = claims.run_when_free(get, progress.say).teacher
+        got = claims.run_when_free(get, progress.log).teacher
         console.print(f"teacher {pair.teacher} is {got.fingerprint}", highlight=False)

@@ -164,7 +164,10 @@ class Data:
 
     def describe_test(self) -> dict[str, Any]:
         """The same of the test split. Reads it."""
-        return {"test": len(self.test), "test_fingerprint": _hashed(self._test[1], self.spec.test)}
+        return {
+            "test": len(self.test),
+            "test_fingerprint": _hashed(self._test[1], self.spec.test),
+        }
 
 
 def load(spec: DataSpec, device: str | torch.device = "cpu", *, test: bool = True) -> Data:

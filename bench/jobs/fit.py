@@ -20,7 +20,7 @@ def fit_into_memory(
     group_size: int,
     device: torch.device,
     title: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> T:
     """What `train` returns; it is given how many of its members may be on the device at a time (group_size; 0: all).
 
@@ -48,5 +48,5 @@ def fit_into_memory(
         gc.collect()  # the graph of the failed step
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        say(f"{title}: out of memory with {size} students on the device; going on with {(size + 1) // 2} at a time")
+        log(f"{title}: out of memory with {size} students on the device; going on with {(size + 1) // 2} at a time")
         size = (size + 1) // 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -113,6 +114,19 @@ class Run:
             fingerprint,
             tuned or {},
         )
+
+    @classmethod
+    def of_rows(
+        cls,
+        suite: Suite,
+        pair: Pair,
+        rows: Iterable[tuple[MethodSpec, dict[str, Any]]],
+        seed: int,
+        data: dict[str, Any],
+        teacher: str,
+    ) -> list[Run]:
+        """The cohort of a pair and seed. rows: the methods, each with the source of its tuned values ({}: none)."""
+        return [cls.of(suite, pair, method, seed, data, teacher, source) for method, source in rows]
 
     def spec(self) -> dict[str, Any]:
         """The flat description that the record keeps."""

@@ -27,7 +27,7 @@ def measure_losses(
 
     The student's step is measured in the same rounds: forward, cross entropy, backward and the optimiser's step.
     """
-    suite = runs.resolved(suite, device)
+    suite = runs.resolve_suite(suite, device)
     data = datasets.load(suite.data, device)
     laps: dict[str, Callable[[], None]] = {"": bare(suite, data, "vanilla", taught=False)}
     rows: dict[str, dict[str, Any]] = {}
@@ -68,7 +68,7 @@ def _laps_of(suite: Suite, data: datasets.Data, name: str) -> tuple[str, dict[st
 
 def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict[str, Callable[[], None]]:
     """Calls that each run one step's loss and its backward pass to the taps; one per phase. Raises `Refusal`."""
-    methods.get(name).check(runs.dims(suite.pairs[0], data, suite.protocol.batch_size))
+    methods.get(name).check(runs.method_dims(suite.pairs[0], data, suite.protocol.batch_size))
     shared = cohort_of(suite, [name], data, recipe)
     member, teacher = shared.members[0], shared.teacher
     assert teacher is not None

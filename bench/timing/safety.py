@@ -25,10 +25,10 @@ from bench import data as datasets
 from bench import environment as env
 from bench import models
 from bench.errors import UserError
-from bench.jobs.cohort_job import CohortJob, PairContext, describe, dims, member_of
+from bench.jobs.cohort_job import CohortJob, PairContext, describe_data, make_member, method_dims
 from bench.jobs.progress import Progress
-from bench.jobs.run import resolved
-from bench.jobs.teacher import Teacher, build
+from bench.jobs.run import resolve_suite
+from bench.jobs.teacher import Teacher, build_network
 from bench.suite.suite import Run, Suite
 from bench.training.cohort import Cohort
 from tracking.mirror import Mirror
@@ -43,18 +43,18 @@ def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Con
     `safe_over_bare` and `safe_over_bare_cpu` are medians over the rounds of their ratios. Raises `UserError` where a
     run does not finish or MLflow does not take it: a run that stops early is cheap.
     """
-    suite = resolved(suite, device)
+    suite = resolve_suite(suite, device)
     suite = suite.model_copy(update={"pairs": suite.pairs[:1], "seeds": suite.seeds[:1]})
     pair, data = suite.pairs[0], datasets.load(suite.data, device)
-    network = build(pair.teacher, data, init="timing").to(device).requires_grad_(False).eval()
+    network = build_network(pair.teacher, data, init="timing").to(device).requires_grad_(False).eval()
     teacher = Teacher(network, "timing", models.state_hash(network), 0.0, 0.0)
-    shapes = dims(pair, data, suite.protocol.batch_size, network)
-    whole = describe(data) | data.describe_test()
+    shapes = method_dims(pair, data, suite.protocol.batch_size, network)
+    whole = describe_data(data) | data.describe_test()
     runs = [Run.of(suite, pair, row, suite.seeds[0], whole, teacher.fingerprint) for row in suite.methods]
     prints, quiet = tuple(run.fingerprint for run in runs), Progress(console, quiet=True)
 
     def bare() -> None:
-        members = [member_of(run, data, shapes) for run in runs]
+        members = [make_member(run, data, shapes) for run in runs]
         cohort = Cohort(data, suite.protocol, network, members, suite.seeds[0])
         for _ in cohort.epochs():
             pass
@@ -64,11 +64,11 @@ def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Con
     def safe(results: Path) -> None:
         with Mirror(lambda: Store(uri, results)) as mirror:
             context = PairContext(
-                suite, pair, data, describe(data), teacher, shapes, env.describe(device), quiet, mirror
+                suite, pair, data, describe_data(data), teacher, shapes, env.describe(device), quiet, mirror
             )
             done = CohortJob(suite, results, tuple({} for _ in runs), prints).run(context)
-        if done.troubles or mirror.pending():
-            raise UserError(f"not all was kept: {(*done.troubles, *(why for _, why in mirror.pending()))[0]}")
+        if done.failures or mirror.pending():
+            raise UserError(f"not all was kept: {(*done.failures, *(why for _, why in mirror.pending()))[0]}")
 
     pairs: list[tuple[Spent, Spent]] = []
     with tempfile.TemporaryDirectory() as folder:

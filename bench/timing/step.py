@@ -27,8 +27,8 @@ from bench.data import Batch, Data, n_batches
 from bench.errors import UserError
 from bench.jobs import checkpoint
 from bench.jobs import teacher as teachers
-from bench.jobs.cohort_job import describe, dims, member_of
-from bench.jobs.run import resolved
+from bench.jobs.cohort_job import describe_data, make_member, method_dims
+from bench.jobs.run import resolve_suite
 from bench.jobs.run_writer import CHECKPOINT_EVERY_S
 from bench.models.base import Network
 from bench.suite.suite import MethodSpec, Run, Suite
@@ -44,7 +44,7 @@ Lap = Callable[[], None]
 
 def measure(suite: Suite, names: list[str], rounds: int, device: torch.device, console: Console) -> dict[str, Any]:
     """The figures of `kdbench time`, by name. Times in milliseconds, memory in MB."""
-    suite = resolved(suite, device)
+    suite = resolve_suite(suite, device)
     data = datasets.load(suite.data, device)
     one, many = cohort_of(suite, names[:1], data), cohort_of(suite, names, data)
     laps = {
@@ -89,10 +89,12 @@ def cohort_of(suite: Suite, names: list[str], data: Data, recipe: str = "paper")
 def untrained(suite: Suite, rows: list[MethodSpec], data: Data) -> Cohort:
     """A cohort of the first pair, one fresh student per row. The teacher is fresh, too: a step costs it the same."""
     pair = suite.pairs[0]
-    teacher = teachers.build(pair.teacher, data, init="timing").to(data.train.x.device).requires_grad_(False).eval()
-    shapes = dims(pair, data, suite.protocol.batch_size)
-    runs = [Run.of(suite, pair, row, 0, describe(data), "") for row in rows]
-    return Cohort(data, suite.protocol, teacher, [member_of(run, data, shapes) for run in runs], 0)
+    teacher = (
+        teachers.build_network(pair.teacher, data, init="timing").to(data.train.x.device).requires_grad_(False).eval()
+    )
+    shapes = method_dims(pair, data, suite.protocol.batch_size)
+    runs = [Run.of(suite, pair, row, 0, describe_data(data), "") for row in rows]
+    return Cohort(data, suite.protocol, teacher, [make_member(run, data, shapes) for run in runs], 0)
 
 
 def harness(cohort: Cohort) -> Lap:
@@ -190,7 +192,9 @@ def _tracking(suite: Suite, cohort: Cohort, step_ms: float) -> float:
     run_s = epochs * steps * step_ms / 1000
     metrics = {f"train/metric_{i}": 1.0 for i in range(14)}
     rows = [{"epoch": e + 1, "time": time.time() + e, "metrics": metrics} for e in range(epochs)]
-    run = Run.of(suite, suite.pairs[0], MethodSpec(method=member.name.rpartition("-")[0]), 0, describe(cohort.data), "")
+    run = Run.of(
+        suite, suite.pairs[0], MethodSpec(method=member.name.rpartition("-")[0]), 0, describe_data(cohort.data), ""
+    )
     with tempfile.TemporaryDirectory() as folder:
         record, store = Record(Path(folder) / suite.name / "runs" / "a"), Store(default_uri(Path(folder)), Path(folder))
         store.ping()  # the store's creation happens once per results folder, not once per run

@@ -21,7 +21,7 @@ from bench import data as datasets
 from bench import environment as env
 from bench.data import Data
 from bench.errors import UserError
-from bench.jobs.run import resolved
+from bench.jobs.run import resolve_suite
 from bench.suite.suite import Suite
 from bench.timing.step import STEPS, Lap, harness, timed, untrained
 from bench.training.cohort import Cohort
@@ -39,7 +39,7 @@ def measure_trials(suite: Suite, k: int, rounds: int, device: torch.device, cons
         raise UserError(f"--batch {k} shares no teacher forward; type --batch 2 or more")
     if len(suite.methods) > 1:
         raise UserError(f"--tune times the trials of one method, got {len(suite.methods)}; type e.g. --methods kd")
-    suite = resolved(suite, device)
+    suite = resolve_suite(suite, device)
     cohort = trials_of(suite, k, datasets.load(suite.data, device))
     laps = laps_of(cohort)
     times: dict[str, list[float]] = {name: [] for name in laps}

@@ -27,13 +27,13 @@ class Ledger:
     """The record grows by one line per told trial; it ends when a trial has been chosen."""
 
     def __init__(self, folder: Path, described: Mapping[str, Any], context: PairContext) -> None:
-        self.folder, self.described, self.follower = folder, described, context.follower
+        self.folder, self.described, self.mirror = folder, described, context.mirror
         self.record = Record(folder)
         if told := self.record.mend():
             notice(told)
         self.record.begin(described["study_fingerprint"], described, context.environment)
-        if self.follower:
-            self.follower.finish(self.record)  # before its trials, which hang below it
+        if self.mirror:
+            self.mirror.finish(self.record)  # before its trials, which hang below it
 
     def hold(self, told: Sequence[FrozenTrial]) -> None:
         """Make the record hold these trials."""
@@ -48,8 +48,8 @@ class Ledger:
                 row[f"best/{METRIC}"] = best
             rows.append({"epoch": trial.number, "time": result.ended, "metrics": row})
         self.record.hold_epochs(rows)
-        if self.follower:
-            self.follower.offer(self.record)
+        if self.mirror:
+            self.mirror.offer(self.record)
 
     def close(self, study: optuna.Study, content: Mapping[str, Any]) -> None:
         """Table, figures and values, then the record's end; nothing where they are there already."""
@@ -82,8 +82,8 @@ class Ledger:
         replace(self.folder / "trials.csv", self.table(told).to_csv(index=False, lineterminator="\n"))
         counts = {"cost/student_steps" if key == "student_steps" else key: value for key, value in budget.items()}
         self.record.end(status, reason, {**numbers, **counts}, ["trials.csv", *files])
-        if self.follower:
-            self.follower.finish(self.record)
+        if self.mirror:
+            self.mirror.finish(self.record)
 
     def table(self, told: Sequence[FrozenTrial]) -> pd.DataFrame:
         """One row per trial."""

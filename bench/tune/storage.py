@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from bench.errors import UserError
-from bench.jobs.tuned import differences
+from bench.jobs.tuned import describe_differences
 from tracking.lines import plain
 from tracking.location import default_uri, mask, sqlite_file
 from tracking.locks import locked
@@ -81,7 +81,7 @@ def alone(database: RDBStorage, study: str) -> Iterator[None]:
         yield
 
 
-def retry_through_outage(database: RDBStorage, act: Callable[[], T], say: Callable[[str], object]) -> T:
+def retry_through_outage(database: RDBStorage, act: Callable[[], T], log: Callable[[str], object]) -> T:
     """Do what may be done again from its beginning, and do it again for as long as the database is away.
 
     A file is never away: what goes wrong with it is raised. Raises `UserError` when patience ends.
@@ -96,7 +96,7 @@ def retry_through_outage(database: RDBStorage, act: Callable[[], T], say: Callab
             where = f"the studies' database {mask(str(database.engine.url))} is away ({mask(_reason(error))})"
             if time.monotonic() > end:
                 raise UserError(f"{where}; nothing is lost, the same command goes on") from None
-            say(f"{where}; trying again")
+            log(f"{where}; trying again")
         time.sleep(PAUSE_S)
 
 
@@ -128,6 +128,6 @@ def study_of(
         if before is None and not study.get_trials(deepcopy=False):
             study.set_user_attr(MADE_FOR, plain(made_for))
         elif before != plain(made_for):
-            told = differences(before or {}, plain(made_for))
+            told = describe_differences(before or {}, plain(made_for))
             raise UserError(f"study '{name}' was made with {told}; give another one a name of its own: --name NAME")
         return study

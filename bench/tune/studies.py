@@ -16,7 +16,7 @@ from bench.jobs import claims
 from bench.jobs import run as runs
 from bench.jobs.cohort_job import CohortJob, PairContext
 from bench.jobs.progress import Progress
-from bench.jobs.run_writer import Follower
+from bench.jobs.run_writer import RecordMirror
 from bench.suite.suite import Suite
 from bench.tune import search, storage
 from bench.tune.study import Do, Study, Tuned, recipe_of
@@ -26,9 +26,9 @@ from bench.tune.trials import Batch, Result
 class Spread(Protocol):
     """What brings work to other machines; the studies go on side by side in this process, and share those."""
 
-    def call(self, task: Any) -> Any: ...
+    def run_task(self, task: Any) -> Any: ...
 
-    def studies(self, acts: Sequence[Callable[[], Tuned]]) -> list[Tuned]: ...
+    def run_studies(self, acts: Sequence[Callable[[], Tuned]]) -> list[Tuned]: ...
 
 
 def tune(
@@ -37,7 +37,7 @@ def tune(
     *,
     device: torch.device,
     progress: Progress,
-    follower: Follower | None = None,
+    mirror: RecordMirror | None = None,
     url: str | None = None,
     name: str = "",
     spread: Spread | None = None,
@@ -50,33 +50,33 @@ def tune(
     time (0: a whole batch).
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    suite = runs.resolved(suite, device)
+    suite = runs.resolve_suite(suite, device)
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
     database = storage.connect(url, results)
     data = datasets.load(suite.data, "cpu" if spread else device, test=False)
     for pair in suite.pairs:
-        runs.check(suite, pair, data)
+        runs.check_pair(suite, pair, data)
         for spec in suite.methods:
             recipe_of(suite, pair.name, spec)
     tunable = {spec.title: knobs for spec in suite.methods if (knobs := suite.tune.narrowed(spec.method))}
     if tunable and suite.tune.sampler == "grid":
         search.check_grid(suite.tune, tunable)
-    runs.end_orphaned_runs(results / suite.name, follower)
+    runs.end_orphaned_runs(results / suite.name, mirror)
     out: list[Tuned] = []
     for pair in suite.pairs:
         if spread:
             narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
-            spread.call(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
-        get = partial(PairContext.of, suite, pair, data, results, env.describe(device), progress, follower)
-        context = claims.run_when_free(get, progress.say)
-        do: Do = spread.call if spread else partial(_here, context)
+            spread.run_task(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
+        get = partial(PairContext.of, suite, pair, data, results, env.describe(device), progress, mirror)
+        context = claims.run_when_free(get, progress.log)
+        do: Do = spread.run_task if spread else partial(_here, context)
         rows = [spec for spec in suite.methods if suite.tune.narrowed(spec.method)]
         studies = [Study(context, spec, results, name, do, group_size) for spec in rows]
         acts = [partial(study.run, database) for study in studies]
-        out += spread.studies(acts) if spread else claims.run_each_when_free(acts, progress.say)
+        out += spread.run_studies(acts) if spread else claims.run_each_when_free(acts, progress.log)
         for spec in suite.methods:
             if not suite.tune.narrowed(spec.method):
-                progress.say(f"{spec.title} has nothing to tune")
+                progress.log(f"{spec.title} has nothing to tune")
     return out
 
 

@@ -79,18 +79,18 @@ class Study:
         self.context, self.spec, self.plan = context, spec, suite.tune
         self.name = "/".join(filter(None, (suite.name, pair.name, spec.title, name)))
         self.folder = results / suite.name / "tuning" / slug(self.name.partition("/")[2])
-        self.file = tuned.file_of(results, suite.name, pair, spec.title)
+        self.file = tuned.tuned_file(results, suite.name, pair, spec.title)
         self.recipe, self.knobs = recipe_of(suite, pair.name, spec), self.plan.narrowed(spec.method)
         self.seed, *self.further = select.fresh_seeds(suite.seeds)
         shares = [methods.get(row.method).fully_active_from(row.values(pair.name)) for row in suite.methods]
         self.judged_from = max(shares) if self.plan.pruner != "none" else 0.0  # the latest of all: so budgets are equal
 
     def run(self, database: RDBStorage) -> Tuned:
-        """Raises `claims.Held` where another process runs it. An outage of the database cannot hurt what a kill cannot:
-        the study is taken up again."""
-        path = claims.file_of(self.folder.parent.parent, f"tuning {self.folder.name}")
+        """Raises `claims.ClaimHeld` where another process runs it. An outage of the database cannot hurt what a kill
+        cannot: the study is taken up again."""
+        path = claims.claim_file(self.folder.parent.parent, f"tuning {self.folder.name}")
         with claims.claim(path, f"study {self.name}", [self.folder]):
-            return storage.retry_through_outage(database, lambda: self._run(database), self.context.progress.say)
+            return storage.retry_through_outage(database, lambda: self._run(database), self.context.progress.log)
 
     def _run(self, database: RDBStorage) -> Tuned:
         study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
@@ -107,7 +107,7 @@ class Study:
             return Tuned(self.context.pair.name, self.spec.title, {}, budget, self.file, trouble)
         chosen = self._choose(results, {trial.number: trial.params for trial in told})
         content = self._content(chosen, results, told[chosen.trial].params, budget)
-        tuned.write(self.file, content)
+        tuned.write_tuned(self.file, content)
         ledger.close(study, content)
         return Tuned(self.context.pair.name, self.spec.title, content["values"], budget, self.file)
 
@@ -145,7 +145,7 @@ class Study:
         """All that a trial of this study depends on; one that differs in it is another study."""
         context, plan = self.context, self.plan
         return {
-            **tuned.conditions(context.suite, self.spec, context.described, context.teacher.fingerprint),
+            **tuned.tuning_conditions(context.suite, self.spec, context.data_description, context.teacher.fingerprint),
             "recipe": self.recipe,
             "space": {key: str(knob) for key, knob in self.knobs.items()},
             **{key: getattr(plan, key) for key in ("batch", "sampler", "pruner", "objective")},
@@ -209,7 +209,9 @@ class Study:
             "rule": chosen.rule,
             "budget": dict(budget),
             **({"confirmation": confirmation} if chosen.seeds else {}),
-            "made_for": tuned.conditions(context.suite, self.spec, context.described, context.teacher.fingerprint),
+            "made_for": tuned.tuning_conditions(
+                context.suite, self.spec, context.data_description, context.teacher.fingerprint
+            ),
             "versions": {
                 "optuna": optuna.__version__,
                 "torch": made["torch"],

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from bench.data import n_batches
 from bench.jobs import claims, run_writer
-from bench.jobs.cohort_job import PairContext, cohort_of, open_run
+from bench.jobs.cohort_job import PairContext, cohort_factory, open_run
 from bench.jobs.fit import fit_into_memory
 from bench.jobs.run_writer import RunWriter
 from bench.jobs.train_cohort import train_cohort
@@ -61,19 +61,19 @@ class Batch:
     seed: int
     rungs: tuple[int, ...] = ()
     group_size: int = 0  # students on the device at a time; 0: all
-    test: bool = field(default=False, init=False)  # is the test split open?
+    opens_test_split: bool = field(default=False, init=False)  # is the test split open?
 
     @property
     def records(self) -> list[Record]:
         return [Record(path.parent) for path in sorted(self.folder.glob(f"trials/*/{FILE}"))]
 
     def run(self, context: PairContext) -> dict[int, Result]:
-        """Train what no record holds yet. Raises `claims.Held` where another process does."""
-        path = claims.file_of(self.results / self.suite.name, f"trials {self.folder.name}")
-        with claims.claim(path, self.title, [self.folder]) as check:
-            device, say = context.data.device, context.progress.say
+        """Train what no record holds yet. Raises `claims.ClaimHeld` where another process does."""
+        path = claims.claim_file(self.results / self.suite.name, f"trials {self.folder.name}")
+        with claims.claim(path, self.title, [self.folder]) as check_claim:
+            device, log = context.data.device, context.progress.log
             return fit_into_memory(
-                partial(train, context, self, check), len(self.settings), self.group_size, device, self.title, say
+                partial(train, context, self, check_claim), len(self.settings), self.group_size, device, self.title, log
             )
 
 
@@ -100,34 +100,44 @@ def result_of_trial(trial: FrozenTrial) -> Result:
     return Result(**trial.user_attrs, curve=dict(trial.intermediate_values))
 
 
-def train(context: PairContext, batch: Batch, check: run_writer.Check, group_size: int) -> dict[int, Result]:
+def train(context: PairContext, batch: Batch, check_claim: run_writer.ClaimCheck, group_size: int) -> dict[int, Result]:
     """Train the settings as students of one seed. What a record holds is not trained again."""
     spec, seed, rungs = batch.spec, batch.seed, list(batch.rungs)
     records: dict[int, Record] = {}
     writers: dict[int, RunWriter] = {}
 
-    def begin() -> Iterator[RunWriter]:
+    def open_runs() -> Iterator[RunWriter]:
         for number, values in batch.settings.items():
             row = spec.model_copy(update={"label": f"trial-{number}", "set": {**spec.set, **values}})
-            run = Run.of(context.suite, context.pair, row, seed, dict(context.described), context.teacher.fingerprint)
+            run = Run.of(
+                context.suite, context.pair, row, seed, dict(context.data_description), context.teacher.fingerprint
+            )
             record = records[number] = Record(batch.folder / "trials" / run.fingerprint)
             twin = any(record.folder == writer.record.folder for writer in writers.values())
-            if twin or run_writer.done(record, ENDED):
+            if twin or run_writer.is_finished_after_repair(record, ENDED):
                 continue
             if writer := open_run(run, record, context, dict(batch.about) | {"label": spec.title, "trial": number}):
                 writers[number] = writer
                 yield writer
 
-    def judge(cohort: Cohort) -> None:
+    def prune(cohort: Cohort) -> None:
         while rungs and all(member.epoch >= rungs[0] for member in cohort.running_members()):
             _judge(rungs.pop(0), cohort, writers, records)
 
-    def end(cohort: Cohort, _: list[RunWriter]) -> None:
-        context.teacher.verify(writers.values())
+    def close_runs(cohort: Cohort, _: list[RunWriter]) -> None:
+        context.teacher.verify_unchanged(writers.values())
         for writer in writers.values():
             _finish(writer, cohort)
 
-    train_cohort(batch.title, begin, cohort_of(context, seed, group_size), end, check, context.progress, judge)
+    train_cohort(
+        batch.title,
+        open_runs,
+        cohort_factory(context, seed, group_size),
+        close_runs,
+        check_claim,
+        context.progress,
+        prune,
+    )
     steps = n_batches(len(context.data.train.y), context.suite.protocol.batch_size)
     return {number: _result(record, steps) for number, record in records.items()}
 

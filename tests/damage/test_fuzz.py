@@ -141,7 +141,7 @@ def test_a_damaged_record(seed: int, make: Make) -> None:  # noqa: F811
     seen = refused(Record(record.folder).read)
     if seen is not None and seen.end is not None:
         assert repr(Record(record.folder).final) == repr(final) and Record(record.folder).epochs == epochs
-    done = run_writer.done(again := Record(record.folder))
+    done = run_writer.is_finished_after_repair(again := Record(record.folder))
     assert done or (again.status in ("absent", "running") and changed)
     if again.status != "absent":
         assert again.epochs == epochs[: len(again.epochs)], "a prefix of what was there, or nothing"
@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint(seed: int, tmp_path: Path) -> None:
 def test_a_damaged_shard(seed: int, tiny_set: Path, tmp_path: Path) -> None:  # noqa: F811
     raw = {**TINY, "data": {"source": "parquet", "path": str(tiny_set), "validation": 6}}
     suite = validate(raw, "test")
-    runs._manifest(tmp_path, suite, [], runs._checksums(suite, tmp_path))
+    runs._write_manifest(tmp_path, suite, [], runs._checksums(suite, tmp_path))
     whole = datasets.load(suite.data).describe()
     path = sorted(tiny_set.iterdir())[seed % 3]
     data = path.read_bytes()
@@ -198,7 +198,7 @@ def test_a_damaged_sealed_text(seed: int, tmp_path: Path) -> None:
     except (ValueError, TypeError, KeyError):  # as the reader of tuned values
         assert file.read_bytes() != text.encode()
     suite = validate(TINY, "test")
-    runs._manifest(tmp_path, suite, ["f0", "f1"], {})
+    runs._write_manifest(tmp_path, suite, ["f0", "f1"], {})
     manifest = tmp_path / "suite.json"
     whole = _manifest(tmp_path, "tiny")
     data = manifest.read_bytes()
@@ -227,7 +227,7 @@ def test_a_damaged_network(seed: int, tmp_path: Path) -> None:
 
 
 def trained(raw: dict[str, Any], results: Path) -> dict[str, tuple[dict[str, float], bytes]]:
-    assert not run(raw, results).troubles
+    assert not run(raw, results).failures
     return left(results)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from bench.jobs.rerun import Verdict, find, three_errors
+from bench.jobs.rerun import Verdict, find_record, three_standard_errors
 from tests.conftest import TINY
 from tests.prose import Prose, numbers
 from tests.test_cli import call
@@ -72,8 +72,8 @@ def test_other_numbers_are_noticed(ran: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_tolerance(prose: Prose) -> None:
-    assert three_errors(50.0, 100) == pytest.approx(300 * (2 * 0.25 / 100) ** 0.5)
-    assert 0 < three_errors(100.0, 1000) < 1  # no accuracy is known to be perfect
+    assert three_standard_errors(50.0, 100) == pytest.approx(300 * (2 * 0.25 / 100) ** 0.5)
+    assert 0 < three_standard_errors(100.0, 1000) < 1  # no accuracy is known to be perfect
     verdict = Verdict("f", "kd", "a->b", 1, {"test/top1": (70.0, 69.5)}, "cpu", "", 0.4, Path())
     assert not verdict.agrees and {69.5, 70.0, 0.4} <= set(numbers(verdict.sentence()))
     prose(verdict.sentence())
@@ -94,4 +94,4 @@ def test_what_is_not_there_is_said(words: list[str], said: str, ran: Path, capsy
 
 def test_the_projects_own_results_are_found(tmp_path: Path) -> None:
     some = next((Path(__file__).parents[2] / "results" / "reference" / "digits" / "runs").iterdir())
-    assert find(some.name, tmp_path).folder == some
+    assert find_record(some.name, tmp_path).folder == some

@@ -43,19 +43,19 @@ class Raising(KD):
 
 def suite_of(tiny: dict[str, Any], **changes: Any) -> Suite:
     raw = {**tiny, "pairs": ["resnet14w4 -> resnet8w4"], **changes}  # equal channels: a pair for every method
-    return run.resolved(validate(raw, "test"), torch.device("cpu"))
+    return run.resolve_suite(validate(raw, "test"), torch.device("cpu"))
 
 
 def cohort_of(suite: Suite, names: list[str], **swaps: type[KD]) -> Cohort:
     data = datasets.load(suite.data, torch.device("cpu"))
     pair = suite.pairs[0]
-    network = teacher.build(pair.teacher, data, init="teacher").requires_grad_(False).eval()
-    shapes = cohort_job.dims(pair, data, suite.protocol.batch_size, network)
+    network = teacher.build_network(pair.teacher, data, init="teacher").requires_grad_(False).eval()
+    shapes = cohort_job.method_dims(pair, data, suite.protocol.batch_size, network)
     members = []
     specs = {spec.method: spec for spec in suite.methods}
     for name in names:
-        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, cohort_job.describe(data), "")
-        member = cohort_job.member_of(entry, data, shapes)
+        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, cohort_job.describe_data(data), "")
+        member = cohort_job.make_member(entry, data, shapes)
         if name in swaps:
             member.train_step.method = swaps[name](shapes, **entry.hp)
         members.append(member)
@@ -230,7 +230,7 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
     suite = suite_of(tiny)
     cohort = cohort_of(suite, ["vanilla"])
     data = cohort.data
-    network = teacher.build("resnet8w4", data, init=0).train()
+    network = teacher.build_network("resnet8w4", data, init=0).train()
     optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=True)
     for epoch in (1, 2, 3):
         views = generator("view", "weak", 0, epoch)

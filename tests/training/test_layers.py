@@ -115,7 +115,7 @@ def test_passes_cover_every_column_once() -> None:
 
 def test_rows_are_the_same_in_one_pass_and_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
     data = datasets.load(DigitsSpec(source="digits", train=120, validation=60, test=60))
-    network = teacher.build("resnet8w4", data, init="test").eval()
+    network = teacher.build_network("resnet8w4", data, init="test").eval()
     with torch.no_grad():
         maps = [f.flatten(1) for f in network(next(layers.unaugmented_batches(data.train, data, 120))).feats]
     whole = [values(knowledge_quality(f, data.train.y, n=120)) for f in maps]
@@ -207,8 +207,8 @@ def test_logit_free_trains_on_those_stages_and_says_so(made: Path, capsys: pytes
     (pair,) = said(made, capsys)
     suite, quiet = load(str(made / "tiny.yaml")), Progress(Console(), quiet=True)
     results = made / "results"
-    done = run_suite(suite, results, device=torch.device("cpu"), rerun=False, progress=quiet, follower=None)
-    assert done.trained == 1 and not done.troubles
+    done = run_suite(suite, results, device=torch.device("cpu"), rerun=False, progress=quiet, mirror=None)
+    assert done.n_trained == 1 and not done.failures
     (record,) = scan(results / "tiny")
     spec = record.header["spec"]
     assert record.status == "finished" and spec["hp"]["layers"] == "auto"

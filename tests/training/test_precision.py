@@ -107,7 +107,7 @@ def test_both_sides_of_a_timing_compute_alike(tiny: dict[str, Any]) -> None:
 def test_a_teacher_has_one_accuracy(tmp_path: Path, tiny: dict[str, Any]) -> None:
     suite = suite_of(in_precision(tiny, "bfloat16"))
     data, pair, quiet = datasets.load(suite.data, CPU), suite.pairs[0], Progress(Console(), quiet=True)
-    got = teacher.obtain(suite, pair, data, cohort_job.describe(data), tmp_path, {}, quiet)
+    got = teacher.obtain(suite, pair, data, cohort_job.describe_data(data), tmp_path, {}, quiet)
     said = Evaluator(data, suite.protocol, got.network).teacher_logits("validation")
     assert said is not None and metrics(said, data.validation.y)["top1"] == got.top1
 
