@@ -191,7 +191,7 @@ def datasets() -> list[dict[str, Any]]:
 
 def list_suites() -> list[dict[str, Any]]:
     rows = []
-    for name, path in suites.available().items():
+    for name, path in suites.built_in_suites().items():
         raw = yaml.safe_load(path.read_text())
         rows.append(
             {

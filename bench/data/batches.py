@@ -39,5 +39,5 @@ def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Ten
 
 def n_batches(n: int, batch_size: int) -> int:
     """How many batches an epoch has."""
-    alone = n > batch_size > 1 and n % batch_size == 1
-    return -(-n // batch_size) - alone
+    joins_previous = n > batch_size > 1 and n % batch_size == 1
+    return -(-n // batch_size) - joins_previous

@@ -1,7 +1,7 @@
 """Cohorts and batches of trials as Ray tasks, on one machine or many.
 
-A task is data (`CohortJob`, `Batch`); the worker makes the context it needs and trains exactly as this process would.
-What it leaves lies in the results folder, which all machines share; this process alone talks to MLflow. A worker that
+A task is data (`CohortJob`, `TrialBatch`); the worker makes the context it needs and trains exactly as this process
+would. What it leaves lies in the results folder, which all machines share; this process alone talks to MLflow. A worker that
 dies is replaced by Ray, and its successor goes on from the checkpoints. When this process dies, Ray ends its workers,
 and the same command goes on.
 """

@@ -223,7 +223,7 @@ def _check_views(kind: type[Method], data: Data) -> None:
 def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
     """SHA-256 of the files that the suite's data and teachers come from. Raises `UserError` where one has changed since
     the suite was last run: no other run could be compared with those that are here."""
-    files = datasets.files(suite.data)
+    files = datasets.source_files(suite.data)
     files |= {p.teacher_file: Path(p.teacher_file).expanduser() for p in suite.pairs if p.teacher_file}
     now = {name: checksum(path) for name, path in files.items() if path.is_file()}
     try:

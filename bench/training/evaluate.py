@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data import Data, Split
-from bench.data.augment import apply, draw
+from bench.data.augment import apply_view, draw_view
 from bench.suite.protocol import Protocol
 from bench.training.precision import autocast, set_torch_backends
 
@@ -35,7 +35,7 @@ def network_logits(network: nn.Module, split: Split, data: Data, protocol: Proto
 def unaugmented_batches(split: Split, data: Data, batch_size: int) -> Iterator[Tensor]:
     """The split's images normalised and in batches, without augmentation."""
     for x in split.x.split(batch_size):
-        yield apply(x, draw("plain", len(x), data.size, None, pad=0, flip=False), data.mean, data.std)
+        yield apply_view(x, draw_view("plain", len(x), data.size, None, pad=0, flip=False), data.mean, data.std)
 
 
 def correctness(logits: Tensor, y: Tensor) -> Tensor:

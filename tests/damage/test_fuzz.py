@@ -220,10 +220,10 @@ def test_a_damaged_network(seed: int, tmp_path: Path) -> None:
     refused(lambda: models.load_state(network, file))
     refused(lambda: student.load(file))
     array = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
-    cache.cached("key", lambda: array)
+    cache.load_or_build("key", lambda: array)
     kept = tmp_path / "cache" / "key.npy"
     kept.write_bytes(spoilt(kept.read_bytes(), seed))
-    assert (cache.cached("key", lambda: array) == array).all()
+    assert (cache.load_or_build("key", lambda: array) == array).all()
 
 
 def trained(raw: dict[str, Any], results: Path) -> dict[str, tuple[dict[str, float], bytes]]:

@@ -223,7 +223,7 @@ def test_all_methods_start_from_the_same_student(tiny: dict[str, Any]) -> None:
 
 def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
     """The harness is what a script of ten lines would do, to the bit: plain SGD on the same batches."""
-    from bench.data.augment import apply, draw
+    from bench.data.augment import apply_view, draw_view
     from bench.data.batches import batches
     from bench.seeds import generator
 
@@ -237,9 +237,9 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
         for group in optimizer.param_groups:
             group["lr"] = 0.05 if epoch <= 2 else 0.005
         for index in batches(90, 32, generator("order", 0, epoch)):
-            x = apply(
+            x = apply_view(
                 data.train.x[index],
-                draw("weak", len(index), data.size, views, pad=data.pad, flip=data.flip),
+                draw_view("weak", len(index), data.size, views, pad=data.pad, flip=data.flip),
                 data.mean,
                 data.std,
             )

@@ -53,7 +53,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Member, "contain_errors", lambda member, when, alone: nullcontext())  # an error ends the test
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
-    kept = (augment._affine, augment._fill)  # a later test must not be given tensors without values
+    kept = (augment._scale_and_shift, augment._fill_colour)  # a later test must not be given tensors without values
     for function in kept:
         function.cache_clear()
     with MODE:
@@ -158,10 +158,10 @@ def test_a_harness_that_waits_is_found(gpu: None, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("view", augment.VIEWS)
 def test_no_view_waits(view: str, channels: int, gpu: None) -> None:
     n = 20 * len(strong.OPS)
-    params = augment.draw(view, n, 8, generator(view), pad=1, flip=True)
+    params = augment.draw_view(view, n, 8, generator(view), pad=1, flip=True)
     assert params.op is None or len(params.op.unique()) == len(strong.OPS)
     x = torch.zeros(n, channels, 8, 8, dtype=torch.uint8, device=GPU)
-    out = augment.apply(x, params, (0.5,) * channels, (0.5,) * channels)
+    out = augment.apply_view(x, params, (0.5,) * channels, (0.5,) * channels)
     assert out.device.type == "cuda" and out.shape == x.shape
 
 

@@ -86,7 +86,7 @@ def test_teacher_student_tails_and_adapters_compute_alike(
     suite = suite_of(in_precision(tiny, asked))
     cohort = cohort_of(suite, [name])
     member = cohort.members[0]
-    lap = timing.harness(cohort)
+    lap = timing.harness_lap(cohort)
     with Convolutions() as seen:
         lap()
         cohort.evaluator.evaluate(member, "validation")
@@ -98,7 +98,7 @@ def test_teacher_student_tails_and_adapters_compute_alike(
 
 def test_both_sides_of_a_timing_compute_alike(tiny: dict[str, Any]) -> None:
     suite = suite_of(in_precision(tiny, "bfloat16"))
-    lap = timing.bare(suite, datasets.load(suite.data, CPU), "block_kd")
+    lap = timing.bare_loop_lap(suite, datasets.load(suite.data, CPU), "block_kd")
     with Convolutions() as seen:
         lap()
     assert set(seen.types) == {torch.bfloat16}

@@ -19,7 +19,7 @@ import bench.tune.search
 import bench.tune.study
 import bench.tune.trials
 from bench.data import sources
-from bench.data.raw import Arrays
+from bench.data.raw import SplitArrays
 from bench.data.spec import DigitsSpec
 from bench.errors import UserError
 from bench.training.cohort import Cohort
@@ -91,7 +91,7 @@ def test_the_test_split_is_never_read(tmp_path: Path, tiny: dict[str, Any], monk
     real = sources.digits
 
     def digits(spec: DigitsSpec) -> Any:
-        def test() -> Arrays:
+        def test() -> SplitArrays:
             raise AssertionError("the test split was read")
 
         return replace(real(spec), test=test)
@@ -269,7 +269,7 @@ def test_a_trial_that_diverges_fails_alone(
     assert got.budget["failed"] == states.count("FAIL") and other.budget["failed"] == 0
     record = Record(tmp_path / "tiny" / "tuning" / "resnet8w8--resnet8w4_kd")
     assert record.status == ("finished" if worst else "failed")
-    assert ("no trial finished" in got.trouble) == (worst == 0.0) and got.file.exists() == (worst > 0)
+    assert ("no trial finished" in got.failure) == (worst == 0.0) and got.file.exists() == (worst > 0)
 
 
 def test_accuracy_and_cost(tmp_path: Path, tiny: dict[str, Any]) -> None:
