@@ -87,7 +87,7 @@ def method_citations(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def built_in_methods() -> tuple[str, ...]:
     """Names of the methods that lie in this project's folder: no plug-ins."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(registry.__path__) if m.name not in registry.SHARED))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(registry.__path__) if m.name not in registry.NOT_METHODS))
 
 
 def _method_row(name: str, method: type[Method]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 
 import bench
 from bench.errors import UserError
-from tracking.location import mask
+from tracking.location import mask_secrets
 
 PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "optuna", "scikit-learn", "pyarrow", "pillow")
 
@@ -58,7 +58,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         **(_cuda_versions() if device.type == "cuda" else {}),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "command": mask(" ".join(["kdbench", *sys.argv[1:]])),
+        "command": mask_secrets(" ".join(["kdbench", *sys.argv[1:]])),
     }
 
 

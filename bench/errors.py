@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections.abc import Iterable
 
-from tracking.location import mask
+from tracking.location import mask_secrets
 
 
 class UserError(ValueError):
@@ -16,7 +16,7 @@ class UserError(ValueError):
 def error_message(error: BaseException, when: str = "") -> str:
     """Why a run failed, in one line without secrets: 'ValueError in epoch 3: ...'."""
     kind = " ".join(filter(None, (type(error).__name__, when)))
-    return mask(" ".join(f"{kind}: {error}".rstrip(": ").splitlines()[:1]))
+    return mask_secrets(" ".join(f"{kind}: {error}".rstrip(": ").splitlines()[:1]))
 
 
 def notice(text: str) -> None:

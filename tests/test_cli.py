@@ -63,7 +63,7 @@ def final(record: Record) -> dict[str, float]:
 
 def test_a_run_leaves_everything(ran: Path) -> None:
     found = records(ran)
-    assert len(found) == 4 and all(r.status == "finished" and r.intact() for r in found)
+    assert len(found) == 4 and all(r.status == "finished" and r.is_intact() for r in found)
     for record in found:
         final_ = final(record)
         assert {

@@ -32,7 +32,7 @@ def _register_plugins(files: list[str] | None) -> list[str] | None:
         import methods
 
         for file in files:
-            methods.plug(file)
+            methods.register_plugin(file)
     return files
 
 
@@ -78,7 +78,7 @@ def mirror_to_mlflow(folder: Path, suite: str) -> Iterator[Mirror]:
     from tracking.mirror import Mirror, undelivered
     from tracking.store import Store
 
-    uri = location.check(location.default_uri(folder))
+    uri = location.check_uri(location.default_uri(folder))
     with Mirror(lambda: Store(uri, folder)) as mirror:
         try:
             yield mirror

@@ -49,7 +49,7 @@ def report(
     from tracking import summary
 
     done = reports.write(folder, name)
-    summary.record(done.report.parent, done.answer, done.frame)  # `kdbench sync` brings it to MLflow
+    summary.write_record(done.report.parent, done.answer, done.frame)  # `kdbench sync` brings it to MLflow
     print_report(done)
 
 

@@ -59,14 +59,14 @@ def ui(
     from tracking import ui as uis
 
     folder = results_path(results)
-    runs = store.existing(location.default_uri(folder), folder)
+    runs = store.open_existing(location.default_uri(folder), folder)
     if runs.uri.startswith(location.SERVERS):  # it has a UI of its own
         _show_links(uis.links(runs, runs.uri, suite), no_open)
         return
     uis.free_port(port)
     base = f"http://127.0.0.1:{port}"
     _ = runs.client  # which makes an older file ready before the server opens it
-    with suppress(KeyboardInterrupt), uis.serving(runs.uri, port, folder) as server:
+    with suppress(KeyboardInterrupt), uis.serve_mlflow(runs.uri, port, folder) as server:
         links = uis.links(runs, base, suite)
         uis.wait_for(port, server)
         _show_links(links, no_open)
@@ -93,4 +93,4 @@ def _show_links(links: list[Links], no_open: bool) -> None:
         if row.runs > PAGE:
             console.print(f"  [yellow]MLflow loads {PAGE} runs: press 'Load more' for means over all seeds[/yellow]")
     if not no_open:
-        uis.show(links[0].charts)
+        uis.open_browser(links[0].charts)

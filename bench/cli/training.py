@@ -82,7 +82,7 @@ def run(
                 raise
             console.print(str(error), markup=False, highlight=False, soft_wrap=True)
             raise SystemExit(1) from None
-        summary.record(written.report.parent, written.answer, written.frame)  # mirrored after all runs
+        summary.write_record(written.report.parent, written.answer, written.frame)  # mirrored after all runs
     print_report(written)
     if outcome.n_skipped:
         console.print(

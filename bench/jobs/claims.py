@@ -20,8 +20,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TypeVar
 
-from tracking.lines import replace
-from tracking.locks import boot_id, locked
+from tracking.lines import write_atomically
+from tracking.locks import boot_id, file_lock
 
 HEARTBEAT_S, STALE_S = 10.0, 60.0
 RETRY_S = 2.0  # until a claim that another process holds is looked at again
@@ -51,10 +51,10 @@ def claim(path: Path, title: str, records: Iterable[Path] = ()) -> Iterator[Call
         "records": [str(folder.absolute()) for folder in records],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.parent / ".lock"):
+    with file_lock(path.parent / ".lock"):
         if (owner := _read_owner(path)) and _owner_is_alive(owner, path):
             raise ClaimHeld(f"{title}: in work by process {owner['pid']} on {owner['host']}")
-        replace(path, json.dumps(content))
+        write_atomically(path, json.dumps(content))
     released = Event()
     heartbeat = Thread(target=_heartbeat, args=(path, released), name="claim", daemon=True)
     heartbeat.start()
@@ -103,7 +103,7 @@ def remove_stale_claims(folder: Path) -> list[Path]:
     """Remove the claims of dead owners below a suite's folder; the records that they were writing."""
     records: list[Path] = []
     for path in sorted(folder.glob("claims/*.json")):
-        with locked(path.parent / ".lock"):
+        with file_lock(path.parent / ".lock"):
             if (owner := _read_owner(path)) and not _owner_is_alive(owner, path):
                 path.unlink()
                 records += map(Path, owner.get("records", []))

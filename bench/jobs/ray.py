@@ -1,9 +1,9 @@
 """Cohorts and batches of trials as Ray tasks, on one machine or many.
 
 A task is data (`CohortJob`, `TrialBatch`); the worker makes the context it needs and trains exactly as this process
-would. What it leaves lies in the results folder, which all machines share; this process alone talks to MLflow. A worker that
-dies is replaced by Ray, and its successor goes on from the checkpoints. When this process dies, Ray ends its workers,
-and the same command goes on.
+would. What it leaves lies in the results folder, which all machines share; this process alone talks to MLflow. A worker
+that dies is replaced by Ray, and its successor goes on from the checkpoints. When this process dies, Ray ends its
+workers, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from bench.jobs.cohort_job import CohortJob, JobResult, PairContext
 from bench.jobs.progress import Progress
 from bench.jobs.run_writer import RecordMirror
 from bench.suite.suite import Pair, Suite
-from tracking.locks import alive
+from tracking.locks import process_may_live
 from tracking.record import Record
 
 MAX_RETRIES = 5  # of a task whose worker died: each goes on where the last one was
@@ -220,7 +220,7 @@ def connect(
         raise UserError(f"no Ray cluster at {address or 'this machine'} ({reason})") from None
     sentinel = results / f".ray-{socket.gethostname()}-{uuid.uuid4().hex}-{os.getpid()}"
     for stale in results.glob(f".ray-{socket.gethostname()}-*"):
-        if not alive(stale.name.rpartition("-")[2]):  # by a call that was killed
+        if not process_may_live(stale.name.rpartition("-")[2]):  # by a call that was killed
             stale.unlink(missing_ok=True)
     executor = None
     with stop.stop_gracefully() as raise_if_asked:  # in place of the handler that Ray has set
@@ -271,7 +271,7 @@ def _run_on_worker(task: Task, setup: WorkerSetup, after: Any) -> tuple[Any, str
     for name, content in setup.plugins.items():
         file = Path(tempfile.mkdtemp(prefix="kdbench-")) / name
         file.write_bytes(content)
-        methods.plug(str(file))
+        methods.register_plugin(str(file))
     torch.set_num_threads(setup.threads)
     device, messages = env.resolve_device(setup.device), StringIO()
     progress = Progress(Console(file=messages, width=1000))

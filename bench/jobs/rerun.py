@@ -18,7 +18,7 @@ from bench.jobs.run import run_suite
 from bench.jobs.tuned import describe_differences
 from bench.suite.suite import Suite, validate
 from tracking.record import FILE, Record
-from tracking.seal import opened
+from tracking.seal import verify_checksum
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"  # what came with the project
 HARDWARE = ("cpu", "cpu_capability", "device", "torch", "threads")  # where these are equal, so is every bit on a CPU
@@ -129,7 +129,7 @@ def _suite_of_run(record: Record, spec: Mapping[str, Any]) -> Suite:
     """The recorded suite, with this run alone in it."""
     path = record.folder.parent.parent / "suite.json"
     try:
-        raw = json.loads(opened(path.read_text()))["suite"]
+        raw = json.loads(verify_checksum(path.read_text()))["suite"]
         pair = next(pair for pair in raw.pop("pairs") if f"{pair['teacher']}->{pair['student']}" == spec["pair"])
     except (OSError, ValueError, KeyError, StopIteration) as error:
         reason = f"{path}: not readable ({type(error).__name__}), and only it says which data the run had"

@@ -35,9 +35,9 @@ from bench.suite.suite import Pair, Run, Suite
 from bench.training import precision
 from bench.training.step import make_optimizer
 from methods.base import Method, Refusal, unknown
-from tracking.lines import Damage, replace
+from tracking.lines import Damage, write_atomically
 from tracking.record import Record
-from tracking.seal import MARK, opened, sealed
+from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
 MANIFEST = "suite.json"
 
@@ -227,7 +227,9 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
     files |= {p.teacher_file: Path(p.teacher_file).expanduser() for p in suite.pairs if p.teacher_file}
     now = {name: checksum(path) for name, path in files.items() if path.is_file()}
     try:
-        before = dict(json.loads(opened((suite_folder / MANIFEST).read_text(encoding="utf-8"))).get("files", {}))
+        before = dict(
+            json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8"))).get("files", {})
+        )
     except (OSError, ValueError, TypeError, AttributeError):
         return now  # there is none, or a damaged one, which this call writes anew
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
@@ -242,7 +244,7 @@ def _write_manifest(suite_folder: Path, suite: Suite, fingerprints: list[str], c
     """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
     text = json.dumps(
         {
-            "seal": MARK,
+            "seal": CHECKSUM_PLACEHOLDER,
             "suite": suite.model_dump(mode="json"),
             "fingerprints": fingerprints,
             "methods": catalogue.method_citations(spec.method for spec in suite.methods),
@@ -250,4 +252,4 @@ def _write_manifest(suite_folder: Path, suite: Suite, fingerprints: list[str], c
         },
         indent=1,
     )
-    replace(suite_folder / MANIFEST, sealed(text))
+    write_atomically(suite_folder / MANIFEST, add_checksum(text))

@@ -77,7 +77,7 @@ class RunWriter:
     def save(self) -> None:
         """Keep the member as it is; call it between two epochs."""
         checkpoint.save(self.path, self.member.state_dict())
-        self.record.hold_epochs(self.member.history)
+        self.record.write_epochs(self.member.history)
         self._saved = time.monotonic()
         if self.mirror:
             self.mirror.offer(self.record)
@@ -98,7 +98,7 @@ class RunWriter:
                 (self.record.folder / name).write_bytes(content)
             files = [*contents]
         if status != "interrupted":  # an interrupted run's rows may be ahead of its checkpoint: they come again
-            self.record.hold_epochs(self.member.history)
+            self.record.write_epochs(self.member.history)
             checkpoint.remove(self.path)
         self.record.end(status, reason, metrics, files)
         if self.mirror:
@@ -113,18 +113,18 @@ def to_safetensors(state: dict[str, Tensor], metadata: dict[str, str] | None = N
 def is_finished(record: Record) -> bool:
     """Is there nothing left to be done? Only looks, since the run may be another process's."""
     try:
-        return record.status == "finished" and record.intact()
+        return record.status == "finished" and record.is_intact()
     except Damage:
         return False
 
 
 def is_finished_after_repair(record: Record, statuses: Collection[str] = ("finished",)) -> bool:
     """The same of one's own run: damage is named, and leaves the run to be done."""
-    if message := record.mend():
+    if message := record.repair():
         notice(message)
     if record.status not in statuses:
         return False
-    if damaged := record.damaged():
+    if damaged := record.damaged_files():
         notice(f"{damaged[0]}: damaged or missing; this run is done anew")
     return not damaged
 

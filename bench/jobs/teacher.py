@@ -165,7 +165,7 @@ def _train(
             raise UserError(f"the teacher {arch} {member.status}: {member.reason}{remedy}")
         (record.folder / "teacher.safetensors").write_bytes(run_writer.to_safetensors(member.network.state_dict()))
         checkpoint.remove(writer.path)
-        record.hold_epochs(member.history)
+        record.write_epochs(member.history)
         record.end("finished", "", cohort.evaluator.evaluate(member, "validation"), ["teacher.safetensors"])
 
     make_cohort = partial(Cohort, data, protocol, None, seed=seed)

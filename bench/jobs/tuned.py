@@ -15,8 +15,8 @@ from bench.suite import plain as from_yaml
 from bench.suite.spec import TUNED, MethodSpec, Pair, flatten
 from bench.suite.suite import Suite
 from methods.base import Refusal
-from tracking.lines import plain, replace
-from tracking.seal import MARK, opened, sealed
+from tracking.lines import as_plain_json, write_atomically
+from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
 
 def tuned_file(results: Path, suite: str, pair: Pair, title: str) -> Path:
@@ -24,7 +24,10 @@ def tuned_file(results: Path, suite: str, pair: Pair, title: str) -> Path:
 
 
 def write_tuned(file: Path, content: Mapping[str, Any]) -> None:
-    replace(file, sealed(f"# {MARK}\n{yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)}"))
+    write_atomically(
+        file,
+        add_checksum(f"# {CHECKSUM_PLACEHOLDER}\n{yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)}"),
+    )
 
 
 def tuning_conditions(
@@ -38,7 +41,7 @@ def tuning_conditions(
         "method": spec.method,
         "version": methods.get(spec.method).version,
     }
-    return dict(plain(parts))
+    return dict(as_plain_json(parts))
 
 
 def with_tuned_rows(suite: Suite, mode: str) -> Suite:
@@ -67,7 +70,7 @@ def resolve_values(
     title = spec.study or spec.method
     file = tuned_file(results, suite.name, pair, title)
     try:
-        content = from_yaml.load(opened(file.read_text(encoding="utf-8")))
+        content = from_yaml.load(verify_checksum(file.read_text(encoding="utf-8")))
         values, budget, made_for = dict(content["values"]), dict(content["budget"]), dict(content["made_for"])
         about = {"row": title, "study": content["study"], "trial": content["trial"], "rule": content["rule"], **budget}
     except FileNotFoundError:

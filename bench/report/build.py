@@ -33,9 +33,9 @@ from bench.report.figures import all_rendered
 from bench.report.files import SUFFIXES, put
 from tracking import ui as uis
 from tracking.frame import frame as frame_of
-from tracking.query import Found
+from tracking.query import StoreRuns
 from tracking.record import FILE, Record
-from tracking.seal import opened
+from tracking.seal import verify_checksum
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Report:
     rows: pd.DataFrame  # `table.build`
 
 
-def write(results: Path, suite: str, *, records: Sequence[Record] | None = None, found: Found | None = None) -> Report:
+def write(
+    results: Path, suite: str, *, records: Sequence[Record] | None = None, found: StoreRuns | None = None
+) -> Report:
     """The report of what the last call of `suite` asked for, written into results/<suite>/.
 
     `records` stand in for those of the folder. With `found`, the report is of all runs of the suite that a tracking
@@ -94,7 +96,7 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     about = manifest["suite"]
     files["report.md"] = page.page(runs, rows, sentence, list(made), about, data, missing, told, several, near).encode()
     pictures = {name: html.picture(plot.figure, files[f"figures/{name}.png"]) for name, plot in made.items()}
-    links, views = uis.known(records) if found is None else uis.known_of(found)
+    links, views = uis.run_addresses(records) if found is None else uis.run_addresses_of_store(found)
     files["report.html"] = html.page(
         runs,
         rows,
@@ -126,7 +128,7 @@ def _of_tuning(where: Path, told: Sequence[str]) -> dict[str, html.Picture]:
 def _manifest(where: Path, suite: str) -> dict[str, Any]:
     path = where / "suite.json"
     try:
-        found = json.loads(opened(path.read_text(encoding="utf-8")))
+        found = json.loads(verify_checksum(path.read_text(encoding="utf-8")))
         found["fingerprints"], found["suite"]["name"], found["suite"]["protocol"]
     except (FileNotFoundError, NotADirectoryError):
         raise _nothing(where.parent, suite) from None

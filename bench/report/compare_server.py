@@ -25,7 +25,7 @@ def of_runs(a: str, b: str, uri: str | None, results: Path, scratch: Path) -> Si
     specs: list[dict[str, Any]] = []
     files: dict[str, Path] = {}
     for side, run_id in zip("ab", (a, b), strict=True):
-        with store.border():
+        with store.translate_errors():
             run = store.client.get_run(run_id)
             row = payload.row_of(run.data.tags, run.data.metrics) | {"time": run.info.start_time / 1000}
             left = _artifacts(store.client, run_id, scratch / side)
@@ -50,7 +50,7 @@ def of_runs(a: str, b: str, uri: str | None, results: Path, scratch: Path) -> Si
 def of_suite(a: str, b: str, suite: str, uri: str, results: Path) -> Sides:
     """Two rows of a suite, by label."""
     store = _store(uri, results)
-    frame, at = query.runs(store.uri, suite, results=results), location.mask(store.uri)
+    frame, at = query.runs(store.uri, suite, results=results), location.mask_secrets(store.uri)
     if frame.empty:
         raise UserError(f"no runs of suite '{suite}' at {at}")
     known(a, b, frame, suite, [])
@@ -69,7 +69,7 @@ def _artifacts(client: MlflowClient, run_id: str, to: Path) -> Path:
 
 def _store(uri: str | None, results: Path) -> Any:
     """The tracking store. A SQLite file that is not there is refused, since MLflow would make it."""
-    uri = location.check(uri or location.default_uri(results))
+    uri = location.check_uri(uri or location.default_uri(results))
     if (file := location.sqlite_file(uri)) is not None and not file.is_file():
         raise UserError(f"no MLflow store at {uri}; name one with --from, or the results with --results")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

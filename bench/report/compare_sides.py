@@ -15,7 +15,7 @@ from bench.errors import UserError, unknown
 from bench.report import stats_examples
 from tracking.frame import frame as frame_of
 from tracking.record import FILE, Record
-from tracking.seal import opened
+from tracking.seal import verify_checksum
 
 MADE_ON = ("commit", "hardware", "torch", "threads")
 Spec = dict[str, Any]
@@ -49,7 +49,7 @@ def read(folder: Path) -> Results:
     """The runs that the last call of a suite asked for. Raises `UserError` where there are none to read."""
     again = f"run `kdbench run {folder.name}`"
     try:
-        manifest = json.loads(opened((folder / "suite.json").read_text("utf-8")))
+        manifest = json.loads(verify_checksum((folder / "suite.json").read_text("utf-8")))
         wanted = [str(name) for name in manifest["fingerprints"]]
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no results for '{folder.name}' in {folder.parent}; {again}") from None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from bench.errors import UserError
-from tracking.query import Found
+from tracking.query import StoreRuns
 
 MIXED = "delete those of one kind in MLflow, or give the suite another name when its settings change"
 ABSENT = " What needs every epoch or every prediction is left out: the runs' artifacts do not lie on this machine."
 
 
-def manifest(found: Found, suite: str) -> dict[str, Any]:
+def manifest(found: StoreRuns, suite: str) -> dict[str, Any]:
     """As suite.json has it: suite, fingerprints. Raises `UserError` where the store has no run of the suite."""
     if found.frame.empty:
         raise UserError(f"no runs of '{suite}' in MLflow at {found.where}")

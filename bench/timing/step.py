@@ -203,7 +203,7 @@ def _tracking_share(suite: Suite, cohort: Cohort, step_ms: float) -> float:
         saves = min(epochs, max(1, int(run_s / CHECKPOINT_EVERY_S)))
         for save in range(saves):
             checkpoint.save(record.folder / "checkpoint.pt", member.state_dict())
-            record.hold_epochs(rows[: epochs * (save + 1) // saves])
+            record.write_epochs(rows[: epochs * (save + 1) // saves])
         record.end("finished", "", metrics, [])
         store.deliver(record, experiment="timing")
         return (time.perf_counter() - start) / run_s

@@ -19,9 +19,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlch
 
 from bench.errors import UserError
 from bench.jobs.tuned import describe_differences
-from tracking.lines import plain
-from tracking.location import default_uri, mask, sqlite_file
-from tracking.locks import locked
+from tracking.lines import as_plain_json
+from tracking.location import default_uri, mask_secrets, sqlite_file
+from tracking.locks import file_lock
 
 MADE_FOR = "made_for"  # the study's attribute that says what its trials depend on
 RETRY_FOR_S, RETRY_EVERY_S = 900.0, 5.0  # with a server that is away: in all, and between two tries
@@ -33,19 +33,19 @@ def connect(url: str | None, results: Path) -> RDBStorage:
     url = url or f"sqlite:///{results.absolute() / 'optuna.db'}"
     if "://" not in url:
         raise UserError(
-            f"storage '{mask(url)}' is no URL; write sqlite:////folder/optuna.db or postgresql://user@host/db"
+            f"storage '{mask_secrets(url)}' is no URL; write sqlite:////folder/optuna.db or postgresql://user@host/db"
         )
     try:
         is_own = url != default_uri(results) and not _is_mlflow(url)
-        with locked(results / "optuna.lock"):
+        with file_lock(results / "optuna.lock"):
             if is_own:
                 return _open_storage(url)
     except Exception as error:  # SQLAlchemy's, its driver's, or Optuna's
         reason = _reason(error)
         if isinstance(error, ImportError):
             reason = "its driver is missing; for PostgreSQL: pip install 'kdbench[postgres]'"
-        raise UserError(f"storage {mask(url)} cannot be opened ({mask(reason)})") from None
-    raise UserError(f"storage {mask(url)} is MLflow's database; studies need one of their own, e.g. optuna.db")
+        raise UserError(f"storage {mask_secrets(url)} cannot be opened ({mask_secrets(reason)})") from None
+    raise UserError(f"storage {mask_secrets(url)} is MLflow's database; studies need one of their own, e.g. optuna.db")
 
 
 def _open_storage(url: str) -> RDBStorage:
@@ -71,7 +71,7 @@ def _options(url: str) -> dict[str, Any]:
 def study_lock(database: RDBStorage, study: str) -> Iterator[None]:
     """Nobody else is in such a block for the same study meanwhile, on whatever machine. Freed with the process."""
     if database.engine.dialect.name == "sqlite":
-        with locked(Path(f"{database.engine.url.database}.lock")):
+        with file_lock(Path(f"{database.engine.url.database}.lock")):
             yield
         return
     with database.engine.connect() as connection:
@@ -93,7 +93,8 @@ def retry_through_outage(database: RDBStorage, run_study: Callable[[], T], log: 
         except (StorageInternalError, DBAPIError) as error:
             if database.engine.dialect.name == "sqlite":
                 raise
-            problem = f"the studies' database {mask(str(database.engine.url))} is away ({mask(_reason(error))})"
+            url, reason = mask_secrets(str(database.engine.url)), mask_secrets(_reason(error))
+            problem = f"the studies' database {url} is away ({reason})"
             if time.monotonic() > end:
                 raise UserError(f"{problem}; nothing is lost, the same command goes on") from None
             log(f"{problem}; trying again")
@@ -126,9 +127,9 @@ def load_study(
         )
         made_before = study.user_attrs.get(MADE_FOR)
         if made_before is None and not study.get_trials(deepcopy=False):
-            study.set_user_attr(MADE_FOR, plain(made_for))
-        elif made_before != plain(made_for):
-            difference = describe_differences(made_before or {}, plain(made_for))
+            study.set_user_attr(MADE_FOR, as_plain_json(made_for))
+        elif made_before != as_plain_json(made_for):
+            difference = describe_differences(made_before or {}, as_plain_json(made_for))
             raise UserError(
                 f"study '{name}' was made with {difference}; give another one a name of its own: --name NAME"
             )

@@ -16,7 +16,7 @@ from bench.errors import notice
 from bench.jobs.cohort_job import PairContext
 from bench.report.studies import study_figures
 from bench.tune.trials import METRIC, TIE_BREAKER, TrialResult, result_of_trial
-from tracking.lines import replace
+from tracking.lines import write_atomically
 from tracking.record import Record
 
 MATPLOTLIB_LOCK = Lock()  # matplotlib draws in one thread at a time
@@ -29,7 +29,7 @@ class StudyRecord:
     def __init__(self, folder: Path, spec: Mapping[str, Any], context: PairContext) -> None:
         self.folder, self.spec, self.mirror = folder, spec, context.mirror
         self.record = Record(folder)
-        if message := self.record.mend():
+        if message := self.record.repair():
             notice(message)
         self.record.begin(spec["study_fingerprint"], spec, context.environment)
         if self.mirror:
@@ -47,7 +47,7 @@ class StudyRecord:
             if best is not None:
                 row[f"best/{METRIC}"] = best
             rows.append({"epoch": trial.number, "time": result.ended, "metrics": row})
-        self.record.hold_epochs(rows)
+        self.record.write_epochs(rows)
         if self.mirror:
             self.mirror.offer(self.record)
 
@@ -56,9 +56,9 @@ class StudyRecord:
         text, file = yaml.safe_dump(dict(content), sort_keys=False), self.folder / "tuned.yaml"
         reported_trials = study.get_trials(deepcopy=False)
         is_unchanged = len(self.record.epochs) == len(reported_trials) and file.exists() and file.read_text() == text
-        if is_unchanged and self.record.status == "finished" and self.record.intact():
+        if is_unchanged and self.record.status == "finished" and self.record.is_intact():
             return
-        replace(file, text)
+        write_atomically(file, text)
         metrics = {f"best/hp.{k}": v for k, v in content["values"].items() if not isinstance(v, str | bool)}
         metrics |= {METRIC: content["validation_top1"]}
         with MATPLOTLIB_LOCK:
@@ -79,7 +79,9 @@ class StudyRecord:
         files: list[str],
     ) -> None:
         self.write_trials(reported_trials)
-        replace(self.folder / "trials.csv", self.table(reported_trials).to_csv(index=False, lineterminator="\n"))
+        write_atomically(
+            self.folder / "trials.csv", self.table(reported_trials).to_csv(index=False, lineterminator="\n")
+        )
         counts = {"cost/student_steps" if key == "student_steps" else key: value for key, value in budget.items()}
         self.record.end(status, reason, {**metrics, **counts}, ["trials.csv", *files])
         if self.mirror:

@@ -156,7 +156,7 @@ PARTS = {
 def test_a_broken_plug_in_ends_alone(part: str, reason: str, results: Path, capsys: Captured, prose: Prose) -> None:
     name = f"broken_{part}"
     (results / f"{name}.py").write_text(BROKEN.format(part=PARTS[part]))
-    methods.plug(str(results / f"{name}.py"))
+    methods.register_plugin(str(results / f"{name}.py"))
     try:
         outcome = run(ONE, results, methods=[name, "kd"])
         assert len(outcome.failures) == 1

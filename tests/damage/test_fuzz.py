@@ -37,7 +37,7 @@ from tests.data.conftest import Write, shard, tiny_set  # noqa: F401  # fixtures
 from tests.tracking.conftest import Make, make, rows  # noqa: F401  # fixtures
 from tracking.frame import frame
 from tracking.record import Record, RecordError, scan
-from tracking.seal import MARK, opened, sealed
+from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
 PATIENCE_S = 20
 
@@ -146,7 +146,7 @@ def test_a_damaged_record(seed: int, make: Make) -> None:  # noqa: F811
     if again.status != "absent":
         assert again.epochs == epochs[: len(again.epochs)], "a prefix of what was there, or nothing"
     again.begin(record.folder.name, {}, {})
-    again.hold_epochs(rows(3))
+    again.write_epochs(rows(3))
     assert Record(record.folder).epochs == epochs
 
 
@@ -189,11 +189,11 @@ def test_a_damaged_shard(seed: int, tiny_set: Path, tmp_path: Path) -> None:  # 
 def test_a_damaged_sealed_text(seed: int, tmp_path: Path) -> None:
     """Tuned values and a suite's manifest: as they were, or refused."""
     content = {"method": "kd", "values": {"kd": 0.9, "tau": 4.0}, "made_for": {"teacher": "t"}, "names": ["a", "b"] * 9}
-    text = sealed(f"# {MARK}\n{yaml.safe_dump(content)}")
+    text = add_checksum(f"# {CHECKSUM_PLACEHOLDER}\n{yaml.safe_dump(content)}")
     file = tmp_path / "kd.yaml"
     file.write_bytes(spoilt(text.encode(), seed))
     try:
-        found = plain.load(opened(file.read_text(encoding="utf-8")))
+        found = plain.load(verify_checksum(file.read_text(encoding="utf-8")))
         assert dict(found["values"]) == content["values"] and found == content
     except (ValueError, TypeError, KeyError):  # as the reader of tuned values
         assert file.read_bytes() != text.encode()
@@ -285,4 +285,4 @@ def test_damaged_results_are_named_and_made_again(
     named = path.read_bytes() == data or path.name == "suite.json" or "kdbench: " in capsys.readouterr().err
     torn = path.suffix == ".jsonl"  # a last line that was cut off is what a kill leaves: no damage
     assert named or torn
-    assert all(record.intact() for record in scan(copy / "tiny"))
+    assert all(record.is_intact() for record in scan(copy / "tiny"))

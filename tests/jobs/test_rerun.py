@@ -14,7 +14,7 @@ from bench.jobs.rerun import Verdict, find_record, three_standard_errors
 from tests.conftest import TINY
 from tests.prose import Prose, numbers
 from tests.test_cli import call
-from tracking.lines import bare, encoded
+from tracking.lines import encode_lines, without_crc
 from tracking.record import Record, scan
 
 
@@ -41,18 +41,18 @@ def test_the_same_machine_gives_every_bit(from_scratch: bool, ran: Path, capsys:
     code, got = told(ran, capsys, fingerprint[:8], *["--from-scratch"] * from_scratch)
     assert code == 0 and got["agrees"] and got["tolerance"] == 0 and not got["other"] and not got["changed"]
     assert len(got["metrics"]) > 10 and all(before == now for before, now in got["metrics"].values())
-    assert kd.intact() and Path(got["folder"]).name == fingerprint
+    assert kd.is_intact() and Path(got["folder"]).name == fingerprint
 
 
 def altered(record: Record, folder: Path, **changes: Any) -> Path:
     """A copy of a record with other final numbers or another environment."""
     lines = record.read()
-    header, end = bare(lines.header), bare(lines.end or {})
+    header, end = without_crc(lines.header), without_crc(lines.end or {})
     header["environment"] = {**header["environment"], **changes.pop("environment", {})}
     end["metrics"] = {**end["metrics"], **changes}
     out = folder / "tiny" / "runs" / header["fingerprint"]
     out.mkdir(parents=True)
-    text = encoded((header, *map(bare, lines.epochs), end))
+    text = encode_lines((header, *map(without_crc, lines.epochs), end))
     (out / "record.jsonl").write_text(text)
     (folder / "tiny" / "suite.json").write_text((record.folder.parent.parent / "suite.json").read_text())
     return out

@@ -49,7 +49,9 @@ def test_a_study_begins_with_the_recipe_and_leaves_what_it_chose(tmp_path: Path,
         False,
     ]
     record = Record(folder)
-    assert record.status == "finished" and record.intact() and [row["epoch"] for row in record.epochs] == [0, 1, 2, 3]
+    assert (
+        record.status == "finished" and record.is_intact() and [row["epoch"] for row in record.epochs] == [0, 1, 2, 3]
+    )
 
 
 def test_calling_again_changes_nothing_and_more_trials_are_added(
@@ -131,9 +133,9 @@ PLACES: list[tuple[Any, str]] = [
     (Cohort, "_train"),
     (Record, "begin"),
     (Record, "end"),
-    (Record, "hold_epochs"),
-    (bench.tune.trials, "_judge"),
-    (bench.tune.study.tuned, "write"),
+    (Record, "write_epochs"),
+    (bench.tune.trials, "_prune"),
+    (bench.tune.study.tuned, "write_tuned"),
 ]
 
 
