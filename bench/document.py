@@ -34,14 +34,14 @@ SELECTION = {
     "best-epoch-on-test": "best epoch on test",
     "unknown": "selection unknown",
 }
-WORDS = {"view strong": "strong view", "index": "sample index"}
-WIDE = 3  # results side by side in a row
+PHRASES = {"view strong": "strong view", "index": "sample index"}
+RESULTS_PER_ROW = 3  # results side by side in a row
 
 
 def methods_page() -> str:
     """The whole page: an introduction, a table of all methods, and a section for each."""
-    rows = catalogue.methods(catalogue.built_in())
-    introduction = INTRODUCTION.format(n=len(rows), pair=" → ".join(catalogue.STANDARD))
+    rows = catalogue.methods(catalogue.built_in_methods())
+    introduction = INTRODUCTION.format(n=len(rows), pair=" → ".join(catalogue.STANDARD_PAIR))
     head = ("method", "paper", "year", "needs", "extra parameters", "reported")
     summary = table(head, map(_summary, rows), right=("year", "extra parameters"))
     return "\n\n".join([introduction.strip(), summary, *map(_section, rows)]) + "\n"
@@ -64,10 +64,10 @@ def _section(row: Mapping[str, Any]) -> str:
     if row["code"]:
         facts.append(f"Code: {_code(row['code'], row['licence'].strip('-') or 'none recorded')}")
     facts += [f"Needs: {_needs(row)}", f"Extra parameters: {_parameters(row)}"]
-    parts = [f"## {row['method']}", row["about"], _list(facts), _knobs(row)]
-    parts += [part for recipe in row["recipes"] for part in _recipe(recipe, row["defaults"])]
+    parts = [f"## {row['method']}", row["about"], _bullet_list(facts), _hyper_parameter_table(row)]
+    parts += [part for recipe in row["recipes"] for part in _recipe_parts(recipe, row["defaults"])]
     if row["deviations"]:
-        parts += ["Where paper, reference code and this project differ:", _list(row["deviations"])]
+        parts += ["Where paper, reference code and this project differ:", _bullet_list(row["deviations"])]
     return "\n\n".join(parts)
 
 
@@ -81,9 +81,9 @@ def _code(code: str, licence: str) -> str:
 
 
 def _needs(row: Mapping[str, Any]) -> str:
-    text = ", ".join(WORDS.get(what, what) for what in row["sees"]) or "labels alone"
+    text = ", ".join(PHRASES.get(what, what) for what in row["sees"]) or "labels alone"
     if row["before"]:
-        sees = ", ".join(WORDS.get(what, what) for what in row["sees_before"])
+        sees = ", ".join(PHRASES.get(what, what) for what in row["sees_before"])
         text += f"; before the first epoch, for {plain(row['before'])} of the schedule: {sees}"
     return text
 
@@ -96,7 +96,7 @@ def _parameters(row: Mapping[str, Any]) -> str:
     return f"{row['extra_parameters']:,} in training, {at_inference} at inference{note}"
 
 
-def _knobs(row: Mapping[str, Any]) -> str:
+def _hyper_parameter_table(row: Mapping[str, Any]) -> str:
     if not row["space"]:
         return "It has no hyper-parameters."
     lines = [
@@ -106,37 +106,41 @@ def _knobs(row: Mapping[str, Any]) -> str:
     return table(("hyper-parameter", "default", "range", "tuned"), lines)
 
 
-def _recipe(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+def _recipe_parts(recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """A recipe's paragraph, and the results that its source gives as a table."""
-    own = {key: value for key, value in recipe["values"].items() if value != defaults[key]}
-    text = f"Recipe `{recipe['name']}`" + (f" ({_values(own)})" if own else "") + f": {_escape(recipe['source'])}."
+    changed = {key: value for key, value in recipe["values"].items() if value != defaults[key]}
+    text = (
+        f"Recipe `{recipe['name']}`" + (f" ({_values(changed)})" if changed else "") + f": {_escape(recipe['source'])}."
+    )
     by_change: dict[str, list[str]] = {}
     for pair, changes in recipe["pairs"].items():
-        by_change.setdefault(_values(changes), []).append(_arrow(pair))
+        by_change.setdefault(_values(changes), []).append(_show_pair(pair))
     if by_change:
         text += " For single pairs: " + "; ".join(f"{c} on {', '.join(p)}" for c, p in by_change.items()) + "."
     chosen = SELECTION[recipe["selection"]]
     if not recipe["reported"]:
         return [f"{text} No accuracy on record" + (f"; its source goes by the {chosen}." if "epoch" in chosen else ".")]
-    data = {where.partition("/")[0] for where in recipe["reported"]}
-    text += f" Reported top-1 (%) on {', '.join(sorted(data))}, {chosen}:"
-    cells = [cell for where, top1 in recipe["reported"].items() for cell in (_arrow(where, data), f"{top1:.2f}")]
-    width = 2 * min(WIDE, len(recipe["reported"]))
+    datasets = {where.partition("/")[0] for where in recipe["reported"]}
+    text += f" Reported top-1 (%) on {', '.join(sorted(datasets))}, {chosen}:"
+    cells = [
+        cell for where, top1 in recipe["reported"].items() for cell in (_show_pair(where, datasets), f"{top1:.2f}")
+    ]
+    width = 2 * min(RESULTS_PER_ROW, len(recipe["reported"]))
     cells += [""] * (-len(cells) % width)
     lines = [cells[i : i + width] for i in range(0, len(cells), width)]
     return [text, table(("pair", "top-1") * (width // 2), lines, right=("top-1",))]
 
 
-def _arrow(where: str, data: Sequence[str] | set[str] = ()) -> str:
+def _show_pair(where: str, datasets: Sequence[str] | set[str] = ()) -> str:
     """'cifar100/a->b' as 'a → b'; the data set stays where a table has several."""
-    return (where.partition("/")[2] if len(data) == 1 else where).replace("->", " → ")
+    return (where.partition("/")[2] if len(datasets) == 1 else where).replace("->", " → ")
 
 
 def _values(values: Mapping[str, Any]) -> str:
     return ", ".join(f"`{key}: {plain(value)}`" for key, value in values.items())
 
 
-def _list(lines: Iterable[str]) -> str:
+def _bullet_list(lines: Iterable[str]) -> str:
     return "\n".join(f"- {_escape(line)}" for line in lines)
 
 

@@ -16,53 +16,53 @@ import torch
 
 import bench
 from bench.errors import UserError
-from tracking.location import mask
+from tracking.location import mask_secrets
 
 PACKAGES = ("torch", "torchvision", "numpy", "mlflow", "optuna", "scikit-learn", "pyarrow", "pillow")
 
 
-def device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device of that name; 'auto' is the first GPU where there is one. Raises `UserError` where it is not there."""
     if name == "auto":
         name = "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
-        wanted = torch.device(name)
+        chosen = torch.device(name)
     except RuntimeError:
         raise UserError(f"no device '{name}'; use auto, cpu, cuda or cuda:<number>") from None
-    if wanted.type == "cuda":
+    if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (wanted.index or 0) >= count:
+        if (chosen.index or 0) >= count:
             raise UserError(f"device '{name}' is not on this machine ({count} CUDA devices found); use --device cpu")
-        wanted = torch.device("cuda", wanted.index or 0)
-        torch.cuda.set_device(wanted)  # whatever is said of "cuda" from here on is of this one
-        return wanted
-    if wanted.type != "cpu":
+        chosen = torch.device("cuda", chosen.index or 0)
+        torch.cuda.set_device(chosen)  # whatever is said of "cuda" from here on is of this one
+        return chosen
+    if chosen.type != "cpu":
         raise UserError(f"device '{name}' is not supported; use auto, cpu or cuda")
-    return wanted
+    return chosen
 
 
-def environment(on: torch.device) -> dict[str, Any]:
+def describe(device: torch.device) -> dict[str, Any]:
     """All that a reader needs to judge, or repeat, a number."""
-    commit, dirty = _commit()
+    commit, dirty = _git_state()
     return {
         "kdbench": bench.__version__,
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: _package_version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": _cpu_name(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(on) if on.type == "cuda" else "cpu",
-        **(_cuda() if on.type == "cuda" else {}),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        **(_cuda_versions() if device.type == "cuda" else {}),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "command": mask(" ".join(["kdbench", *sys.argv[1:]])),
+        "command": mask_secrets(" ".join(["kdbench", *sys.argv[1:]])),
     }
 
 
-def _version(package: str) -> str:
+def _package_version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -70,7 +70,7 @@ def _version(package: str) -> str:
 
 
 @cache
-def _commit() -> tuple[str, bool]:
+def _git_state() -> tuple[str, bool]:
     """The commit of the code that runs, and whether it was changed since. Empty outside a checkout."""
     root = Path(bench.__file__).parent.parent
 
@@ -90,18 +90,18 @@ def _commit() -> tuple[str, bool]:
 
 
 @cache
-def _cuda() -> dict[str, str]:
+def _cuda_versions() -> dict[str, str]:
     """Versions of what computes on an NVIDIA GPU; the driver's is empty where nvidia-smi does not say it."""
     try:
-        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")[0]
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.split("\n")[0]
     except (OSError, subprocess.SubprocessError):
         driver = ""
     return {"cuda": torch.version.cuda or "", "cudnn": str(torch.backends.cudnn.version() or ""), "driver": driver}
 
 
 @cache
-def _cpu() -> str:
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

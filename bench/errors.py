@@ -6,9 +6,17 @@ import difflib
 import sys
 from collections.abc import Iterable
 
+from tracking.location import mask_secrets
+
 
 class UserError(ValueError):
     """One line: what was got, and what to type instead."""
+
+
+def error_message(error: BaseException, when: str = "") -> str:
+    """Why a run failed, in one line without secrets: 'ValueError in epoch 3: ...'."""
+    kind = " ".join(filter(None, (type(error).__name__, when)))
+    return mask_secrets(" ".join(f"{kind}: {error}".rstrip(": ").splitlines()[:1]))
 
 
 def notice(text: str) -> None:

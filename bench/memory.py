@@ -12,23 +12,23 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def kept(shared: Iterable[Tensor]) -> Iterator[dict[int, int]]:
+def track_saved_tensors(excluded: Iterable[Tensor]) -> Iterator[dict[int, int]]:
     """Bytes that autograd keeps from the forward pass for the backward pass, by storage; filled when the block ends.
 
-    shared: tensors whose storages are somebody else's (weights, the batch, the teacher's answers) and not counted.
+    excluded: tensors whose storages are somebody else's (weights, the batch, the teacher's answers) and not counted.
     """
-    others, bytes_of = {_storage(tensor) for tensor in shared}, dict[int, int]()
+    excluded_storages, bytes_by_storage = {_storage(tensor) for tensor in excluded}, dict[int, int]()
 
     def pack(tensor: Tensor) -> Tensor:
-        if (storage := _storage(tensor)) not in others:
-            bytes_of[storage] = tensor.untyped_storage().nbytes()
+        if (storage := _storage(tensor)) not in excluded_storages:
+            bytes_by_storage[storage] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield bytes_of
+        yield bytes_by_storage
 
 
-def held(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> int:
+def state_bytes(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> int:
     """Bytes of weights, buffers, gradients and the optimiser's state."""
     tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
     tensors += [t.grad for module in modules for t in module.parameters() if t.grad is not None]
@@ -36,7 +36,7 @@ def held(modules: Iterable[nn.Module], optimizer: torch.optim.Optimizer) -> int:
     return sum({_storage(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
-def usable(device: torch.device) -> bool:
+def device_works(device: torch.device) -> bool:
     """Does the device still answer? After a failed assertion in a kernel, CUDA takes no more work of a process."""
     try:
         if device.type == "cuda":
@@ -46,7 +46,7 @@ def usable(device: torch.device) -> bool:
     return True
 
 
-def installed() -> int:
+def physical_memory_bytes() -> int:
     """Bytes of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

@@ -21,7 +21,7 @@ def generator(*parts: object, device: str | torch.device = "cpu") -> torch.Gener
 
 
 @contextmanager
-def drawing_from(*parts: object) -> Iterator[None]:
+def fork_rng(*parts: object) -> Iterator[None]:
     """torch's global generator seeded by named parts inside the block, and put back after it (initial weights)."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed(*parts))

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import ModuleType
 
 from methods.base import Method, Refusal, unknown
-from methods.combine import combined
+from methods.combine import sum_class
 
-SHARED = ("adapters", "base", "combine", "functional", "knobs", "view")
+NOT_METHODS = ("adapters", "base", "combine", "functional", "knobs", "view")
 PLUGINS = "KDBENCH_PLUGINS"
 
 
@@ -32,24 +32,24 @@ def names() -> tuple[str, ...]:
 def get(name: str) -> type[Method]:
     """The method's class. Raises `Refusal` for an unknown name, or a file without exactly one method."""
     if "+" in name:
-        return combined(tuple(get(part.strip()) for part in name.split("+")))
+        return sum_class(tuple(get(part.strip()) for part in name.split("+")))
     sources = _sources(os.environ.get(PLUGINS, ""))
     if name not in sources:
         raise unknown("method", name, sources)
     source = sources[name]
     if isinstance(source, EntryPoint):
-        return _registered(source)
+        return _load_entry_point(source)
     if isinstance(source, Path):
-        return _plugin(source)
-    return _only(importlib.import_module(f"methods.{name}"))
+        return _load_plugin(source)
+    return _single_method(importlib.import_module(f"methods.{name}"))
 
 
-def plug(file: str) -> None:
+def register_plugin(file: str) -> None:
     """Add a file of one method to the registry, for this process and those it starts. Raises `Refusal`."""
     path = Path(file).expanduser().absolute()
     if path.suffix != ".py" or not path.is_file():
         raise Refusal(f"--plugin {file}: no such Python file")
-    _plugin(path)
+    _load_plugin(path)
     before = [p for p in os.environ.get(PLUGINS, "").split(os.pathsep) if p]
     if str(path) not in before:
         os.environ[PLUGINS] = os.pathsep.join([*before, str(path)])
@@ -60,18 +60,18 @@ def plug(file: str) -> None:
 def _sources(plugins: str) -> dict[str, EntryPoint | Path | None]:
     """Where each method comes from; None: this folder. Raises `Refusal` where two have one name."""
     found: dict[str, EntryPoint | Path | None] = {
-        m.name: None for m in pkgutil.iter_modules(__path__) if m.name not in SHARED
+        m.name: None for m in pkgutil.iter_modules(__path__) if m.name not in NOT_METHODS
     }
-    others: list[tuple[str, EntryPoint | Path]] = [(p.name, p) for p in entry_points(group="kdbench.methods")]
-    others += [(Path(p).stem, Path(p)) for p in plugins.split(os.pathsep) if p]
-    for name, source in others:
-        if name in found or name in SHARED:
+    plugins_found: list[tuple[str, EntryPoint | Path]] = [(p.name, p) for p in entry_points(group="kdbench.methods")]
+    plugins_found += [(Path(p).stem, Path(p)) for p in plugins.split(os.pathsep) if p]
+    for name, source in plugins_found:
+        if name in found or name in NOT_METHODS:
             raise Refusal(f"{source}: a method '{name}' exists already; rename the file")
         found[name] = source
     return found
 
 
-def _only(module: ModuleType) -> type[Method]:
+def _single_method(module: ModuleType) -> type[Method]:
     found = [
         v
         for v in vars(module).values()
@@ -83,7 +83,7 @@ def _only(module: ModuleType) -> type[Method]:
 
 
 @cache
-def _plugin(path: Path) -> type[Method]:
+def _load_plugin(path: Path) -> type[Method]:
     """The method in a file from elsewhere; its version holds the file's checksum, so that an edit is a new method."""
     spec = importlib.util.spec_from_file_location(f"kdbench_plugins.{path.stem}", path)
     assert spec is not None and spec.loader is not None
@@ -93,16 +93,16 @@ def _plugin(path: Path) -> type[Method]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise Refusal(f"{path}: {type(error).__name__}: {error}") from error
-    kind = _only(module)
+    kind = _single_method(module)
     kind.version = f"{kind.version}-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     return kind
 
 
 @cache
-def _registered(point: EntryPoint) -> type[Method]:
+def _load_entry_point(point: EntryPoint) -> type[Method]:
     kind = point.load()
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise Refusal(f"entry point {point.value}: not a method's class")
-    kind.registered = point.name
+    kind.entry_point_name = point.name
     kind.version = f"{kind.version}-{point.dist.version if point.dist else ''}"
     return kind

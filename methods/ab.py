@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from methods.adapters import has_stages, shrink, stage_pairs
+from methods.adapters import require_stages, shrink, stage_pairs
 from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.fitnet import Regressor
 from methods.functional import cross_entropy
@@ -92,7 +92,7 @@ class AB(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("ab", dims)
+        require_stages("ab", dims)
         for i, j in stage_pairs(dims):
             for whose, shown in (("student", dims.student.preacts[i]), ("teacher", dims.teacher.preacts[j])):
                 if shown is None:

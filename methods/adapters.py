@@ -37,7 +37,7 @@ def shrink(x: Tensor, size: Size) -> Tensor:
     return x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size)
 
 
-def match(fs: Tensor, ft: Tensor) -> tuple[Tensor, Tensor]:
+def match_sizes(fs: Tensor, ft: Tensor) -> tuple[Tensor, Tensor]:
     """Both maps at the smaller of their sizes. fs: [B, D, H, W]; ft: [B, D', H', W']."""
     size = smaller((fs.shape[2], fs.shape[3]), (ft.shape[2], ft.shape[3]))
     return shrink(fs, size), shrink(ft, size)
@@ -49,7 +49,7 @@ def stage_pairs(dims: Dims) -> list[tuple[int, int]]:
     return [(dims.student.n_stages - k, dims.teacher.n_stages - k) for k in reversed(range(n))]
 
 
-def has_stages(name: str, dims: Dims) -> None:
+def require_stages(name: str, dims: Dims) -> None:
     """Refuse a pair with a network that has no stages."""
     if min(dims.student.n_stages, dims.teacher.n_stages) < 1:
         raise Refusal(f"{name} compares the maps of stages; one of these networks has none")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.adapters import has_stages, match, stage_pairs
+from methods.adapters import match_sizes, require_stages, stage_pairs
 from methods.base import Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
@@ -18,7 +18,7 @@ def attention(f: Tensor, *, p: int) -> Tensor:
 
 def at_loss(fs: Tensor, ft: Tensor, *, p: int) -> Tensor:
     """Mean squared difference of attention maps, at the smaller size. fs, ft: [B, D, H, W] → [B]. arXiv 1612.03928."""
-    fs, ft = match(fs, ft)
+    fs, ft = match_sizes(fs, ft)
     return (attention(fs, p=p) - attention(ft, p=p)).square().mean(dim=1)
 
 
@@ -76,4 +76,4 @@ class AT(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("at", dims)
+        require_stages("at", dims)

@@ -101,7 +101,7 @@ class Method(nn.Module):
 
     ramp_end: ClassVar[str] = ""  # hyper-parameter: the share of all epochs after which every term is wholly at work
 
-    registered: ClassVar[str] = ""  # the entry point's name, where the method comes from another package
+    entry_point_name: ClassVar[str] = ""  # the entry point's name, where the method comes from another package
 
     pretrain_share: float = (
         0.0  # epochs that come before the first and train on `pretrain_loss`, as a share of all epochs
@@ -162,4 +162,4 @@ class Method(nn.Module):
     @classmethod
     def name(cls) -> str:
         """The name of the file that holds the class, or of its entry point."""
-        return cls.__dict__.get("registered") or cls.__module__.rpartition(".")[2]
+        return cls.__dict__.get("entry_point_name") or cls.__module__.rpartition(".")[2]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapters import BatchNorm, Size, has_stages, is_double, shrink, smaller, stage_pairs
+from methods.adapters import BatchNorm, Size, is_double, require_stages, shrink, smaller, stage_pairs
 from methods.base import Choice, Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe, Shape
 from methods.functional import cross_entropy, kl
 
@@ -156,15 +156,15 @@ class BlockKD(Method):
         self.alpha, self.beta, self.gamma, self.tau = alpha, beta, gamma, tau
         self.detach, self.batch_stats, self.warmup = detach, bn == "batch", warmup
         s, t = dims.student, dims.teacher
-        self.joints = stage_pairs(dims)[-keep_last:]  # the stages that stones join
+        self.joined_stages = stage_pairs(dims)[-keep_last:]  # the stages that stones join
         self.connectors = nn.ModuleList(
-            Connector(s.feats[i], t.feats[j], form=connector, relu=t.relu[j]) for i, j in self.joints
+            Connector(s.feats[i], t.feats[j], form=connector, relu=t.relu[j]) for i, j in self.joined_stages
         )
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         stones = [
             t.tail(j, connector(s.feats[i]), batch_stats=self.batch_stats)
-            for (i, j), connector in zip(self.joints, self.connectors, strict=True)
+            for (i, j), connector in zip(self.joined_stages, self.connectors, strict=True)
         ]
         task, distill, cross = block_kd_terms(
             s.logits,
@@ -183,4 +183,4 @@ class BlockKD(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("block_kd", dims)
+        require_stages("block_kd", dims)

@@ -28,15 +28,15 @@ def parse(text: str) -> tuple[str, dict[str, float]]:
 class Sum(Method):
     """The parts' terms, each times its part's weight. The labels' cross entropy counts once: the first part's."""
 
-    kinds: ClassVar[tuple[type[Method], ...]]
+    part_classes: ClassVar[tuple[type[Method], ...]]
 
     def __init__(self, dims: Dims, **hp: Any) -> None:
         super().__init__(dims)
         self.weight: dict[str, float] = {}
         self.parts = nn.ModuleDict()
-        for place, kind in enumerate(self.kinds):
+        for place, kind in enumerate(self.part_classes):
             name = kind.name()
-            own = _own(hp, name)
+            own = _values_of_part(hp, name)
             self.weight[name] = own.pop("weight")
             if place and "ce" in kind.space:
                 own["ce"] = kind.recipes["paper"].values["ce"]
@@ -46,16 +46,16 @@ class Sum(Method):
                 if self.pretrain_share:
                     raise Refusal(f"{self.name()}: two parts come with epochs before the first")
                 self.pretrain_share, self.pretrain_lr = part.pretrain_share, part.pretrain_lr
-                self.pretrain_needs, self.first = part.pretrain_needs or part.needs, part
+                self.pretrain_needs, self.pretrain_part = part.pretrain_needs or part.needs, part
 
     def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
-        return self.first.pretrain_loss(s, t, y, at)
+        return self.pretrain_part.pretrain_loss(s, t, y, at)
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         out = {}
         for place, (name, part) in enumerate(self._parts()):
             needs = part.needs
-            terms = part.loss(s.only(needs.views, needs.taps), t.only(needs.views, needs.taps), y, at)
+            terms = part.loss(s.restrict_to(needs.views, needs.taps), t.restrict_to(needs.views, needs.taps), y, at)
             for term, value in terms.items():
                 if place == 0 or term != "ce":
                     out[f"{name}.{term}"] = self.weight[name] * value
@@ -70,20 +70,20 @@ class Sum(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        for kind in cls.kinds:
+        for kind in cls.part_classes:
             kind.check(dims)
 
     @classmethod
     def fully_active_from(cls, hp: Mapping[str, Value]) -> float:
-        return max(kind.fully_active_from(_own(hp, kind.name())) for kind in cls.kinds)
+        return max(kind.fully_active_from(_values_of_part(hp, kind.name())) for kind in cls.part_classes)
 
     @classmethod
     def name(cls) -> str:
-        return "+".join(kind.name() for kind in cls.kinds)
+        return "+".join(kind.name() for kind in cls.part_classes)
 
 
 @cache
-def combined(kinds: tuple[type[Method], ...]) -> type[Method]:
+def sum_class(kinds: tuple[type[Method], ...]) -> type[Method]:
     """The class of the sum of these methods. Raises `Refusal` where they have no sum."""
     title = " + ".join(kind.name() for kind in kinds)
     if len(set(kinds)) < len(kinds):
@@ -97,24 +97,24 @@ def combined(kinds: tuple[type[Method], ...]) -> type[Method]:
     for place, kind in enumerate(kinds):
         space[f"{kind.name()}.weight"] = Float(0.0001, 10000.0, log=True, tune=False)
         space |= {f"{kind.name()}.{k}": knob for k, knob in kind.space.items() if k != "ce" or place == 0}  # type: ignore[misc]
-    body = {
+    attributes = {
         "kinds": kinds,
         "paper": Paper(f"Sum of {title}", "-", "-", max(kind.paper.year for kind in kinds), kinds[0].paper.url),
-        "needs": _union([kind.needs for kind in kinds]),
+        "needs": _union_of_needs([kind.needs for kind in kinds]),
         "space": space,
-        "recipes": {"paper": _merged(kinds, space)},
+        "recipes": {"paper": _merged_recipe(kinds, space)},
         "deviations": ("The labels' cross entropy counts once: the first part's.",),
         "version": "+".join(str(kind.version) for kind in kinds),
         "__doc__": f"The weighted sum of {title}.",
     }
-    return type("Sum", (Sum,), body)
+    return type("Sum", (Sum,), attributes)
 
 
-def _own(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _values_of_part(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
 
 
-def _merged(kinds: tuple[type[Method], ...], space: Mapping[str, Any]) -> Recipe:
+def _merged_recipe(kinds: tuple[type[Method], ...], space: Mapping[str, Any]) -> Recipe:
     """The parts' default recipes side by side, every weight 1."""
 
     def of(pair: str) -> dict[str, Value]:
@@ -129,7 +129,7 @@ def _merged(kinds: tuple[type[Method], ...], space: Mapping[str, Any]) -> Recipe
     return Recipe(of(""), source, "unknown", {pair: of(pair) for pair in sorted(pairs)})
 
 
-def _union(needs: list[Needs]) -> Needs:
+def _union_of_needs(needs: list[Needs]) -> Needs:
     return Needs(
         taps=tuple(dict.fromkeys(tap for n in needs for tap in n.taps)),
         views=tuple(dict.fromkeys(view for n in needs for view in n.views)),

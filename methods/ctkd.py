@@ -12,7 +12,7 @@ from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Reci
 from methods.functional import cross_entropy, kl
 
 
-class Reverse(torch.autograd.Function):
+class GradientReversal(torch.autograd.Function):
     """The value as it is, its gradient times a factor."""
 
     @staticmethod
@@ -32,7 +32,7 @@ def curriculum(progress: float) -> float:
 
 def temperature(theta: Tensor, factor: float, *, low: float, span: float) -> Tensor:
     """low + span·sigmoid(θ); what reaches θ is the gradient times `factor`. theta: [1] float → [1]."""
-    return low + span * Reverse.apply(theta, factor).sigmoid()
+    return low + span * GradientReversal.apply(theta, factor).sigmoid()
 
 
 class CTKD(Method):
@@ -78,7 +78,7 @@ class CTKD(Method):
         self.ce, self.kd, self.low, self.span, self.curriculum = ce, kd, low, span, curriculum
         self.theta = nn.Parameter(torch.ones(1))
 
-    def soft(self, z: Tensor) -> Tensor:
+    def transform_logits(self, z: Tensor) -> Tensor:
         """What the divergence sees of logits."""
         return z
 
@@ -86,5 +86,5 @@ class CTKD(Method):
         tau = temperature(self.theta, curriculum(at.ramp(self.curriculum)), low=self.low, span=self.span)
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
-            "kd": self.kd * kl(self.soft(s.logits), self.soft(t.logits), tau).mean(),
+            "kd": self.kd * kl(self.transform_logits(s.logits), self.transform_logits(t.logits), tau).mean(),
         }

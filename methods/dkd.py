@@ -24,7 +24,7 @@ def tckd(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
 
 def nckd(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
     """τ²·KL over the C - 1 classes that are not y, renormalised; 0 for two classes. Arguments as `tckd` → [B] nats."""
-    return kl(others(zs, y), others(zt, y), tau)
+    return kl(non_target_logits(zs, y), non_target_logits(zt, y), tau)
 
 
 def dkd_loss(zs: Tensor, zt: Tensor, y: Tensor, *, alpha: float, beta: float, tau: float) -> Tensor:
@@ -32,14 +32,14 @@ def dkd_loss(zs: Tensor, zt: Tensor, y: Tensor, *, alpha: float, beta: float, ta
     return alpha * tckd(zs, zt, y, tau=tau) + beta * nckd(zs, zt, y, tau=tau)
 
 
-def others(z: Tensor, y: Tensor) -> Tensor:
+def non_target_logits(z: Tensor, y: Tensor) -> Tensor:
     """z without column y: [B, C] → [B, C - 1]. The classes are dropped, not masked by a large negative number."""
     column = torch.arange(z.shape[1] - 1, device=z.device).expand(len(z), -1)
     return z.gather(1, column + (column >= y[:, None]))
 
 
 def _margin(z: Tensor, y: Tensor) -> Tensor:
-    return z.gather(1, y[:, None]).squeeze(1) - others(z, y).logsumexp(dim=1)
+    return z.gather(1, y[:, None]).squeeze(1) - non_target_logits(z, y).logsumexp(dim=1)
 
 
 class DKD(Method):
@@ -100,12 +100,19 @@ class DKD(Method):
         super().__init__(dims)
         self.ce, self.alpha, self.beta, self.tau, self.warmup = ce, alpha, beta, tau, warmup
 
-    def soft(self, z: Tensor) -> Tensor:
+    def transform_logits(self, z: Tensor) -> Tensor:
         """What the distillation terms see of logits."""
         return z
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
-        loss = dkd_loss(self.soft(s.logits), self.soft(t.logits), y, alpha=self.alpha, beta=self.beta, tau=self.tau)
+        loss = dkd_loss(
+            self.transform_logits(s.logits),
+            self.transform_logits(t.logits),
+            y,
+            alpha=self.alpha,
+            beta=self.beta,
+            tau=self.tau,
+        )
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "dkd": at.ramp(self.warmup) * loss.mean(),

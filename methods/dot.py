@@ -24,12 +24,12 @@ class TwoMomenta(torch.optim.Optimizer):
         self, params: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float, delta: float
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "delta": delta})
-        self._held: dict[nn.Parameter, Tensor] = {}
+        self._kd_gradients: dict[nn.Parameter, Tensor] = {}
 
-    def hold(self) -> None:
+    def save_kd_gradients(self) -> None:
         """Take the gradients that stand now as the distillation's, and make room for the labels'."""
         params = [p for group in self.param_groups for p in group["params"]]
-        self._held = {p: p.grad for p in params if p.grad is not None}
+        self._kd_gradients = {p: p.grad for p in params if p.grad is not None}
         for p in params:
             p.grad = None
 
@@ -37,10 +37,10 @@ class TwoMomenta(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for p in group["params"]:
-                self._move(p, self._held.get(p), p.grad, group)
-        self._held = {}
+                self._update(p, self._kd_gradients.get(p), p.grad, group)
+        self._kd_gradients = {}
 
-    def _move(self, p: nn.Parameter, kd: Tensor | None, task: Tensor | None, group: Mapping[str, float]) -> None:
+    def _update(self, p: nn.Parameter, kd: Tensor | None, task: Tensor | None, group: Mapping[str, float]) -> None:
         delta = group["delta"] if kd is not None and task is not None else 0.0
         state, decay = self.state[p], group["weight_decay"]
         if task is not None:
@@ -114,5 +114,5 @@ class DOT(Method):
     def backward(self, terms: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
         assert isinstance(optimizer, TwoMomenta)
         terms["kd"].backward(retain_graph=True)
-        optimizer.hold()
+        optimizer.save_kd_gradients()
         terms["ce"].backward()

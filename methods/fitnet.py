@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from methods.adapters import BatchNorm, Size, has_stages, is_double, shrink, smaller
+from methods.adapters import BatchNorm, Size, is_double, require_stages, shrink, smaller
 from methods.base import Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal, Shape
 from methods.functional import cross_entropy
 
@@ -107,4 +107,4 @@ class FitNet(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("fitnet", dims)
+        require_stages("fitnet", dims)

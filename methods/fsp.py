@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from methods.adapters import match
+from methods.adapters import match_sizes
 from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
 
 def flow(bottom: Tensor, top: Tensor) -> Tensor:
     """Mean of top_j·bottom_i over the smaller size. bottom: [B, D, H, W]; top: [B, D', …] → [B, D', D]."""
-    bottom, top = match(bottom, top)
+    bottom, top = match_sizes(bottom, top)
     return top.flatten(2) @ bottom.flatten(2).mT / bottom[0, 0].numel()
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapters import BatchNorm, has_stages, match
+from methods.adapters import BatchNorm, match_sizes, require_stages
 from methods.at import attention
 from methods.base import Choice, Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
@@ -21,12 +21,14 @@ def ft_loss(fs: Tensor, ft: Tensor, *, form: str) -> Tensor:
     fs, ft: [B, D, H, W] float → [B]. form: "factor", the whole factor as one vector, or "attention", the mean over its
     channels of squares.
     """
-    fs, ft = match(fs, ft)
+    fs, ft = match_sizes(fs, ft)
     a, b = ((F.normalize(f.flatten(1)) if form == "factor" else attention(f, p=2)) for f in (fs, ft))
     return (a - b).abs().mean(dim=1)
 
 
-def stack(channels: Sequence[int], layer: type[nn.Conv2d] | type[nn.ConvTranspose2d], *, norm: bool) -> nn.Sequential:
+def conv_stack(
+    channels: Sequence[int], layer: type[nn.Conv2d] | type[nn.ConvTranspose2d], *, norm: bool
+) -> nn.Sequential:
     """3x3 convolutions (→ BN) → leaky ReLU of slope 0.1, from each number of channels to the next."""
     out = nn.Sequential()
     for i, (n_in, n_out) in enumerate(pairwise(channels), start=1):
@@ -98,9 +100,9 @@ class FT(Method):
         self.ce, self.ft, self.form, self.pretrain_share, self.pretrain_lr = ce, ft, form, before, lr_before
         c_s, c_t = dims.student.feats[-1][0], dims.teacher.feats[-1][0]
         k = max(1, int(rate * c_t))
-        self.encoder = stack((c_t, c_t, k, k), nn.Conv2d, norm=False)
-        self.decoder = stack((k, k, c_t, c_t), nn.ConvTranspose2d, norm=False)
-        self.translator = stack((c_s, c_s, k, k), nn.Conv2d, norm=True)
+        self.encoder = conv_stack((c_t, c_t, k, k), nn.Conv2d, norm=False)
+        self.decoder = conv_stack((k, k, c_t, c_t), nn.ConvTranspose2d, norm=False)
+        self.translator = conv_stack((c_s, c_s, k, k), nn.Conv2d, norm=True)
 
     def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         ft = t.feats[-1]
@@ -116,4 +118,4 @@ class FT(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("ft", dims)
+        require_stages("ft", dims)

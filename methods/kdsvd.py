@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.adapters import has_stages, stage_pairs
+from methods.adapters import require_stages, stage_pairs
 from methods.base import Choice, Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
 SPARE = 3  # singular vectors of the student beyond k, among which the teacher's find their likes
 
 
-class Leading(torch.autograd.Function):
+class LeadingEigenvectors(torch.autograd.Function):
     """Eigenvalues [B, k] and eigenvectors [B, D, k] of the k largest eigenvalues of symmetric [B, D, D] matrices.
 
     The gradient is that of `torch.linalg.eigh` for these vectors, but finite: where two eigenvalues are equal (dead
@@ -43,7 +43,7 @@ class Leading(torch.autograd.Function):
 
 def right_singular(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k leading right singular vectors of x: [B, M, N] float → [B, N, k], and their singular values [B, k]."""
-    values, vectors = Leading.apply(x.mT @ x, min(k, *x.shape[1:]))
+    values, vectors = LeadingEigenvectors.apply(x.mT @ x, min(k, *x.shape[1:]))
     return vectors, values.clamp(min=0).sqrt()
 
 
@@ -132,6 +132,6 @@ class KDSVD(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("kdsvd", dims)
+        require_stages("kdsvd", dims)
         if len(stage_pairs(dims)) < 2:
             raise Refusal("kdsvd compares neighbouring stages; these networks have one in common")

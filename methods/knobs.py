@@ -97,16 +97,16 @@ class Text:
     """A text of a given form, for structure that no list of values can hold. Never tuned."""
 
     pattern: str
-    takes: str  # the form in words
+    description: str  # the form in words
     tune: bool = False
 
     def check(self, value: object) -> str:
         if not re.fullmatch(self.pattern, str(value)):
-            raise ValueError(self.takes)
+            raise ValueError(self.description)
         return str(value)
 
     def __str__(self) -> str:
-        return self.takes
+        return self.description
 
 
 Knob = Float | Int | Choice | Text

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from methods.adapters import has_stages, match, stage_pairs
+from methods.adapters import match_sizes, require_stages, stage_pairs
 from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal, Text
 from methods.fitnet import fitnet_loss
 from methods.functional import cross_entropy
@@ -136,7 +136,7 @@ class LogitFree(Method):
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         total = torch.zeros((), device=y.device)
         for (i, j), projector in zip(self.pairs, self.projectors, strict=True):
-            fs, ft = match(s.feats[i], t.feats[j])
+            fs, ft = match_sizes(s.feats[i], t.feats[j])
             total = total + fitnet_loss(projector(fs), ft).mean()
         last = self.pairs[-1][0]
         head = s.tail(last, s.feats[last].detach())
@@ -144,7 +144,7 @@ class LogitFree(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("logit_free", dims)
+        require_stages("logit_free", dims)
         if int(dims.train_y.bincount(minlength=dims.n_classes).min()) < 2:
             raise Refusal("logit_free chooses layers by Q, which takes two training samples or more of every class")
 

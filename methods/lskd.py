@@ -9,7 +9,7 @@ from methods.functional import cross_entropy, standardise
 from methods.kd import kd_loss
 
 
-def needs_classes(dims: Dims) -> None:
+def require_classes(dims: Dims) -> None:
     """Refuse a single class: it has no spread."""
     if dims.n_classes < 2:
         raise Refusal(f"standardised logits need 2 classes or more, not {dims.n_classes}")
@@ -81,4 +81,4 @@ class LSKD(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        needs_classes(dims)
+        require_classes(dims)

@@ -9,7 +9,7 @@ from torch import Tensor
 from methods.base import Dims, Recipe
 from methods.ctkd import CTKD
 from methods.functional import standardise
-from methods.lskd import LSKD, needs_classes
+from methods.lskd import LSKD, require_classes
 
 
 class LSKDCTKD(CTKD):
@@ -39,10 +39,10 @@ class LSKDCTKD(CTKD):
     }
     deviations = LSKD.deviations + CTKD.deviations  # type: ignore[assignment]
 
-    def soft(self, z: Tensor) -> Tensor:
+    def transform_logits(self, z: Tensor) -> Tensor:
         return standardise(z)
 
     @classmethod
     def check(cls, dims: Dims) -> None:
         super().check(dims)
-        needs_classes(dims)
+        require_classes(dims)

@@ -9,7 +9,7 @@ from torch import Tensor
 from methods.base import Dims, Recipe
 from methods.dkd import DKD
 from methods.functional import standardise
-from methods.lskd import LSKD, needs_classes
+from methods.lskd import LSKD, require_classes
 
 
 class LSKDDKD(DKD):
@@ -47,10 +47,10 @@ class LSKDDKD(DKD):
     }
     deviations = LSKD.deviations + DKD.deviations  # type: ignore[assignment]
 
-    def soft(self, z: Tensor) -> Tensor:
+    def transform_logits(self, z: Tensor) -> Tensor:
         return standardise(z)
 
     @classmethod
     def check(cls, dims: Dims) -> None:
         super().check(dims)
-        needs_classes(dims)
+        require_classes(dims)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from methods.base import Dims, Recipe
 from methods.functional import standardise
-from methods.lskd import LSKD, needs_classes
+from methods.lskd import LSKD, require_classes
 from methods.mlkd import MLKD
 
 
@@ -43,10 +43,10 @@ class LSKDMLKD(MLKD):
         " term takes the weak view's logits.",
     )
 
-    def soft(self, z: Tensor) -> Tensor:
+    def transform_logits(self, z: Tensor) -> Tensor:
         return standardise(z)
 
     @classmethod
     def check(cls, dims: Dims) -> None:
         super().check(dims)
-        needs_classes(dims)
+        require_classes(dims)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from methods.base import Dims, Recipe
 from methods.functional import standardise
-from methods.lskd import LSKD, needs_classes
+from methods.lskd import LSKD, require_classes
 from methods.sld import SLD
 
 
@@ -23,10 +23,10 @@ class LSKDSLD(SLD):
     }
     deviations = LSKD.deviations + SLD.deviations  # type: ignore[assignment]
 
-    def soft(self, z: Tensor) -> Tensor:
+    def transform_logits(self, z: Tensor) -> Tensor:
         return standardise(z)
 
     @classmethod
     def check(cls, dims: Dims) -> None:
         super().check(dims)
-        needs_classes(dims)
+        require_classes(dims)

@@ -24,7 +24,7 @@ def batch_loss(zs: Tensor, zt: Tensor, *, tau: float) -> Tensor:
     return (pt @ pt.T - ps @ ps.T).square().sum(dim=1)
 
 
-def unsure(zt: Tensor) -> tuple[Tensor, Tensor]:
+def confidence_masks(zt: Tensor) -> tuple[Tensor, Tensor]:
     """Which examples [B] and classes [C] the teacher is no surer of than the median, as 0 and 1."""
     p = zt.softmax(dim=1)
     example, label = p.amax(dim=1), p.sum(dim=0)
@@ -91,13 +91,13 @@ class MLKD(Method):
         self.ce, self.kd, self.relation, self.form = ce, kd, relation, form
         self.temperatures = (tau, *TEMPERATURES)
 
-    def soft(self, z: Tensor) -> Tensor:
+    def transform_logits(self, z: Tensor) -> Tensor:
         """What the divergences see of logits."""
         return z
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         weak, strong = s["weak"].logits, s["strong"].logits
-        example, label = unsure(t["weak"].logits)
+        example, label = confidence_masks(t["weak"].logits)
         if self.form == "code":
             example, label = (mask.mean().expand_as(mask) for mask in (example, label))
         ce = cross_entropy(weak, y) + cross_entropy(strong, y)
@@ -114,7 +114,7 @@ class MLKD(Method):
 
     def divergences(self, s: NetworkView, t: NetworkView, example: Tensor) -> Tensor:
         """τ²·KL of both views over all temperatures, the weak view's of unsure examples alone → [B]."""
-        zs, zt = ({v: self.soft(seen[v].logits) for v in self.needs.views} for seen in (s, t))
+        zs, zt = ({v: self.transform_logits(seen[v].logits) for v in self.needs.views} for seen in (s, t))
         total = torch.zeros_like(example)
         for place, tau in enumerate(self.temperatures):
             slipped = self.form == "code" and place > 0 and tau in SLIPPED

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Recipe, Refusal
-from methods.dkd import others
+from methods.dkd import non_target_logits
 from methods.functional import cross_entropy
 
 
@@ -17,8 +17,8 @@ def nkd_target(zs: Tensor, zt: Tensor, y: Tensor) -> Tensor:
 
 def nkd_others(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
     """τ²·cross entropy of the C - 1 other classes, renormalised. Arguments as `nkd_target` → [B] nats."""
-    log_s = F.log_softmax(others(zs, y) / tau, dim=1)
-    return -(tau**2) * (F.softmax(others(zt, y) / tau, dim=1) * log_s).sum(dim=1)
+    log_s = F.log_softmax(non_target_logits(zs, y) / tau, dim=1)
+    return -(tau**2) * (F.softmax(non_target_logits(zt, y) / tau, dim=1) * log_s).sum(dim=1)
 
 
 class NKD(Method):

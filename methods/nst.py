@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.adapters import has_stages, match, stage_pairs
+from methods.adapters import match_sizes, require_stages, stage_pairs
 from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
@@ -17,7 +17,7 @@ def nst_loss(fs: Tensor, ft: Tensor) -> Tensor:
     fs: [B, D, H, W] float; ft: [B, D', H', W'] → [B]. Each channel is a vector of unit length over the pixels; one
     that is zero stays so. The kernel is a product of matrices: nothing larger than [B, D, D'] arises.
     """
-    a, b = (F.normalize(f.flatten(2), dim=2) for f in match(fs, ft))
+    a, b = (F.normalize(f.flatten(2), dim=2) for f in match_sizes(fs, ft))
     return _kernel(a, a) + _kernel(b, b) - 2 * _kernel(a, b)
 
 
@@ -72,4 +72,4 @@ class NST(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("nst", dims)
+        require_stages("nst", dims)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from methods.adapters import BatchNorm, has_stages, match, stage_pairs
+from methods.adapters import BatchNorm, match_sizes, require_stages, stage_pairs
 from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
@@ -97,14 +97,14 @@ class OFD(Method):
         for depth, ((i, j), connector) in enumerate(zip(self.pairs, self.connectors, strict=True)):
             fs, ft = s.preacts[i], t.preacts[j]
             assert fs is not None and ft is not None  # by check
-            fs, ft = match(connector(fs), ft)
+            fs, ft = match_sizes(connector(fs), ft)
             stage = ofd_loss(fs, ft, getattr(self, f"margin{j}")).mean()
             total = total + stage / 2 ** (len(self.pairs) - 1 - depth)
         return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "ofd": self.ofd * total}
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("ofd", dims)
+        require_stages("ofd", dims)
         for i, j in stage_pairs(dims):
             if dims.student.preacts[i] is None:
                 raise Refusal("ofd compares maps before their ReLU, and the student shows none at its stages")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapters import BatchNorm, Size, has_stages, stage_pairs
+from methods.adapters import BatchNorm, Size, require_stages, stage_pairs
 from methods.base import Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 
@@ -131,6 +131,6 @@ class ReviewKD(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("reviewkd", dims)
+        require_stages("reviewkd", dims)
         if any(dims.teacher.preacts[j] is None for _, j in stage_pairs(dims)):
             raise Refusal("reviewkd reads the teacher's maps before their ReLU; this teacher shows none at its stages")

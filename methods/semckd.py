@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapters import BatchNorm, has_stages, match
+from methods.adapters import BatchNorm, match_sizes, require_stages
 from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.fitnet import fitnet_loss
 from methods.functional import cross_entropy, kl
@@ -105,12 +105,12 @@ class SemCKD(Method):
         weight, total = self.attention(fs, ft), fs[0].new_zeros(len(fs[0]))
         for i, a in enumerate(fs):
             for j, b in enumerate(ft):
-                small, target = match(a, b)
+                small, target = match_sizes(a, b)
                 total = total + weight[:, i, j] * fitnet_loss(self.regressors[i][j](small), target)  # type: ignore[index]
         return total / len(fs)
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("semckd", dims)
+        require_stages("semckd", dims)
         if dims.batch_size < 4:
             raise Refusal(f"semckd compares the examples of a batch of 4 or more, not {dims.batch_size}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from methods.adapters import BatchNorm, has_stages, match
+from methods.adapters import BatchNorm, match_sizes, require_stages
 from methods.base import Dims, Float, Int, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.fitnet import fitnet_loss
 
@@ -64,13 +64,13 @@ class SimKD(Method):
         self.projector = Projector(dims.student.feats[-1][0], self.teacher[0], factor, relu=dims.teacher.relu[-1])
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
-        fs, ft = match(s.feats[-1], t.feats[-1])
+        fs, ft = match_sizes(s.feats[-1], t.feats[-1])
         return {"mse": self.mse * fitnet_loss(self.projector(fs), ft).mean()}
 
     def predict(self, s: NetworkView, t: NetworkView) -> Tensor:
         like = s.feats[-1].new_zeros(1, 1, *self.teacher[1:])
-        return t.tail(self.last, self.projector(match(s.feats[-1], like)[0]))
+        return t.tail(self.last, self.projector(match_sizes(s.feats[-1], like)[0]))
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("simkd", dims)
+        require_stages("simkd", dims)

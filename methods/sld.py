@@ -59,7 +59,7 @@ class SLD(Method):
         super().__init__(dims)
         self.ce, self.kd, self.switch, self.detach = ce, kd, switch, detach
 
-    def soft(self, z: Tensor) -> Tensor:
+    def transform_logits(self, z: Tensor) -> Tensor:
         """What the divergences see of logits."""
         return z
 
@@ -67,7 +67,7 @@ class SLD(Method):
         ce, soft = torch.zeros_like(y, dtype=s.logits.dtype), torch.zeros_like(y, dtype=s.logits.dtype)
         alone = at.epoch <= self.switch * at.epochs
         for view in self.needs.views:
-            zs, zt = self.soft(s[view].logits), self.soft(t[view].logits)
+            zs, zt = self.transform_logits(s[view].logits), self.transform_logits(t[view].logits)
             ce = ce + cross_entropy(s[view].logits, y)
             for tau in TEMPERATURES:
                 soft = soft + sld_teacher(zs, zt, y, tau=tau)

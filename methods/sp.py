@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.adapters import has_stages
+from methods.adapters import require_stages
 from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
@@ -72,4 +72,4 @@ class SP(Method):
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("sp", dims)
+        require_stages("sp", dims)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.adapters import has_stages, match, stage_pairs
+from methods.adapters import match_sizes, require_stages, stage_pairs
 from methods.base import Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy
 
@@ -90,10 +90,10 @@ class VID(Method):
         total = torch.zeros((), device=y.device)
         for (i, j), gaussian in zip(self.pairs, self.gaussians, strict=True):
             assert isinstance(gaussian, Gaussian)
-            fs, ft = match(s.feats[i], t.feats[j])
+            fs, ft = match_sizes(s.feats[i], t.feats[j])
             total = total + vid_loss(gaussian(fs), ft, gaussian.rho).mean()
         return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "vid": self.vid * total}
 
     @classmethod
     def check(cls, dims: Dims) -> None:
-        has_stages("vid", dims)
+        require_stages("vid", dims)

@@ -47,7 +47,7 @@ class NetworkView:
         if first is not None:
             for tap in self._taps:
                 if tap != "tail":
-                    setattr(self, tap, _full(getattr(first, tap)))
+                    setattr(self, tap, _widen_to_float32(getattr(first, tap)))
         if "tail" in self._taps and tail is not None:
             self.tail = tail
 
@@ -65,15 +65,15 @@ class NetworkView:
             raise KeyError(f"view '{view}' was not declared; needs.views holds {tuple(self._outs)}")
         return NetworkView({view: self._outs[view]}, self._taps, self._tail)
 
-    def only(self, views: Iterable[str], taps: Iterable[str]) -> NetworkView:
+    def restrict_to(self, views: Iterable[str], taps: Iterable[str]) -> NetworkView:
         """The same, limited to some views and taps."""
         return NetworkView({view: self._outs[view] for view in views if view in self._outs}, taps, self._tail)
 
 
-def _full(value: Tensor | tuple[Tensor | None, ...] | None) -> object:
+def _widen_to_float32(value: Tensor | tuple[Tensor | None, ...] | None) -> object:
     """Half precision widened to float32; float32 and float64 as they are."""
     if isinstance(value, tuple):
-        return tuple(_full(v) for v in value)
+        return tuple(_widen_to_float32(v) for v in value)
     return value.float() if value is not None and value.dtype in (torch.float16, torch.bfloat16) else value
 
 

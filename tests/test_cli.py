@@ -18,7 +18,7 @@ from PIL import Image
 from bench import data as datasets
 from bench import models
 from bench.cli import main
-from bench.jobs.run import check
+from bench.jobs.run import check_pair
 from bench.models import student
 from bench.suite.suite import validate
 from tests.prose import numbers
@@ -63,7 +63,7 @@ def final(record: Record) -> dict[str, float]:
 
 def test_a_run_leaves_everything(ran: Path) -> None:
     found = records(ran)
-    assert len(found) == 4 and all(r.status == "finished" and r.intact() for r in found)
+    assert len(found) == 4 and all(r.status == "finished" and r.is_intact() for r in found)
     for record in found:
         final_ = final(record)
         assert {
@@ -272,7 +272,7 @@ def test_what_a_teacher_from_elsewhere_may_know_is_said(
     data = datasets.load(suite.data)
     torch.save(models.build("resnet8w8", in_channels=1, size=8, n_classes=10).state_dict(), tmp_path / "t.pth")
     data.own_validation = own
-    check(suite, suite.pairs[0], data)
+    check_pair(suite, suite.pairs[0], data)
     assert ("validation split is 60 images taken from train" in capsys.readouterr().err) is not own
 
 

@@ -32,7 +32,7 @@ def test_the_page_is_current() -> None:
 
 def test_every_method_has_a_section() -> None:
     sections = [line.removeprefix("## ") for line in methods_page().splitlines() if line.startswith("## ")]
-    assert sections == list(catalogue.built_in())
+    assert sections == list(catalogue.built_in_methods())
     assert {name for name in methods.names() if methods.get(name).__module__ == f"methods.{name}"} == set(sections)
 
 

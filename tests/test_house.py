@@ -140,7 +140,7 @@ def test_a_circle_is_found_wherever_its_imports_stand() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=module)
 def test_randomness_is_always_named(path: Path) -> None:
-    """No draw from a global generator, except a module's own initial weights (drawn inside `drawing_from`)."""
+    """No draw from a global generator, except a module's own initial weights (drawn inside `fork_rng`)."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             name = ast.unparse(node.func)

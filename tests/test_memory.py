@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.memory import held, kept
+from bench.memory import state_bytes, track_saved_tensors
 from tests.test_cli import call
 
 
 def test_what_a_step_keeps() -> None:
     layer, x = nn.Linear(4, 3), torch.randn(5, 4)
-    with kept([*layer.parameters(), x]) as saved:
+    with track_saved_tensors([*layer.parameters(), x]) as saved:
         loss = layer(x).sigmoid().square().sum()
     assert sum(saved.values()) == 4 * 5 * 3  # the sigmoid's output alone: x and the weights are somebody else's
     loss.backward()
-    with kept([]) as saved:
+    with track_saved_tensors([]) as saved:
         layer(x).sum()
     assert sum(saved.values()) == 4 * 5 * 4  # x, for the gradient of the weights
 
@@ -26,11 +26,11 @@ def test_what_a_step_keeps() -> None:
 def test_what_a_member_holds() -> None:
     net = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
-    assert held([net], optimizer) == 4 * 15
+    assert state_bytes([net], optimizer) == 4 * 15
     net(torch.ones(1, 4)).sum().backward()
-    assert held([net], optimizer) == 4 * 30
+    assert state_bytes([net], optimizer) == 4 * 30
     optimizer.step()
-    assert held([net], optimizer) == 4 * 45
+    assert state_bytes([net], optimizer) == 4 * 45
 
 
 def test_a_method_that_keeps_more_is_charged_more(tmp_path: Path, tiny_file: Path, tiny: dict[str, Any]) -> None:

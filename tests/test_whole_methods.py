@@ -15,7 +15,7 @@ import yaml
 import methods
 from bench import models
 from bench.models import student
-from bench.seeds import drawing_from
+from bench.seeds import fork_rng
 from bench.suite.suite import load, validate
 from methods.base import Dims, NetworkView, Progress, Refusal
 from tests.methods.test_contract import Scene
@@ -173,7 +173,7 @@ def test_a_pair_of_other_families_works_or_is_refused(name: str, pair: tuple[str
     kind = methods.get(name)
     try:
         kind.check(dims)
-        with drawing_from("pairs"):
+        with fork_rng("pairs"):
             method = kind(dims, **kind.resolve("->".join(pair)))
     except Refusal as refusal:
         assert "\n" not in str(refusal) and name in ("ab", "fsp", "kdsvd", "ofd", "reviewkd")
@@ -196,7 +196,7 @@ def test_a_pair_of_other_families_works_or_is_refused(name: str, pair: tuple[str
 
 @pytest.fixture(scope="module")
 def nets() -> dict[str, Any]:
-    with drawing_from("nets"):
+    with fork_rng("nets"):
         made = {
             n: models.build(n, size=16, n_classes=5)
             for n in ("ResNet50", "vgg13", "wrn_16_2", "MobileNetV2", "ShuffleV1")

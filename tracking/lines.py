@@ -22,9 +22,9 @@ class RecordError(ValueError):
 class Damage(RecordError):
     """A record whose lines are whole only up to some place."""
 
-    def __init__(self, what: str, sound: list[dict[str, Any]]) -> None:
-        super().__init__(f"{what}; run its suite again: what was lost is done anew")
-        self.what, self.sound = what, sound
+    def __init__(self, problem: str, whole_lines: list[dict[str, Any]]) -> None:
+        super().__init__(f"{problem}; run its suite again: what was lost is done anew")
+        self.problem, self.whole_lines = problem, whole_lines
 
 
 class Lines(NamedTuple):
@@ -33,7 +33,7 @@ class Lines(NamedTuple):
     header: dict[str, Any]
     epochs: list[dict[str, Any]]
     end: dict[str, Any] | None
-    whole: int  # bytes of the file that are whole lines
+    whole_bytes: int  # bytes of the file that are whole lines
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class Lines(NamedTuple):
         return dict(resumed[-1]["environment"])
 
 
-def replace(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a file so that at any instant either the old or the new one is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -71,7 +71,7 @@ def parse_more(lines: Lines, data: bytes, path: Path) -> Lines:
     """`lines` and what was appended to them: a long record need not be read again for every epoch."""
     new = _lines(data, path, [lines.header, *lines.epochs])
     end = new.pop() if new and new[-1]["kind"] == "end" else None
-    return Lines(lines.header, [*lines.epochs, *new], end, lines.whole + len(data))
+    return Lines(lines.header, [*lines.epochs, *new], end, lines.whole_bytes + len(data))
 
 
 def _lines(data: bytes, path: Path, before: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
@@ -79,30 +79,30 @@ def _lines(data: bytes, path: Path, before: list[dict[str, Any]] | None = None) 
     lines = list(before or [])
     first = len(lines)
     for number, text in enumerate(texts, first + 1):
-        line, sound = decode(text, link(lines))
+        line, is_whole = decode(text, previous_crc(lines))
         if number == 1 and isinstance(line.get("schema"), int) and line["schema"] > SCHEMA:
             raise RecordError(
                 f"{path}: written by a newer version (schema {line['schema']}, this one reads up to {SCHEMA})"
             )
         kinds = ("run",) if number == 1 else ("epoch", "end")
-        if not sound or line.get("kind") not in kinds or (lines and lines[-1]["kind"] == "end"):
+        if not is_whole or line.get("kind") not in kinds or (lines and lines[-1]["kind"] == "end"):
             raise Damage(f"{path}: line {number} is damaged", lines)
         lines.append(line)
     return lines[first:]
 
 
-def link(lines: Sequence[Mapping[str, Any]]) -> int:
+def previous_crc(lines: Sequence[Mapping[str, Any]]) -> int:
     """What the CRC of the line after these goes on from."""
     if not lines or lines[0].get("schema", 1) < 2:
         return 0
     return int(lines[-1]["crc"]) if len(lines) > 1 else zlib.crc32(str(lines[0].get("id")).encode())
 
 
-def encoded(bodies: Iterable[Mapping[str, Any]], before: Iterable[Mapping[str, Any]] = ()) -> str:
+def encode_lines(bodies: Iterable[Mapping[str, Any]], before: Iterable[Mapping[str, Any]] = ()) -> str:
     """The text of new lines of a record, header first unless it stands among the lines `before`."""
     lines, texts = list(before), []
     for body in bodies:
-        texts.append(encode(body, link(lines)))
+        texts.append(encode(body, previous_crc(lines)))
         lines.append({**body, "crc": crc_of(texts[-1])})
     return "".join(texts)
 
@@ -119,7 +119,7 @@ def decode(text: bytes, before: int = 0) -> tuple[dict[str, Any], bool]:
 
 def encode(body: Mapping[str, Any], before: int = 0) -> str:
     """One line with its newline, `crc` last. before: the CRC that its own goes on from."""
-    text = canonical(plain(body))
+    text = canonical(as_plain_json(body))
     return f'{text[:-1]},"crc":{zlib.crc32(text.encode(), before)}}}\n'
 
 
@@ -131,20 +131,25 @@ def canonical(body: Any) -> str:
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
-def plain(body: Any) -> Any:
+def as_plain_json(body: Any) -> Any:
     """As JSON gives it back: tuples are lists, keys are strings, numpy scalars are numbers."""
     return json.loads(json.dumps(body, default=lambda value: value.item() if hasattr(value, "item") else str(value)))
 
 
-def bare(line: Mapping[str, Any]) -> dict[str, Any]:
+def without_crc(line: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in line.items() if key != "crc"}
 
 
 def epoch_line(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"kind": "epoch", "epoch": int(row["epoch"]), "time": float(row["time"]), "metrics": floats(row["metrics"])}
+    return {
+        "kind": "epoch",
+        "epoch": int(row["epoch"]),
+        "time": float(row["time"]),
+        "metrics": as_floats(row["metrics"]),
+    }
 
 
-def floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+def as_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {str(name): float(value) for name, value in metrics.items()}
 
 

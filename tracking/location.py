@@ -19,7 +19,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # seconds without an answer; MLflow's own 120 s and 7 retries block for minutes
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
-LOUD = ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool")
+NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool")
 
 
 class TrackingError(RuntimeError):
@@ -52,13 +52,15 @@ def experiment_of(spec: Mapping[str, Any]) -> str:
     return (tuning_name if spec.get("kind") in ("study", "trial") else experiment_name)(spec["suite"])
 
 
-def check(uri: str) -> str:
+def check_uri(uri: str) -> str:
     """The URI as it will be used (a SQLite path made absolute), or `TrackingError` that says what to write instead."""
     scheme, colon, rest = uri.partition("://")
     kind = scheme.partition("+")[0].lower()
     if not colon or kind not in SERVERS + DATABASES:
         known = "http://host:5000, sqlite:////folder/mlflow.db or postgresql://user@host/mlflow"
-        raise TrackingError(f"cannot track to '{mask(uri)}': write {known} (MLflow no longer writes plain folders)")
+        raise TrackingError(
+            f"cannot track to '{mask_secrets(uri)}': write {known} (MLflow no longer writes plain folders)"
+        )
     if kind != "sqlite":
         return uri
     if not rest.startswith("/") or rest in ("/", "/:memory:"):
@@ -72,14 +74,14 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(rest[1:]) if scheme.partition("+")[0] == "sqlite" else None
 
 
-def mask(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """Text with the user names, passwords and tokens of its URLs replaced by `***`."""
     text = re.sub(r"(\b[\w+.-]+://)([^\s/:@]*):\S*@", r"\1\2:***@", text)
     text = re.sub(r"(\b[\w+.-]+://)[^\s/:@]+@", r"\1***@", text)
     return re.sub(r"(?i)((?:password|passwd|token|secret|api_?key)=)[^&\s]+", r"\1***", text)
 
 
-def explain(uri: str, error: BaseException) -> TrackingError:
+def tracking_error(uri: str, error: BaseException) -> TrackingError:
     """Any failure at MLflow's border as one line without secrets."""
     text = " ".join(str(error).split()) or type(error).__name__
     try:
@@ -92,7 +94,7 @@ def explain(uri: str, error: BaseException) -> TrackingError:
         if re.search(sign, text):
             text = plain
             break
-    return TrackingError(f"MLflow at {mask(uri)}: {mask(text)[:300]}")
+    return TrackingError(f"MLflow at {mask_secrets(uri)}: {mask_secrets(text)[:300]}")
 
 
 REASONS = {
@@ -105,14 +107,14 @@ REASONS = {
 }
 
 
-def prepare() -> None:
+def set_mlflow_defaults() -> None:
     """Settings that MLflow reads on import; what the user has set stays. Call before any import of mlflow."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    quieten()
+    quiet_loggers()
 
 
-def quieten() -> None:
+def quiet_loggers() -> None:
     """Failures come back as `TrackingError`; their tracebacks and retries need not be logged as well."""
-    for name in LOUD:
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder, or on a file that is made for it. Freed with the process, however it ends.
 
     NFS locks only what is open for writing, which no folder can be: a file `.lock` in it then stands for it.
@@ -24,7 +24,7 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno != errno.EBADF or not path.is_dir():
                 raise
-            with locked(path / ".lock"):
+            with file_lock(path / ".lock"):
                 yield
         else:
             yield
@@ -32,7 +32,7 @@ def locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def alive(pid: object) -> bool:
+def process_may_live(pid: object) -> bool:
     """True unless there is certainly no such process on this machine."""
     try:
         os.kill(int(str(pid)), 0)

@@ -13,11 +13,11 @@ from typing import NamedTuple
 from tracking import summary
 from tracking.deliver import is_delivered
 from tracking.lines import RecordError
-from tracking.location import TrackingError, check, mask
+from tracking.location import TrackingError, check_uri, mask_secrets
 from tracking.record import FILE, Record
 from tracking.store import Store
 
-PLACES = ("runs/*", "tuning/*", "tuning/*/trials/*", "summary")
+RECORD_GLOBS = ("runs/*", "tuning/*", "tuning/*/trials/*", "summary")
 """Of a suite's records: a study comes before its trials, and the report after the runs whose ids it names."""
 
 
@@ -30,15 +30,15 @@ class Mirror:
     """
 
     def __init__(self, store_factory: Callable[[], Store], *, retry_s: float = 60.0) -> None:
-        self._make, self.retry_s = store_factory, retry_s
+        self._store_factory, self.retry_s = store_factory, retry_s
         self.time_spent = 0.0  # seconds the worker was busy, with the import of mlflow
         self.time_waited = 0.0  # seconds the caller was held up
         self._waiting: dict[Path, Record] = {}  # in order; a record that waits is not queued twice
-        self._reasons: dict[Path, tuple[Record, str]] = {}
-        self._last: dict[Path, float] = {}
+        self._undelivered_reasons: dict[Path, tuple[Record, str]] = {}
+        self._last_offer: dict[Path, float] = {}
         self._store: Store | None = None
-        self._current: Record | None = None
-        self._why = ""  # the store's last failure, while it lasts
+        self._record_in_delivery: Record | None = None
+        self._last_failure = ""  # the store's last failure, while it lasts
         self._blocked_until = 0.0
         self._closing = False
         self._wake = Condition()
@@ -51,8 +51,8 @@ class Mirror:
     def offer(self, record: Record, every_s: float = 30.0) -> None:
         """Deliver the record's news unless that was done less than `every_s` seconds ago."""
         now = time.monotonic()
-        if now - self._last.get(record.folder, -every_s) >= every_s:
-            self._last[record.folder] = now
+        if now - self._last_offer.get(record.folder, -every_s) >= every_s:
+            self._last_offer[record.folder] = now
             self.finish(record)
 
     def finish(self, record: Record) -> None:
@@ -60,7 +60,10 @@ class Mirror:
         start = time.monotonic()
         with self._wake:
             if self._worker is None or self._closing:
-                self._reasons[record.folder] = (record, "offline" if self.offline else "the mirror is closed")
+                self._undelivered_reasons[record.folder] = (
+                    record,
+                    "offline" if self.offline else "the mirror is closed",
+                )
             else:
                 self._waiting.pop(record.folder, None)
                 self._waiting[record.folder] = record
@@ -70,16 +73,20 @@ class Mirror:
     def pending(self) -> list[tuple[Record, str]]:
         """Records that MLflow does not hold, each with the last reason."""
         with self._wake:
-            going = [*self._waiting.values(), *([self._current] if self._current else [])]
-            queued = {record.folder: (record, self._why or "waiting") for record in going}
-            return list((queued | self._reasons).values())
+            going = [*self._waiting.values(), *([self._record_in_delivery] if self._record_in_delivery else [])]
+            queued = {record.folder: (record, self._last_failure or "waiting") for record in going}
+            return list((queued | self._undelivered_reasons).values())
 
     def wait(self, timeout: float = 60.0) -> None:
         """Until nothing waits to be delivered, or the store is not to be had, or `timeout` seconds have passed."""
         end = time.monotonic() + timeout
         with self._wake:
-            while (self._waiting or self._current) and not self._why and (left := end - time.monotonic()) > 0:
-                self._wake.wait(left)
+            while (
+                (self._waiting or self._record_in_delivery)
+                and not self._last_failure
+                and (seconds_left := end - time.monotonic()) > 0
+            ):
+                self._wake.wait(seconds_left)
 
     def close(self, timeout: float = 60.0) -> None:
         """Deliver what waits, then stop. What is left after `timeout` seconds stays pending."""
@@ -98,18 +105,18 @@ class Mirror:
         self.close()
 
     def _work(self) -> None:
-        self._timed(self._greet)  # the slow first contact happens while training starts
+        self._timed(self._make_first_contact)  # the slow first contact happens while training starts
         with self._wake:
             self._wake.notify_all()  # who waits need not, where the store is not to be had
         while (record := self._next()) is not None:
             failure = self._timed(partial(self._deliver, record))
             with self._wake:
-                self._current = None
+                self._record_in_delivery = None
                 if failure is None:
-                    self._reasons.pop(record.folder, None)
+                    self._undelivered_reasons.pop(record.folder, None)
                 else:
-                    self._reasons[record.folder] = (record, failure)
-                    if not isinstance(failure, Refusal):
+                    self._undelivered_reasons[record.folder] = (record, failure)
+                    if not isinstance(failure, RecordRefused):
                         self._waiting.setdefault(record.folder, record)
                 self._wake.notify_all()
 
@@ -119,18 +126,18 @@ class Mirror:
             while True:
                 blocked = self._blocked_until - time.monotonic()
                 if self._waiting and blocked <= 0:
-                    self._current = self._waiting.pop(next(iter(self._waiting)))
-                    return self._current
+                    self._record_in_delivery = self._waiting.pop(next(iter(self._waiting)))
+                    return self._record_in_delivery
                 if self._closing:
                     return None
                 self._wake.wait(max(blocked, 0.01) if self._waiting else None)
 
-    def _greet(self) -> None:
+    def _make_first_contact(self) -> None:
         self._connect().ping()
 
     def _connect(self) -> Store:
         if self._store is None:
-            self._store = self._make()
+            self._store = self._store_factory()
         return self._store
 
     def _deliver(self, record: Record) -> None:
@@ -142,24 +149,24 @@ class Mirror:
         try:
             act()
         except RecordError as error:
-            return Refusal(error)
+            return RecordRefused(error)
         except Exception as error:  # a mirror must not stop the training
             self._blocked_until = time.monotonic() + self.retry_s
-            self._why = str(error)
-            return self._why
+            self._last_failure = str(error)
+            return self._last_failure
         finally:
             self.time_spent += time.monotonic() - start
-        self._why = ""
+        self._last_failure = ""
         return None
 
 
-class Refusal(str):
+class RecordRefused(str):
     """A reason that lies in the record: trying again would not help."""
 
 
-class Synced(NamedTuple):
+class SyncResult(NamedTuple):
     delivered: int
-    already: int
+    unchanged: int
     failed: list[tuple[Record, str]]
 
 
@@ -168,44 +175,44 @@ def sync(
     uri: str,
     suite: str | None = None,
     progress: Callable[[Record], None] | None = None,
-) -> Synced:
+) -> SyncResult:
     """Deliver every record under `results` that MLflow does not hold yet. Twice changes nothing.
 
     Raises `TrackingError` if the store does not answer at the start; if it goes away later, the rest is `failed`.
     """
-    store, delivered, already = Store(uri, results), 0, 0
+    store, delivered, unchanged = Store(uri, results), 0, 0
     failed: list[tuple[Record, str]] = []
     store.ping()
-    gone = ""
+    outage = ""
     for record in records(results, suite):
         try:
-            if gone:
-                raise TrackingError(gone)
+            if outage:
+                raise TrackingError(outage)
             if store.deliver(record):
                 delivered += 1
             else:
-                already += 1
+                unchanged += 1
         except (TrackingError, RecordError) as error:
             failed.append((record, str(error)))
-            gone = gone or _gone(store, error)
+            outage = outage or _outage(store, error)
         if progress:
             progress(record)
-    return Synced(delivered, already, failed)
+    return SyncResult(delivered, unchanged, failed)
 
 
 def undelivered(results: str | os.PathLike[str], suite: str | None = None, uri: str | None = None) -> list[Record]:
     """Records that the store (any, if none is named) is not known to hold whole, judged by the caches alone."""
-    store = None if uri is None else mask(check(uri))
-    return [r for r in records(results, suite) if not is_delivered(r, store) or summary.outdated(r)]
+    store = None if uri is None else mask_secrets(check_uri(uri))
+    return [r for r in records(results, suite) if not is_delivered(r, store) or summary.is_outdated(r)]
 
 
 def records(results: str | os.PathLike[str], suite: str | None = None) -> Iterable[Record]:
     """All records under a results folder, or those of one suite: runs, tuning studies, their trials, the report."""
-    found = (sorted(Path(results).glob(f"{suite or '*'}/{place}/{FILE}")) for place in PLACES)
+    found = (sorted(Path(results).glob(f"{suite or '*'}/{place}/{FILE}")) for place in RECORD_GLOBS)
     return [Record(path.parent) for paths in found for path in paths]
 
 
-def _gone(store: Store, error: Exception) -> str:
+def _outage(store: Store, error: Exception) -> str:
     if isinstance(error, RecordError):
         return ""
     try:

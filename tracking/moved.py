@@ -8,12 +8,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 
-def place_of(home: Path, experiment: str) -> Path:
+def artifact_folder(home: Path, experiment: str) -> Path:
     """Where an experiment's artifacts lie: beside the SQLite file, whose folder is `home`."""
     return home / "artifacts" / experiment.replace("/", "-")
 
 
-def follow(file: Path) -> None:
+def update_artifact_paths(file: Path) -> None:
     """Have a store's experiments and runs name the artifacts that lie beside it, where these came along with the file.
 
     MLflow keeps writing to the old folder, made anew, and has no call that changes it: so this is SQL. Call it under
@@ -22,8 +22,8 @@ def follow(file: Path) -> None:
     with closing(sqlite3.connect(file, timeout=60)) as connection, connection:
         known = connection.execute("SELECT experiment_id, name, artifact_location FROM experiments").fetchall()
         for number, name, old in known:
-            here = place_of(file.parent, name)
-            if old != (new := here.as_uri()) and _came_along(old or "", here):
+            here = artifact_folder(file.parent, name)
+            if old != (new := here.as_uri()) and _moved_with_file(old or "", here):
                 connection.execute(
                     "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)"
                     " WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
@@ -34,7 +34,7 @@ def follow(file: Path) -> None:
                 )
 
 
-def _came_along(old: str, here: Path) -> bool:
+def _moved_with_file(old: str, here: Path) -> bool:
     """Is the old place one beside another SQLite file, and are the artifacts here now, or nowhere?"""
     parts = urlsplit(old)
     there = Path(unquote(parts.path))

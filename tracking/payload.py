@@ -35,7 +35,7 @@ INFINITE = 1.7976931348623157e308  # what MLflow's SQL store keeps of an infinit
 Point = tuple[str, float, int, int]  # name, value, milliseconds, step
 
 
-class Words(NamedTuple):
+class RunDescription(NamedTuple):
     """What a run in MLflow is called and described by."""
 
     tags: dict[str, str]
@@ -48,8 +48,8 @@ class Words(NamedTuple):
         return zlib.crc32(json.dumps(self.texts).encode()) if self.texts else 0
 
 
-def words(lines: Lines, kind: str) -> Words:
-    return Words(tags(lines, kind), params(lines), run_name(lines.header["spec"]), {})
+def run_description(lines: Lines, kind: str) -> RunDescription:
+    return RunDescription(tags(lines, kind), params(lines), run_name(lines.header["spec"]), {})
 
 
 def params(lines: Lines) -> dict[str, str]:
@@ -64,7 +64,7 @@ def params(lines: Lines) -> dict[str, str]:
         flat |= {f"space.{name}": text for name, text in spec["space"].items()}
     else:
         flat |= {f"hp.{name}": value for name, value in (spec.get("hp") or {}).items()}
-    return {safe(name): _text(value) for name, value in flat.items() if value is not None}
+    return {safe_name(name): _text(value) for name, value in flat.items() if value is not None}
 
 
 def tags(lines: Lines, kind: str) -> dict[str, str]:
@@ -104,11 +104,11 @@ def note(row: Mapping[str, Any], lines: Lines) -> str:
     ]
     final = lines.end["metrics"] if lines.end else {}
     if name := next((name for name in ("test/top1", "validation/top1") if name in final), ""):
-        text.insert(2, f"{name} {final[name]:g} ({_best(final) if _is_study(lines) else 'last epoch'})")
+        text.insert(2, f"{name} {final[name]:g} ({_best_values(final) if _is_study(lines) else 'last epoch'})")
     return "  \n".join(text)
 
 
-def _best(final: Mapping[str, float]) -> str:
+def _best_values(final: Mapping[str, float]) -> str:
     chosen = [f"{name.removeprefix(BEST)}={value:g}" for name, value in final.items() if name.startswith(BEST)]
     return ", ".join(["best", *chosen, "see tuned.yaml"])
 
@@ -118,20 +118,21 @@ def epoch_points(lines: Lines, start: int) -> list[Point]:
     return [point for line in lines.epochs[start:] for point in _points(line["metrics"], line["time"], line["epoch"])]
 
 
-def final_points(lines: Lines, known: Mapping[str, float]) -> list[Point]:
+def final_points(lines: Lines, metrics_there: Mapping[str, float]) -> list[Point]:
     """Final metrics at the step of the last epoch.
 
     Those of a study that its trials have as well become `study/<name>`: the best or the sum of all trials is no point
-    on the curve over trials. A study ends more than once: what MLflow has `known` since an earlier end is left out.
+    on the curve over trials. A study ends more than once: what MLflow has since an earlier
+    end (`metrics_there`) is left out.
     """
     if not lines.end:
         return []
     step = lines.epochs[-1]["epoch"] if lines.epochs else 0
     metrics = lines.end["metrics"]
     if _is_study(lines):
-        taken = {name for line in lines.epochs for name in line["metrics"]}
-        named = {STUDY + name if name in taken else name: value for name, value in metrics.items()}
-        metrics = {name: value for name, value in named.items() if known.get(safe(name)) != value}
+        epoch_metrics = {name for line in lines.epochs for name in line["metrics"]}
+        named = {STUDY + name if name in epoch_metrics else name: value for name, value in metrics.items()}
+        metrics = {name: value for name, value in named.items() if metrics_there.get(safe_name(name)) != value}
     return list(_points(metrics, lines.end["time"], step))
 
 
@@ -144,7 +145,7 @@ def row_of(tags: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, A
         row[name] = {"true": True, "false": False}.get(row[name] or "")
     row["reason"] = row["reason"] or ""
     final = json.loads(tags.get("kd.final") or "[]")
-    values = {name: metrics.get(STUDY + safe(name), metrics.get(safe(name))) for name in final}
+    values = {name: metrics.get(STUDY + safe_name(name), metrics.get(safe_name(name))) for name in final}
     return {name: _unbounded(value) for name, value in values.items() if value is not None} | row
 
 
@@ -160,7 +161,7 @@ def settings_of(tags: Mapping[str, str], params: Mapping[str, str], profile: str
     }
 
 
-def safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """A name that MLflow takes: other signs than letters, digits and `_-. :/` become `_`."""
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII).strip("/")[:250]
 
@@ -171,7 +172,7 @@ def milliseconds(seconds: float) -> int:
 
 def _points(metrics: Mapping[str, float], seconds: float, step: int) -> Iterator[Point]:
     for name, value in metrics.items():
-        yield safe(name), value, milliseconds(seconds), step
+        yield safe_name(name), value, milliseconds(seconds), step
 
 
 def _is_study(lines: Lines) -> bool:

@@ -12,16 +12,16 @@ from urllib.parse import unquote, urlsplit
 from tracking import payload
 from tracking.frame import table
 from tracking.lines import RecordError
-from tracking.location import mask
+from tracking.location import mask_secrets
 from tracking.record import FILE, Record
-from tracking.store import Store, existing
+from tracking.store import Store, open_existing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True)
-class Found:
+class StoreRuns:
     """The runs of a suite in a store. All dictionaries are by fingerprint."""
 
     where: str  # the store's URI without secrets
@@ -31,21 +31,21 @@ class Found:
     records: list[Record]  # of those runs whose artifacts lie on this machine
 
 
-def suite(uri: str, name: str, *, results: str | os.PathLike[str] = "results") -> Found:
+def suite(uri: str, name: str, *, results: str | os.PathLike[str] = "results") -> StoreRuns:
     """All that a report is made of, by one search; no artifact is fetched. Empty if the store has no run of the suite.
 
     Of several runs with one fingerprint (a suite run again elsewhere) the newest finished one is taken. Raises
     `TrackingError` for a store that does not answer or, a SQLite file, is not there.
     """
-    store = existing(uri, results)
-    with store.border():
+    store = open_existing(uri, results)
+    with store.translate_errors():
         chosen = _search(store, name, None, "run")
-        return Found(
-            mask(store.uri),
+        return StoreRuns(
+            mask_secrets(store.uri),
             _table(chosen.values()),
             _specs(chosen),
             {fingerprint: (run.info.experiment_id, run.info.run_id) for fingerprint, run in chosen.items()},
-            [record for run in chosen.values() if (record := _at_hand(run)) is not None],
+            [record for run in chosen.values() if (record := _local_record(run)) is not None],
         )
 
 
@@ -62,13 +62,13 @@ def runs(
     Of several runs with one fingerprint (a suite run again elsewhere) the newest finished one is taken.
     """
     store = Store(uri, results)
-    with store.border():
+    with store.translate_errors():
         return _table(_search(store, suite, experiment, kind).values())
 
 
 def _search(store: Store, suite: str | None, experiment: str | None, kind: str) -> dict[str, Any]:
     """Runs by fingerprint."""
-    ids = _experiments(store, experiment)
+    ids = _experiment_ids(store, experiment)
     query = f"tags.`kd.kind` = '{kind}'" + (f" and tags.`kd.suite` = '{suite}'" if suite else "")
     found = store.search(ids, query) if ids else []
     chosen: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def _spec(run: Any) -> dict[str, Any]:
     return spec | {name: run.data.tags.get(f"kd.{name}") for name in ("pair", "teacher_fingerprint")}
 
 
-def _at_hand(run: Any) -> Record | None:
+def _local_record(run: Any) -> Record | None:
     """The record among the run's artifacts, where they lie on this machine's disk; else None: 200 runs' records take
     a server many seconds to send."""
     parts = urlsplit(run.info.artifact_uri)
@@ -111,7 +111,7 @@ def _at_hand(run: Any) -> Record | None:
         return None
 
 
-def _experiments(store: Store, name: str | None) -> list[str]:
+def _experiment_ids(store: Store, name: str | None) -> list[str]:
     if name is not None:
         found = store.client.get_experiment_by_name(name)
         return [found.experiment_id] if found else []

@@ -24,16 +24,16 @@ from tracking.lines import (
     Damage,
     Lines,
     RecordError,
-    bare,
+    as_floats,
+    as_plain_json,
     canonical,
-    encoded,
+    encode_lines,
     epoch_line,
-    floats,
     parse,
     parse_more,
-    plain,
-    replace,
     sha256,
+    without_crc,
+    write_atomically,
 )
 
 FILE = "record.jsonl"
@@ -46,7 +46,7 @@ class Record:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         self.path = self.folder / FILE
-        self._seen: tuple[tuple[int, int, int], Lines] | None = None
+        self._cache: tuple[tuple[int, int, int], Lines] | None = None
         self._environment: dict[str, Any] | None = None  # as `begin` was told
 
     def begin(self, fingerprint: str, spec: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
@@ -55,29 +55,29 @@ class Record:
         self._environment = dict(environment)
         if not self.path.exists():
             identity = {"kind": "run", "schema": SCHEMA, "fingerprint": fingerprint, "id": uuid.uuid4().hex}
-            said = {"time": time.time(), "spec": dict(spec), "environment": dict(environment)}
-            self._replace([identity | said])
+            content = {"time": time.time(), "spec": dict(spec), "environment": dict(environment)}
+            self._replace([identity | content])
             return
         lines = self.read()
         if lines.header["fingerprint"] != fingerprint:
             raise RecordError(f"{self.path}: holds run {lines.header['fingerprint']}, not {fingerprint}")
-        if self.status == "finished" and self.intact():
+        if self.status == "finished" and self.is_intact():
             return
-        new = plain(self._resumed(lines) | {"spec": dict(spec)})
-        if lines.end or canonical(new) != canonical(bare(lines.header)):
-            self._replace([new, *map(bare, lines.epochs)])
+        new = as_plain_json(self._resumed_header(lines) | {"spec": dict(spec)})
+        if lines.end or canonical(new) != canonical(without_crc(lines.header)):
+            self._replace([new, *map(without_crc, lines.epochs)])
 
-    def hold_epochs(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def write_epochs(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Make the record hold exactly these epochs: append what is missing, or rewrite (an end then goes, too)."""
         lines = self.read()
-        want, have = [epoch_line(row) for row in rows], lines.epochs
-        prefix = len(have) <= len(want) and all(map(_same, have, want))
-        if prefix and len(have) == len(want):
+        wanted_lines, lines_on_disk = [epoch_line(row) for row in rows], lines.epochs
+        is_prefix = len(lines_on_disk) <= len(wanted_lines) and all(map(_same_line, lines_on_disk, wanted_lines))
+        if is_prefix and len(lines_on_disk) == len(wanted_lines):
             return
-        if prefix and lines.end is None:
-            self._append(want[len(have) :])
+        if is_prefix and lines.end is None:
+            self._append(wanted_lines[len(lines_on_disk) :])
         else:
-            self._replace([self._resumed(lines), *want])
+            self._replace([self._resumed_header(lines), *wanted_lines])
 
     def end(self, status: str, reason: str, metrics: Mapping[str, float], files: Iterable[str]) -> None:
         """Close the run with its final metrics and the SHA-256 of each named file of the folder. Durable on return."""
@@ -91,18 +91,18 @@ class Record:
             "status": status,
             "reason": reason,
             "time": time.time(),
-            "metrics": floats(metrics),
+            "metrics": as_floats(metrics),
             "files": sums,
         }
         lines = self.read()
         if lines.end is None:
             self._append([body], durable=True)
         else:
-            self._replace([*map(bare, (lines.header, *lines.epochs)), body])
+            self._replace([*map(without_crc, (lines.header, *lines.epochs)), body])
 
     @property
     def header(self) -> dict[str, Any]:
-        return bare(self.read().header)
+        return without_crc(self.read().header)
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -110,13 +110,13 @@ class Record:
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """Rows as `hold_epochs` takes them: epoch, time, metrics."""
+        """Rows as `write_epochs` takes them: epoch, time, metrics."""
         return [{key: line[key] for key in ("epoch", "time", "metrics")} for line in self.read().epochs]
 
     @property
     def final(self) -> dict[str, Any] | None:
         end = self.read().end
-        return bare(end) if end else None
+        return without_crc(end) if end else None
 
     @property
     def status(self) -> str:
@@ -131,11 +131,11 @@ class Record:
         end = self.read().end if self.path.exists() else None
         return dict(end["files"]) if end else {}
 
-    def intact(self) -> bool:
+    def is_intact(self) -> bool:
         """True if the run has ended and every file is here with its checksum."""
-        return self.status not in ("absent", "running") and not self.damaged()
+        return self.status not in ("absent", "running") and not self.damaged_files()
 
-    def damaged(self) -> list[Path]:
+    def damaged_files(self) -> list[Path]:
         """What the run left that is gone or no longer what it was."""
         return [self.folder / name for name, digest in self.files().items() if sha256(self.folder / name) != digest]
 
@@ -148,7 +148,7 @@ class Record:
             raise RecordError(f"{path}: damaged; run its suite again, and what it holds is made anew")
         return path
 
-    def mend(self) -> str:
+    def repair(self) -> str:
         """Take a damaged record back to the lines before the damage, or away; the damaged one stays as
         `record.damaged`. Says what was wrong and what became of it; nothing where nothing was."""
         try:
@@ -156,43 +156,43 @@ class Record:
                 self.read()
             return ""
         except Damage as damage:
-            beside = self.path.with_suffix(".damaged")
-            kept = [bare(line) for line in damage.sound if line["kind"] != "end"]
-            shutil.copyfile(self.path, beside)
-            if kept:
-                self._replace(kept)
+            damaged_copy = self.path.with_suffix(".damaged")
+            whole_lines = [without_crc(line) for line in damage.whole_lines if line["kind"] != "end"]
+            shutil.copyfile(self.path, damaged_copy)
+            if whole_lines:
+                self._replace(whole_lines)
             else:
                 self.path.unlink()
-            return f"{damage.what} (kept as {beside.name}): this run goes on from what is whole"
+            return f"{damage.problem} (kept as {damaged_copy.name}): this run goes on from what is whole"
 
     def read(self) -> Lines:
         """All lines, verified. Raises `RecordError` for damage anywhere but in a torn last line."""
         try:
             stat = self.path.stat()
             key = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-            if self._seen and self._seen[0] == key:
-                return self._seen[1]
+            if self._cache and self._cache[0] == key:
+                return self._cache[1]
             data = self.path.read_bytes()
         except OSError as error:
             raise RecordError(f"{self.path}: {error.strerror}") from None
         lines = parse(data, self.path)
-        self._seen = (key, lines)
+        self._cache = (key, lines)
         return lines
 
-    def _resumed(self, lines: Lines) -> dict[str, Any]:
+    def _resumed_header(self, lines: Lines) -> dict[str, Any]:
         """The header of a record that goes on, with where it goes on if that is elsewhere."""
-        header = bare(lines.header)
-        if self._environment is not None and plain(self._environment) != lines.environment:
+        header = without_crc(lines.header)
+        if self._environment is not None and as_plain_json(self._environment) != lines.environment:
             header["resumed"] = [*header.get("resumed", []), {"time": time.time(), "environment": self._environment}]
         return header
 
     def _append(self, new: list[dict[str, Any]], *, durable: bool = False) -> None:
         lines = self.read()
-        data = encoded(new, [lines.header, *lines.epochs]).encode()
+        data = encode_lines(new, [lines.header, *lines.epochs]).encode()
         try:
             with self.path.open("r+b") as file:
-                file.truncate(lines.whole)
-                file.seek(lines.whole)
+                file.truncate(lines.whole_bytes)
+                file.seek(lines.whole_bytes)
                 file.write(data)
                 file.flush()
                 if durable:  # epochs need no fsync: after a power cut the checkpoint brings them back
@@ -200,11 +200,11 @@ class Record:
                 stat = os.fstat(file.fileno())
         except OSError as error:
             raise RecordError(f"{self.path}: {error.strerror}") from None
-        self._seen = ((stat.st_ino, stat.st_size, stat.st_mtime_ns), parse_more(lines, data, self.path))
+        self._cache = ((stat.st_ino, stat.st_size, stat.st_mtime_ns), parse_more(lines, data, self.path))
 
     def _replace(self, lines: list[dict[str, Any]]) -> None:
         try:
-            replace(self.path, encoded(lines))
+            write_atomically(self.path, encode_lines(lines))
         except OSError as error:
             raise RecordError(f"{self.path}: {error.strerror}") from None
 
@@ -212,9 +212,9 @@ class Record:
         return f"Record({str(self.folder)!r})"
 
 
-def _same(line: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def _same_line(line: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether a line of the record says what a new one would. NaN is never equal, so the texts decide then."""
-    return bare(line) == dict(new) or canonical(bare(line)) == canonical(plain(new))
+    return without_crc(line) == dict(new) or canonical(without_crc(line)) == canonical(as_plain_json(new))
 
 
 def scan(folder: str | os.PathLike[str]) -> list[Record]:

@@ -16,29 +16,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracking import moved, summary, views
-from tracking.deliver import Delivery, delivered_to
+from tracking.deliver import Delivery, last_delivery
 from tracking.lines import RecordError
 from tracking.location import (
     TrackingError,
-    check,
+    check_uri,
     default_uri,
     experiment_name,
     experiment_of,
-    explain,
-    mask,
-    prepare,
-    quieten,
+    mask_secrets,
+    quiet_loggers,
+    set_mlflow_defaults,
     sqlite_file,
+    tracking_error,
     tuning_name,
 )
-from tracking.locks import alive, boot_id, locked
+from tracking.locks import boot_id, file_lock, process_may_live
 from tracking.record import Record
 from tracking.views import SHARED_VIEW, VIEW, ui_link
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-__all__ = ["SHARED_VIEW", "VIEW", "Store", "TrackingError", "default_uri", "existing", "mask", "ui_link"]
+__all__ = ["SHARED_VIEW", "VIEW", "Store", "TrackingError", "default_uri", "mask_secrets", "open_existing", "ui_link"]
 
 PAGE = 200  # runs in one answer: a thousand take a server so long that a client's patience ends
 
@@ -47,7 +47,7 @@ class Store:
     """An MLflow tracking store. Nothing is contacted, and mlflow not imported, before the first method is called."""
 
     def __init__(self, uri: str, results: str | os.PathLike[str]) -> None:
-        self.uri = check(uri)
+        self.uri = check_uri(uri)
         self.results = Path(results).resolve()
         self._client: MlflowClient | None = None
         self._experiments: dict[str, str] = {}
@@ -56,36 +56,37 @@ class Store:
     def client(self) -> MlflowClient:
         """The MLflow client; the first use imports mlflow (3 s) and makes a new SQLite file's tables (3 s)."""
         if self._client is None:
-            with self.border():
-                prepare()
+            with self.translate_errors():
+                set_mlflow_defaults()
                 import mlflow  # noqa: F401  # which sets its own level of logging
 
-                quieten()
+                quiet_loggers()
                 if (file := sqlite_file(self.uri)) is not None:
-                    initialise(file)
-                self._client = _connected(self.uri)
+                    initialise_sqlite(file)
+                self._client = _connect(self.uri)
         return self._client
 
     def ping(self) -> None:
         """Return if the store answers, else raise `TrackingError`."""
-        with self.border():
+        with self.translate_errors():
             self.client.search_experiments(max_results=1)
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, made if need be, with its note and a view that averages over seeds."""
         if name not in self._experiments:
-            with self.border():
+            with self.translate_errors():
                 found = self.client.get_experiment_by_name(name)
                 if found is not None and found.lifecycle_stage != "active":
                     raise TrackingError(
-                        f"MLflow at {mask(self.uri)}: experiment '{name}' was deleted there; restore or rename it"
+                        f"MLflow at {mask_secrets(self.uri)}: experiment '{name}' was deleted there;"
+                        " restore or rename it"
                     )
                 self._experiments[name] = found.experiment_id if found else self._create(name)
         return self._experiments[name]
 
     def experiments(self) -> dict[str, str]:
         """Ids of this project's experiments by name, those of tuning among them."""
-        with self.border():
+        with self.translate_errors():
             found = self.client.search_experiments(filter_string="name LIKE 'kd%/%'")
         ours = experiment_name(""), tuning_name("")
         return {experiment.name: experiment.experiment_id for experiment in found if experiment.name.startswith(ours)}
@@ -93,19 +94,21 @@ class Store:
     def deliver(self, record: Record, *, experiment: str | None = None, kind: str = "run") -> bool:
         """Make MLflow hold what the record holds, in the experiment that its spec names if no other is given; False if
         it already did. Twice is once. A trial's study is delivered before it."""
-        with self.border():
-            spec, store = record.header["spec"], mask(self.uri)
+        with self.translate_errors():
+            spec, store = record.header["spec"], mask_secrets(self.uri)
             name = experiment or experiment_of(spec)
             parent = self._study_run(record, name)
-            with locked(record.folder):
-                words = summary.words(record, store) if spec.get("kind") == "suite" else None
-                return Delivery(self.client, store, self.experiment(name), record, kind, parent, words).make()
+            with file_lock(record.folder):
+                words = summary.run_description(record, store) if spec.get("kind") == "suite" else None
+                return Delivery(self.client, store, self.experiment(name), record, kind, parent, words).send()
 
     def end_orphaned_runs(self, experiment: str) -> list[str]:
         """End, as KILLED, runs of this host whose process is gone; their ids."""
-        with self.border():
+        with self.translate_errors():
             running = f"attributes.status = 'RUNNING' and tags.`kd.host` = '{socket.gethostname()}'"
-            dead = [run for run in self.search([self.experiment(experiment)], running) if not _worked_on(run.data.tags)]
+            dead = [
+                run for run in self.search([self.experiment(experiment)], running) if not _process_lives(run.data.tags)
+            ]
             for run in dead:
                 reason = f"process {run.data.tags.get('kd.pid')} is gone"
                 self.client.set_tag(run.info.run_id, "kd.end_reason", reason)
@@ -116,7 +119,7 @@ class Store:
         """All runs that match, page by page."""
         found: list[Any] = []
         token = None
-        with self.border():
+        with self.translate_errors():
             while True:
                 page = self.client.search_runs(experiments, query, max_results=PAGE, page_token=token)
                 found += page
@@ -125,14 +128,14 @@ class Store:
                     return found
 
     @contextmanager
-    def border(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Whatever goes wrong in MLflow, its database or the network comes out as one line."""
         try:
             yield
         except (TrackingError, RecordError):
             raise
         except Exception as error:  # mlflow raises its own, SQLAlchemy's, alembic's and requests' errors
-            raise explain(self.uri, error) from None
+            raise tracking_error(self.uri, error) from None
 
     def _study_run(self, record: Record, experiment: str) -> str:
         """The id of the run that a trial belongs below; empty for other records, and where the study is not known."""
@@ -142,14 +145,14 @@ class Store:
         study, fingerprint = Record(record.folder.parent.parent), spec["study_fingerprint"]
         if study.status != "absent" and study.header["fingerprint"] == fingerprint:
             self.deliver(study, experiment=experiment)
-            return str(delivered_to(study)["run_id"])
+            return str(last_delivery(study)["run_id"])
         query = f"tags.`kd.kind` = 'study' and tags.`kd.fingerprint` = '{fingerprint}'"  # made on another machine
         return next((run.info.run_id for run in self.search([self.experiment(experiment)], query)), "")
 
     def _create(self, name: str) -> str:
         home = file.parent if (file := sqlite_file(self.uri)) else self.results  # MLflow's own choice is ./mlruns
         served = self.uri.startswith("http")
-        place = None if served else moved.place_of(home, name).as_uri()
+        place = None if served else moved.artifact_folder(home, name).as_uri()
         try:
             return str(self.client.create_experiment(name, artifact_location=place, tags=views.experiment_tags(name)))
         except Exception:
@@ -159,7 +162,7 @@ class Store:
             return str(found.experiment_id)
 
 
-def existing(uri: str, results: str | os.PathLike[str]) -> Store:
+def open_existing(uri: str, results: str | os.PathLike[str]) -> Store:
     """A store to read from. A SQLite file that is not there is refused: MLflow would make an empty one."""
     store = Store(uri, results)
     if (file := sqlite_file(store.uri)) is not None and not file.is_file():
@@ -167,7 +170,7 @@ def existing(uri: str, results: str | os.PathLike[str]) -> Store:
     return store
 
 
-def initialise(file: Path) -> None:
+def initialise_sqlite(file: Path) -> None:
     """Make the tables of a new SQLite store and put it into WAL mode, once, whoever comes first. One that was moved
     with its artifacts finds them.
 
@@ -177,7 +180,7 @@ def initialise(file: Path) -> None:
     from mlflow import MlflowClient
 
     file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file.with_name(f"{file.name}.lock")):
+    with file_lock(file.with_name(f"{file.name}.lock")):
         if not file.exists() or not file.stat().st_size:
             partial = file.with_name(f"{file.name}.partial")
             partial.unlink(missing_ok=True)
@@ -188,10 +191,10 @@ def initialise(file: Path) -> None:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.close()
         MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments(max_results=1)
-        moved.follow(file)
+        moved.update_artifact_paths(file)
 
 
-def _connected(uri: str) -> MlflowClient:
+def _connect(uri: str) -> MlflowClient:
     """The client. Where another machine makes a database's tables at this moment, MLflow fails and is asked again."""
     from mlflow import MlflowClient
     from sqlalchemy.exc import IntegrityError, ProgrammingError
@@ -206,6 +209,6 @@ def _connected(uri: str) -> MlflowClient:
             time.sleep(pause)
 
 
-def _worked_on(tags: dict[str, str]) -> bool:
+def _process_lives(tags: dict[str, str]) -> bool:
     same_boot = tags.get("kd.boot_id") in (None, boot_id())
-    return same_boot and alive(tags.get("kd.pid"))
+    return same_boot and process_may_live(tags.get("kd.pid"))

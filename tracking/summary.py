@@ -17,73 +17,75 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracking import payload
-from tracking.deliver import delivered_to
-from tracking.lines import Lines, RecordError, canonical, plain
-from tracking.locks import boot_id, locked
+from tracking.deliver import last_delivery
+from tracking.lines import Lines, RecordError, as_plain_json, canonical
+from tracking.locks import boot_id, file_lock
 from tracking.record import Record
 from tracking.views import run_link, ui_link
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PLACE = "summary"
+FOLDER = "summary"
 FILES = ("report.md", "report.html", "table.*", "figures/*")
 IDENTITY = (".md", ".csv", ".tex")  # what a report says; pictures of the same numbers may differ in their bytes
-LISTED = ("pair", "label", "seed", "fingerprint", "status")
-NOTE = 7000  # characters; a tag takes 8000
+LISTED_COLUMNS = ("pair", "label", "seed", "fingerprint", "status")
+MAX_NOTE = 7000  # characters; a tag takes 8000
 
 Ids = dict[str, tuple[str, str]]
 """Experiment and run in MLflow by fingerprint; empty strings where not known."""
 
 
-def record(folder: Path, answer: str, runs: pd.DataFrame) -> Record:
+def write_record(folder: Path, answer: str, runs: pd.DataFrame) -> Record:
     """The record of the report in `folder` (results/<suite>/), written if it says anything new. Contacts nobody.
 
     answer: the sentence that the report opens with; runs: one row per run of it, as `tracking.frame` makes them.
     Raises `RecordError` where there is no report, or it cannot be copied.
     """
-    names = sorted(p.relative_to(folder).as_posix() for text in FILES for p in folder.glob(text) if _whole(p))
+    names = sorted(
+        p.relative_to(folder).as_posix() for text in FILES for p in folder.glob(text) if _is_complete_file(p)
+    )
     if "report.md" not in names:
         raise RecordError(f"{folder}: no report.md to keep")
     spec = _spec(folder.name, answer, runs)
     try:
         fingerprint = _fingerprint(folder, names, spec)
-        with locked(folder):
-            if not _holds(folder / PLACE, fingerprint):
+        with file_lock(folder):
+            if not _is_up_to_date(folder / FOLDER, fingerprint):
                 _write(folder, names, fingerprint, spec, _environment(runs))
     except OSError as error:
-        raise RecordError(f"{folder / PLACE}: {error.strerror}") from None
-    return Record(folder / PLACE)
+        raise RecordError(f"{folder / FOLDER}: {error.strerror}") from None
+    return Record(folder / FOLDER)
 
 
-def words(record: Record, store: str) -> payload.Words:
+def run_description(record: Record, store: str) -> payload.RunDescription:
     """What MLflow is told of a report. store: the URI, masked; runs that it is not known to hold have no id."""
     lines = record.read()
     suite, runs = lines.header["spec"]["suite"], lines.header["spec"]["runs"]
-    ids = {row["fingerprint"]: _delivered(record.folder.parent, row["fingerprint"], store) for row in runs}
+    ids = {row["fingerprint"]: _run_ids(record.folder.parent, row["fingerprint"], store) for row in runs}
     tags = {"kd.kind": "suite", "kd.suite": suite, "kd.fingerprint": lines.header["fingerprint"]}
     tags |= {"kd.record": lines.header["id"], "kd.schema": str(lines.header["schema"])}
     tags |= {"kd.git_sha": _commit(lines), "kd.host": str(lines.environment.get("host"))}
     tags |= {"mlflow.note.content": _note(lines, ids)}
     params = {"suite": suite, "runs": str(len(runs)), "commit": _commit(lines)}
-    return payload.Words(tags, params, suite, {"runs.csv": _table(runs, ids)})
+    return payload.RunDescription(tags, params, suite, {"runs.csv": _table(runs, ids)})
 
 
-def outdated(record: Record) -> bool:
+def is_outdated(record: Record) -> bool:
     """Whether a report that has been delivered could now name runs that were not in MLflow then; nobody is asked."""
-    cache = delivered_to(record)
-    if record.folder.name != PLACE or "store" not in cache:
+    cache = last_delivery(record)
+    if record.folder.name != FOLDER or "store" not in cache:
         return False
-    return bool(words(record, cache["store"]).checksum() != cache.get("texts"))
+    return bool(run_description(record, cache["store"]).checksum() != cache.get("texts"))
 
 
-def _whole(path: Path) -> bool:
+def _is_complete_file(path: Path) -> bool:
     return path.is_file() and not path.name.endswith(".partial")
 
 
 def _spec(suite: str, answer: str, runs: pd.DataFrame) -> dict[str, Any]:
-    listed = [{name: row.get(name) for name in LISTED} for row in runs.to_dict("records")]
-    return dict(plain({"kind": "suite", "suite": suite, "answer": answer, "runs": listed}))
+    listed = [{name: row.get(name) for name in LISTED_COLUMNS} for row in runs.to_dict("records")]
+    return dict(as_plain_json({"kind": "suite", "suite": suite, "answer": answer, "runs": listed}))
 
 
 def _environment(runs: pd.DataFrame) -> dict[str, Any]:
@@ -100,33 +102,33 @@ def _fingerprint(folder: Path, names: list[str], spec: dict[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _holds(folder: Path, fingerprint: str) -> bool:
+def _is_up_to_date(folder: Path, fingerprint: str) -> bool:
     try:
         old = Record(folder)
-        return old.status == "finished" and old.header["fingerprint"] == fingerprint and old.intact()
+        return old.status == "finished" and old.header["fingerprint"] == fingerprint and old.is_intact()
     except RecordError:
         return False  # damaged: it is made again, since all that it says is at hand
 
 
 def _write(folder: Path, names: list[str], fingerprint: str, spec: dict[str, Any], environment: dict[str, Any]) -> None:
     """Beside the old one first: a kill leaves one of the two, or none, but never half of one."""
-    new, old = folder / f"{PLACE}.partial", folder / PLACE
+    new, old = folder / f"{FOLDER}.partial", folder / FOLDER
     if new.exists():
         shutil.rmtree(new)
     for name in names:
         (new / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, new / name)
-    made = Record(new)
-    made.begin(fingerprint, spec, environment)
-    made.end("finished", "", {}, names)
+    record = Record(new)
+    record.begin(fingerprint, spec, environment)
+    record.end("finished", "", {}, names)
     if old.exists():
-        with locked(old):  # its delivery may be under way
+        with file_lock(old):  # its delivery may be under way
             shutil.rmtree(old)
     new.rename(old)
 
 
-def _delivered(folder: Path, fingerprint: str, store: str) -> tuple[str, str]:
-    cache = delivered_to(Record(folder / "runs" / fingerprint))
+def _run_ids(folder: Path, fingerprint: str, store: str) -> tuple[str, str]:
+    cache = last_delivery(Record(folder / "runs" / fingerprint))
     return (cache["experiment_id"], cache["run_id"]) if cache.get("store") == store else ("", "")
 
 
@@ -142,15 +144,15 @@ def _note(lines: Lines, ids: Ids) -> str:
     charts = f" · [charts]({ui_link('', experiment).lstrip('/')})" if experiment else ""
     head = "\n".join(f"**{line}**  " for line in str(spec["answer"]).split("\n"))
     head += f"\n\n{len(runs)} runs of suite `{spec['suite']}`, commit `{_commit(lines)}`{charts}\n\n"
-    rows = [_listed(row, *ids[row["fingerprint"]], several=several) for row in runs]
-    fit, room = 0, NOTE - len(head)
-    while fit < len(rows) and (room := room - len(rows[fit]) - 1) > 0:
-        fit += 1
-    more = [f"- and {len(rows) - fit} more; all are in the artifact `runs.csv`"] if fit < len(rows) else []
-    return head + "\n".join([*rows[:fit], *more])
+    rows = [_list_item(row, *ids[row["fingerprint"]], several=several) for row in runs]
+    n_shown, characters_left = 0, MAX_NOTE - len(head)
+    while n_shown < len(rows) and (characters_left := characters_left - len(rows[n_shown]) - 1) > 0:
+        n_shown += 1
+    more = [f"- and {len(rows) - n_shown} more; all are in the artifact `runs.csv`"] if n_shown < len(rows) else []
+    return head + "\n".join([*rows[:n_shown], *more])
 
 
-def _listed(row: dict[str, Any], experiment: str, run: str, *, several: bool) -> str:
+def _list_item(row: dict[str, Any], experiment: str, run: str, *, several: bool) -> str:
     where = f"[{run}]({run_link('', experiment, run).lstrip('/')})" if run else "not in MLflow yet"
     pair = f", {row['pair']}" if several else ""
     failed = "" if row["status"] == "finished" else f", {row['status']}"
@@ -160,6 +162,6 @@ def _listed(row: dict[str, Any], experiment: str, run: str, *, several: bool) ->
 def _table(runs: list[dict[str, Any]], ids: Ids) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*LISTED, "run_id"])
-    writer.writerows([*(row[name] for name in LISTED), ids[row["fingerprint"]][1]] for row in runs)
+    writer.writerow([*LISTED_COLUMNS, "run_id"])
+    writer.writerows([*(row[name] for name in LISTED_COLUMNS), ids[row["fingerprint"]][1]] for row in runs)
     return out.getvalue()

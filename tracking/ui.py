@@ -16,19 +16,19 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from tracking.deliver import delivered_to
-from tracking.location import REPORTS, SERVERS, SETTINGS, TrackingError, experiment_name, mask, tuning_name
+from tracking.deliver import last_delivery
+from tracking.location import REPORTS, SERVERS, SETTINGS, TrackingError, experiment_name, mask_secrets, tuning_name
 from tracking.store import Store
 from tracking.views import compare_link, run_link, ui_link, view_tag
 
-CHOICE = "validation/top1"  # the best run is chosen by; never by a test metric
-DETAILED = 5  # suites whose runs are looked at if none is named; a store may hold many
-START_S = 120.0
+SELECTION_METRIC = "validation/top1"  # the best run is chosen by; never by a test metric
+N_DETAILED_SUITES = 5  # suites whose runs are looked at if none is named; a store may hold many
+START_TIMEOUT_S = 120.0
 PORT = 5000
 LOCAL = f"http://127.0.0.1:{PORT}"
 
 if TYPE_CHECKING:
-    from tracking.query import Found
+    from tracking.query import StoreRuns
     from tracking.record import Record
 
 
@@ -53,33 +53,35 @@ def links(store: Store, base: str, suite: str | None = None) -> list[Links]:
     """
     experiments = store.experiments()
     prefix = experiment_name("")
-    known = {name.removeprefix(prefix): number for name, number in experiments.items() if name.startswith(prefix)}
-    if not known:
+    experiment_of = {
+        name.removeprefix(prefix): number for name, number in experiments.items() if name.startswith(prefix)
+    }
+    if not experiment_of:
         raise TrackingError("no runs in MLflow yet; `kdbench run` makes some")
-    if suite is not None and suite not in known:
-        raise TrackingError(f"no runs of '{suite}' in MLflow; there are {', '.join(sorted(known))}")
-    wanted = [suite] if suite is not None else _newest_first(store, known)
+    if suite is not None and suite not in experiment_of:
+        raise TrackingError(f"no runs of '{suite}' in MLflow; there are {', '.join(sorted(experiment_of))}")
+    suites = [suite] if suite is not None else _newest_first(store, experiment_of)
     out = []
-    for place, name in enumerate(wanted):
+    for place, name in enumerate(suites):
         tuning = experiments.get(tuning_name(name), "")
-        plain = [Links(name, "", 0, (), ui_link(base, known[name]))]
-        rows = _of_suite(store, base, name, known[name]) if place < DETAILED else plain
+        plain = [Links(name, "", 0, (), ui_link(base, experiment_of[name]))]
+        rows = _of_suite(store, base, name, experiment_of[name]) if place < N_DETAILED_SUITES else plain
         report, tuned = _report(store, base, name), ui_link(base, tuning) if tuning else ""
         out += [row._replace(report=report, tuning=tuned) for row in rows]
     return out
 
 
-def known(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
+def run_addresses(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
     """Where a report leads: addresses of the runs in MLflow by fingerprint, and of the views of all of them by what
     they show, as far as the last deliveries tell; nobody is asked. A database's pages are those of `kdbench ui`.
     """
-    told = {record.header["fingerprint"]: delivered_to(record) for record in records}
+    deliveries = {record.header["fingerprint"]: last_delivery(record) for record in records}
     return _addresses(
-        {name: (c["store"], c["experiment_id"], c["run_id"]) for name, c in told.items() if "run_id" in c}
+        {name: (c["store"], c["experiment_id"], c["run_id"]) for name, c in deliveries.items() if "run_id" in c}
     )
 
 
-def known_of(found: Found) -> tuple[dict[str, str], dict[str, str]]:
+def run_addresses_of_store(found: StoreRuns) -> tuple[dict[str, str], dict[str, str]]:
     """The same of runs that came out of a store."""
     return _addresses({name: (found.where, *ids) for name, ids in found.ids.items()})
 
@@ -98,37 +100,39 @@ def _of_suite(store: Store, base: str, suite: str, experiment: str) -> list[Link
     tags = store.client.get_experiment(experiment).tags
     out = []
     for pair in pairs if len(pairs) > 1 else [None]:
-        mine = [run for run in runs if pair in (None, run.data.params.get("pair", ""))]
-        labels = sorted({run.data.params.get("label", "") for run in mine})
+        runs_of_pair = [run for run in runs if pair in (None, run.data.params.get("pair", ""))]
+        labels = sorted({run.data.params.get("label", "") for run in runs_of_pair})
         name, view = view_tag(labels, pair)
         if tags.get(name) != view:
             store.client.set_experiment_tag(experiment, name, view)
-        best = _best(mine)
+        best = _best(runs_of_pair)
         compare = compare_link(base, experiment, [run.info.run_id for run in best]) if len(best) > 1 else ""
-        out.append(Links(suite, pair or "", len(mine), tuple(labels), ui_link(base, experiment, pair), compare))
+        out.append(Links(suite, pair or "", len(runs_of_pair), tuple(labels), ui_link(base, experiment, pair), compare))
     return out
 
 
 def _best(runs: list[Any]) -> list[Any]:
     """The finished run of each method that is best on the validation split, best method first."""
-    done = [run for run in runs if run.data.tags.get("kd.status") == "finished" and CHOICE in run.data.metrics]
+    done = [
+        run for run in runs if run.data.tags.get("kd.status") == "finished" and SELECTION_METRIC in run.data.metrics
+    ]
     best: dict[str, Any] = {}
-    for run in sorted(done, key=lambda run: run.data.metrics[CHOICE], reverse=True):
+    for run in sorted(done, key=lambda run: run.data.metrics[SELECTION_METRIC], reverse=True):
         best.setdefault(run.data.params.get("label", ""), run)
     return list(best.values())
 
 
-def _newest_first(store: Store, known: dict[str, str]) -> list[str]:
+def _newest_first(store: Store, experiment_of: dict[str, str]) -> list[str]:
     def started(number: str) -> int:
-        with store.border():
+        with store.translate_errors():
             found = store.client.search_runs([number], max_results=1, order_by=["attributes.start_time DESC"])
         return int(found[0].info.start_time) if found else 0
 
-    return sorted(known, key=lambda name: (-started(known[name]), name))
+    return sorted(experiment_of, key=lambda name: (-started(experiment_of[name]), name))
 
 
 def _report(store: Store, base: str, suite: str) -> str:
-    with store.border():
+    with store.translate_errors():
         experiment = store.client.get_experiment_by_name(REPORTS)
         if experiment is None or experiment.lifecycle_stage != "active":
             return ""
@@ -144,12 +148,12 @@ def _report(store: Store, base: str, suite: str) -> str:
 
 def free_port(port: int) -> None:
     """Return if nobody uses the port of 127.0.0.1, else raise `TrackingError` with one that is free."""
-    if not _free(port):
-        other = next((p for p in range(port + 1, min(port + 100, 65536)) if _free(p)), None)
+    if not _is_free(port):
+        other = next((p for p in range(port + 1, min(port + 100, 65536)) if _is_free(p)), None)
         raise TrackingError(f"port {port} of 127.0.0.1 is taken; type --port {other or 8080}")
 
 
-def _free(port: int) -> bool:
+def _is_free(port: int) -> bool:
     with socket.socket() as probe, suppress(OSError):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
@@ -159,11 +163,11 @@ def _free(port: int) -> bool:
 
 class Server(NamedTuple):
     process: subprocess.Popen[bytes]
-    said: IO[bytes]  # what it writes, which is of no use while all is well
+    output: IO[bytes]  # what it writes, which is of no use while all is well
 
 
 @contextmanager
-def serving(uri: str, port: int, folder: Path) -> Iterator[Server]:
+def serve_mlflow(uri: str, port: int, folder: Path) -> Iterator[Server]:
     """MLflow's server on 127.0.0.1, ended with the block; also if this process is told to end.
 
     uri: of a database, which the server gets by its environment since other users see command lines; folder: where
@@ -175,18 +179,18 @@ def serving(uri: str, port: int, folder: Path) -> Iterator[Server]:
     environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # it would start eight more processes
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    said = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the server runs)
+    output = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the server runs)
     process = subprocess.Popen(
         [sys.executable, "-m", "mlflow", *command],
         env=environment,
         cwd=folder,
         start_new_session=True,
         stdin=subprocess.DEVNULL,
-        stdout=said,
-        stderr=said,
+        stdout=output,
+        stderr=output,
     )
     try:
-        yield Server(process, said)
+        yield Server(process, output)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
@@ -196,14 +200,14 @@ def serving(uri: str, port: int, folder: Path) -> Iterator[Server]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_for(port: int, server: Server, seconds: float = START_S) -> None:
+def wait_for(port: int, server: Server, seconds: float = START_TIMEOUT_S) -> None:
     """Return when the server answers. Raises `TrackingError` if it ends first, or does not in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if server.process.poll() is not None:
-            server.said.seek(0)
-            last = server.said.read().decode(errors="replace").splitlines()[-1:]
-            raise TrackingError(f"MLflow's server ended before it answered: {mask(' '.join(last))[:300]}")
+            server.output.seek(0)
+            last = server.output.read().decode(errors="replace").splitlines()[-1:]
+            raise TrackingError(f"MLflow's server ended before it answered: {mask_secrets(' '.join(last))[:300]}")
         if _answers(port):
             return
         time.sleep(0.2)
@@ -221,7 +225,7 @@ def _answers(port: int) -> bool:
         connection.close()
 
 
-def show(link: str) -> bool:
+def open_browser(link: str) -> bool:
     """Open a browser on it; False where there is no display."""
     display = sys.platform == "darwin" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return bool(display) and webbrowser.open(link)

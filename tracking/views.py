@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
-from tracking.location import REPORTS, mask, tuning_name
+from tracking.location import REPORTS, mask_secrets, tuning_name
 
 VIEW = "method-mean"
 TAG = "mlflow.sharedViewState."
@@ -96,7 +96,7 @@ def experiment_tags(name: str) -> dict[str, str]:
 
 
 def _root(base: str) -> str:
-    return mask(base).rstrip("/")
+    return mask_secrets(base).rstrip("/")
 
 
 def _charts() -> list[dict[str, Any]]:

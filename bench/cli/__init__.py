@@ -14,7 +14,7 @@ from bench.cli import measuring, reading, stores, training  # noqa: F401  # thei
 from bench.cli.common import app
 from bench.jobs import stop
 
-STOPPED = "stopped; the same command goes on where it was"
+STOPPED_MESSAGE = "stopped; the same command goes on where it was"
 ClickException = typer.BadParameter.__mro__[2]  # of the click that this typer uses, its own or the package
 
 
@@ -26,29 +26,29 @@ def _(context: typer.Context) -> None:
 
 def main() -> NoReturn:
     """Run the command line: what a person can mend is one line and exit code 2."""
-    stop.at_once()
+    stop.raise_on_sigterm()
     try:
         code = app(standalone_mode=False)
     except stop.Interrupted as stopped:
-        _stop(STOPPED, 128 + stopped.number)
+        _exit(STOPPED_MESSAGE, 128 + stopped.number)
     except (typer.Abort, KeyboardInterrupt):
-        _stop(STOPPED, 130)
+        _exit(STOPPED_MESSAGE, 130)
     except BrokenPipeError:
         os._exit(1)
     except Exception as error:
         if isinstance(error, ClickException):
-            _stop(error.format_message() + "; see --help", 2)  # type: ignore[attr-defined]
-        if _of_user(error):
-            _stop(str(error), 2)
-        if reason := _disk(error):
-            _stop(f"{reason}; what is finished is safe, and the same command goes on once it can write again", 2)
+            _exit(error.format_message() + "; see --help", 2)  # type: ignore[attr-defined]
+        if _is_user_error(error):
+            _exit(str(error), 2)
+        if reason := _disk_error(error):
+            _exit(f"{reason}; what is finished is safe, and the same command goes on once it can write again", 2)
         raise
     if code == 130:  # what typer makes of Ctrl-C
-        _stop(STOPPED, 130)
+        _exit(STOPPED_MESSAGE, 130)
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _of_user(error: Exception) -> bool:
+def _is_user_error(error: Exception) -> bool:
     """Is it an error that a person can mend, by whichever room raised it?"""
     homes = {
         "bench.errors": "UserError",
@@ -59,7 +59,7 @@ def _of_user(error: Exception) -> bool:
     return any(isinstance(error, getattr(sys.modules[m], name)) for m, name in homes.items() if m in sys.modules)
 
 
-def _disk(error: BaseException | None) -> str:
+def _disk_error(error: BaseException | None) -> str:
     """Which file could not be written, and why, if that is what lies behind an error; a database says it in words."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -70,6 +70,6 @@ def _disk(error: BaseException | None) -> str:
     return ""
 
 
-def _stop(text: str, code: int) -> NoReturn:
+def _exit(text: str, code: int) -> NoReturn:
     print(f"kdbench: {' '.join(text.split())}", file=sys.stderr)
     raise SystemExit(code)

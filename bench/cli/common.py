@@ -26,13 +26,13 @@ app = typer.Typer(
 console = Console()
 
 
-def _plug(files: list[str] | None) -> list[str] | None:
+def _register_plugins(files: list[str] | None) -> list[str] | None:
     """Methods from elsewhere join the registry before the suite that names them is read."""
     if files:
         import methods
 
         for file in files:
-            methods.plug(file)
+            methods.register_plugin(file)
     return files
 
 
@@ -45,7 +45,8 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="Change a key of t
 Results = Annotated[str | None, typer.Option(help="Folder of the results; $KDBENCH_RESULTS or results by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
 Plugins = Annotated[
-    list[str] | None, typer.Option("--plugin", help="A Python file that holds a method, for this call.", callback=_plug)
+    list[str] | None,
+    typer.Option("--plugin", help="A Python file that holds a method, for this call.", callback=_register_plugins),
 ]
 Executor = Annotated[str, typer.Option(help="local: in this process; ray: on the machines of a Ray cluster.")]
 Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; without it one is started here for this call.")]
@@ -64,20 +65,20 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 def suite_of(name: str, methods: str | None, seeds: str | None, sets: list[str] | None) -> Suite:
     from bench.suite import suite as suites
 
-    wanted = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else None
-    if wanted == []:
+    names = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else None
+    if names == []:
         raise UserError("--methods names no method; type e.g. --methods kd,dkd")
-    return suites.load(name, methods=wanted, seeds=seeds, sets=sets)
+    return suites.load(name, methods=names, seeds=seeds, sets=sets)
 
 
 @contextmanager
-def following(folder: Path, suite: str) -> Iterator[Mirror]:
+def mirror_to_mlflow(folder: Path, suite: str) -> Iterator[Mirror]:
     """What follows the runs into MLflow, beside the training; at the end also what a killed call left undelivered."""
     from tracking import location
     from tracking.mirror import Mirror, undelivered
     from tracking.store import Store
 
-    uri = location.check(location.default_uri(folder))
+    uri = location.check_uri(location.default_uri(folder))
     with Mirror(lambda: Store(uri, folder)) as mirror:
         try:
             yield mirror
@@ -89,7 +90,7 @@ def following(folder: Path, suite: str) -> Iterator[Mirror]:
 
 
 @contextmanager
-def spreading(
+def open_executor(
     executor: str, address: str | None, gpus: float | None, suite: Suite, folder: Path, progress: Any, mirror: Mirror
 ) -> Iterator[Any]:
     """What brings the work to Ray's machines, for `--executor ray`; None: it is done in this process."""
@@ -108,11 +109,11 @@ def spreading(
         if error.name != "ray":
             raise
         raise UserError("--executor ray takes a package more: pip install 'kdbench[scale]'") from None
-    with ray.connected(address, gpus, suite, folder, progress, mirror) as spread:
-        yield spread
+    with ray.connect(address, gpus, suite, folder, progress, mirror) as executor_object:
+        yield executor_object
 
 
-def say_delivered(mirror: Mirror) -> None:
+def print_delivery(mirror: Mirror) -> None:
     if pending := mirror.pending():
         console.print(
             f"[yellow]{len(pending)} records are not in MLflow yet[/yellow] ({pending[0][1]}); deliver: kdbench sync",
@@ -122,22 +123,23 @@ def say_delivered(mirror: Mirror) -> None:
         console.print("MLflow holds every run; see them side by side with: make ui   (kdbench ui)", highlight=False)
 
 
-def short(path: Path) -> Path:
+def relative_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def results_of(results: str | None) -> Path:
+def results_path(results: str | None) -> Path:
     """The results folder that is read from; it need not be there."""
     return Path(results or os.environ.get("KDBENCH_RESULTS") or "results").absolute()
 
 
-def show(done: Any) -> None:
+def print_report(report: Any) -> None:
     console.print()
-    for table in done.tables:
+    for table in report.tables:
         console.print(table)
-    console.print(done.answer, highlight=False, markup=False, style="bold")
+    console.print(report.answer, highlight=False, markup=False, style="bold")
     console.print(
-        f"\nreport {short(done.html)}\nfigure {short(done.figure)}\ntable  {short(done.csv)}",
+        f"\nreport {relative_path(report.html)}\nfigure {relative_path(report.figure)}\n"
+        f"table  {relative_path(report.csv)}",
         highlight=False,
         soft_wrap=True,
     )

@@ -55,7 +55,7 @@ def time(
         raise UserError("--batch is of --tune; type --tune --batch 8, or leave it out")
     if safety and tune:
         raise UserError("--safety and --tune are two measurements; type one of them")
-    on = environment.device(device)
+    on = environment.resolve_device(device)
     if methods == "all" and not (tune or safety):
         _show_losses(suite_of(suite, None, None, sets), rounds, on, as_json)
         return
@@ -90,6 +90,6 @@ def _show_losses(suite: Suite, rounds: int, on: Any, as_json: bool) -> None:
         return
     table = Table("method", "views", "loss (ms)", "over the student's step", "", box=None, header_style="bold")
     for row in sorted(rows, key=lambda row: row.get("over_student_step", 0.0)):
-        known = (f"{row['loss_ms']:.2f}", f"{row['over_student_step']:.2f}") if "loss_ms" in row else ("-", "-")
-        table.add_row(row["method"], str(row["views"]), *known, row["note"])
+        times = (f"{row['loss_ms']:.2f}", f"{row['over_student_step']:.2f}") if "loss_ms" in row else ("-", "-")
+        table.add_row(row["method"], str(row["views"]), *times, row["note"])
     console.print(table)

@@ -21,9 +21,9 @@ from bench.cli.common import (
     SuiteName,
     app,
     console,
-    results_of,
-    short,
-    show,
+    print_report,
+    relative_path,
+    results_path,
     suite_of,
 )
 from bench.errors import unknown
@@ -41,17 +41,17 @@ def report(
     """Table, figures and answer from what has been run. Trains nothing."""
     from bench import report as reports
 
-    folder, name = results_of(results), Path(suite).stem
+    folder, name = results_path(results), Path(suite).stem
     if uri:
         from tracking import query
 
-        show(reports.write(folder, name, found=query.suite(uri, name, results=folder), pdf=pdf))
+        print_report(reports.write(folder, name, found=query.suite(uri, name, results=folder), pdf=pdf))
         return
     from tracking import summary
 
     done = reports.write(folder, name, pdf=pdf)
-    summary.record(done.report.parent, done.answer, done.frame)  # `kdbench sync` brings it to MLflow
-    show(done)
+    summary.write_record(done.report.parent, done.answer, done.frame)  # `kdbench sync` brings it to MLflow
+    print_report(done)
 
 
 @app.command()
@@ -68,7 +68,7 @@ def compare(
     """Is the difference real? Two methods, two suites' results or two MLflow runs, paired seed by seed."""
     from bench.report import compare, compare_view
 
-    folder = results_of(results)
+    folder = results_path(results)
     found = compare.compare(a, b, folder, suite=suite, uri=uri)
     if as_json:
         print(json.dumps(compare_view.as_dict(found), indent=1))
@@ -91,37 +91,38 @@ def layers(
     from bench.jobs import claims, teacher
     from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
-    from bench.jobs.run import check as fits
-    from bench.jobs.run import resolved
+    from bench.jobs.run import check_pair as fits
+    from bench.jobs.run import resolve_suite
     from bench.report import layers as shown
     from bench.suite.suite import MethodSpec, results_folder
     from bench.training import layers
     from methods.logit_free import best_stages
 
-    folder, on = results_folder(results), environment.device(device)
-    chosen = resolved(suite_of(suite, None, None, sets), on)
+    folder, on = results_folder(results), environment.resolve_device(device)
+    chosen = resolve_suite(suite_of(suite, None, None, sets), on)
     chosen = chosen.model_copy(update={"methods": [MethodSpec(method="logit_free")]})  # the one that asks for Q
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
         fits(chosen, pair, data)
-    made, progress = environment.environment(on), Progress(console, quiet=as_json)
-    known: dict[str, Any] = {}  # several pairs may share a teacher
-    for_machines = []
+    machine, progress = environment.describe(on), Progress(console, quiet=as_json)
+    qualities: dict[str, Any] = {}  # several pairs may share a teacher
+    json_rows = []
     for pair in chosen.pairs:
-        get = partial(PairContext.of, chosen, pair, data, folder, made, progress, None)
-        got = claims.run_when_free(get, progress.say).teacher
-        if got.fingerprint not in known:
-            known[got.fingerprint] = layers.rows(got.network, data)
-        rows, n = known[got.fingerprint], teacher.build(pair.student, data, init="dims").n_stages
+        make_context = partial(PairContext.of, chosen, pair, data, folder, machine, progress, None)
+        teacher_of_pair = claims.run_when_free(make_context, progress.log).teacher
+        if teacher_of_pair.fingerprint not in qualities:
+            qualities[teacher_of_pair.fingerprint] = layers.stage_qualities(teacher_of_pair.network, data)
+        rows = qualities[teacher_of_pair.fingerprint]
+        n = teacher.build_network(pair.student, data, init="dims").n_stages
         stages = shown.stage_data(pair.name, rows, best_stages([row["quality"] for row in rows], n))
-        figure = shown.write(folder / chosen.name, stages, made)
-        for_machines.append({"pair": pair.name, "teacher": got.fingerprint, "figure": str(figure)})
-        for_machines[-1]["stages"] = stages.drop(columns="pair").to_dict("records")
+        figure = shown.write(folder / chosen.name, stages, machine)
+        json_rows.append({"pair": pair.name, "teacher": teacher_of_pair.fingerprint, "figure": str(figure)})
+        json_rows[-1]["stages"] = stages.drop(columns="pair").to_dict("records")
         if not as_json:
             console.print(shown.rich(stages))
-            console.print(f"figure {short(figure)}\n", highlight=False, soft_wrap=True)
+            console.print(f"figure {relative_path(figure)}\n", highlight=False, soft_wrap=True)
     if as_json:
-        print(json.dumps(for_machines, indent=1))
+        print(json.dumps(json_rows, indent=1))
 
 
 @app.command()
@@ -136,28 +137,28 @@ def check(
     """Read a suite and its data, and say what would run. Trains nothing."""
     from bench import data as datasets
     from bench import environment
-    from bench.jobs.cohort_job import describe
+    from bench.jobs.cohort_job import describe_data
     from bench.jobs.progress import Progress
-    from bench.jobs.run import check as fits
-    from bench.jobs.run import resolved
+    from bench.jobs.run import check_pair as fits
+    from bench.jobs.run import resolve_suite
     from bench.jobs.teacher import obtain
 
-    on = environment.device(device)
-    chosen = resolved(suite_of(suite, methods, seeds, sets), on)
+    on = environment.resolve_device(device)
+    chosen = resolve_suite(suite_of(suite, methods, seeds, sets), on)
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
         fits(chosen, pair, data)
-    described = data.describe() | data.describe_test()  # as for a run, whose fingerprint holds both
+    description = data.describe() | data.describe_test()  # as for a run, whose fingerprint holds both
     n = len(chosen.pairs) * len(chosen.methods) * len(chosen.seeds)
     console.print(
         f"suite {chosen.name} is right: {n} runs in {len(chosen.pairs) * len(chosen.seeds)} cohorts on {on}",
         highlight=False,
     )
-    console.print(f"data: {described}", highlight=False)
+    console.print(f"data: {description}", highlight=False)
     for pair in chosen.pairs:
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
         if pair.teacher_file:
-            obtain(chosen, pair, data, describe(data), Path(), {}, Progress(console))  # says how good it is
+            obtain(chosen, pair, data, describe_data(data), Path(), {}, Progress(console))  # says how good it is
     console.print(
         f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {', '.join(map(str, chosen.seeds))}",
         highlight=False,
@@ -178,7 +179,7 @@ def list_(
         "methods": catalogue.methods if as_json else catalogue.methods_brief,
         "networks": catalogue.networks,
         "datasets": catalogue.datasets,
-        "suites": catalogue.suites_,
+        "suites": catalogue.list_suites,
     }
     if what not in kinds:
         raise unknown("list", what, kinds)

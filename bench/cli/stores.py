@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.common import Results, app, console, results_of
+from bench.cli.common import Results, app, console, results_path
 
 if TYPE_CHECKING:
     from tracking.ui import Links
@@ -22,8 +22,10 @@ def sync(results: Results = None, suite: Annotated[str | None, typer.Option(help
     from tracking import location, mirror
 
     folder = results_folder(results)
-    delivered, already, failed = mirror.sync(folder, location.default_uri(folder), suite)
-    console.print(f"{delivered} records delivered, {already} were there already, {len(failed)} failed", highlight=False)
+    delivered, unchanged, failed = mirror.sync(folder, location.default_uri(folder), suite)
+    console.print(
+        f"{delivered} records delivered, {unchanged} were there already, {len(failed)} failed", highlight=False
+    )
     for record, reason in failed:
         console.print(f"  {record.folder.name}: {reason}", highlight=False, markup=False)
     if failed:
@@ -40,7 +42,7 @@ def export(
     """Take a distilled student home: its weights under the names that its own library gives them."""
     from bench.models import student
 
-    arch = student.export(results_of(results), fingerprint, to, suite)
+    arch = student.export(results_path(results), fingerprint, to, suite)
     line = f"{to}: {arch}; load it with bench.models.student.load('{to}')"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -56,15 +58,16 @@ def ui(
     from tracking import location, store
     from tracking import ui as uis
 
-    folder = results_of(results)
-    found = store.existing(location.default_uri(folder), folder)
-    if found.uri.startswith(location.SERVERS):  # it has a UI of its own
-        _show_links(uis.links(found, found.uri, suite), no_open)
+    folder = results_path(results)
+    runs = store.open_existing(location.default_uri(folder), folder)
+    if runs.uri.startswith(location.SERVERS):  # it has a UI of its own
+        _show_links(uis.links(runs, runs.uri, suite), no_open)
         return
     uis.free_port(port)
-    base, _ = f"http://127.0.0.1:{port}", found.client  # which makes an older file ready before the server opens it
-    with suppress(KeyboardInterrupt), uis.serving(found.uri, port, folder) as server:
-        links = uis.links(found, base, suite)
+    base = f"http://127.0.0.1:{port}"
+    _ = runs.client  # which makes an older file ready before the server opens it
+    with suppress(KeyboardInterrupt), uis.serve_mlflow(runs.uri, port, folder) as server:
+        links = uis.links(runs, base, suite)
         uis.wait_for(port, server)
         _show_links(links, no_open)
         console.print("[dim]Ctrl-C ends the server[/dim]")
@@ -90,4 +93,4 @@ def _show_links(links: list[Links], no_open: bool) -> None:
         if row.runs > PAGE:
             console.print(f"  [yellow]MLflow loads {PAGE} runs: press 'Load more' for means over all seeds[/yellow]")
     if not no_open:
-        uis.show(links[0].charts)
+        uis.open_browser(links[0].charts)

@@ -25,11 +25,11 @@ from bench.cli.common import (
     SuiteName,
     app,
     console,
-    following,
-    say_delivered,
-    short,
-    show,
-    spreading,
+    mirror_to_mlflow,
+    open_executor,
+    print_delivery,
+    print_report,
+    relative_path,
     suite_of,
 )
 from bench.errors import UserError
@@ -64,32 +64,32 @@ def run(
 
     chosen = suite_of(suite, methods, seeds, sets)
     if tuned:
-        chosen = values.rows(chosen, tuned)
-    folder, on = results_folder(results), environment.device(device)
-    with following(folder, chosen.name) as mirror:
+        chosen = values.with_tuned_rows(chosen, tuned)
+    folder, on = results_folder(results), environment.resolve_device(device)
+    with mirror_to_mlflow(folder, chosen.name) as mirror:
         progress = Progress(console, quiet)
-        with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
-            where = {"device": spread.device, "spread": spread.each} if spread else {"device": on}
-            where |= {"group_size": cohort_size}
-            outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, follower=mirror, **where)
-        for trouble in outcome.troubles:
-            console.print(f"[red]not finished:[/red] {escape(trouble)}", highlight=False, soft_wrap=True)
+        with open_executor(executor, address, gpus, chosen, folder, progress, mirror) as remote:
+            options = {"device": remote.device, "remote": remote.run_all} if remote else {"device": on}
+            options |= {"group_size": cohort_size}
+            outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, mirror=mirror, **options)
+        for failure in outcome.failures:
+            console.print(f"[red]not finished:[/red] {escape(failure)}", highlight=False, soft_wrap=True)
         mirror.wait()  # so that the report knows where its runs are
         try:
-            done = report.write(folder, chosen.name)
-        except UserError as nothing:
-            if not outcome.troubles:
+            written = report.write(folder, chosen.name)
+        except UserError as error:
+            if not outcome.failures:
                 raise
-            console.print(str(nothing), markup=False, highlight=False, soft_wrap=True)
+            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
             raise SystemExit(1) from None
-        summary.record(done.report.parent, done.answer, done.frame)  # the mirror takes it along, after all runs
-    show(done)
-    if outcome.skipped:
+        summary.write_record(written.report.parent, written.answer, written.frame)  # mirrored after all runs
+    print_report(written)
+    if outcome.n_skipped:
         console.print(
-            f"{outcome.trained} runs trained, {outcome.skipped} were finished already (--rerun trains them anew)"
+            f"{outcome.n_trained} runs trained, {outcome.n_skipped} were finished already (--rerun trains them anew)"
         )
-    say_delivered(mirror)
-    if outcome.troubles:
+    print_delivery(mirror)
+    if outcome.failures:
         raise SystemExit(1)
 
 
@@ -133,31 +133,32 @@ def tune(
     given = {key: value for key, value in options.items() if value is not None}
     given |= {"objective": f"[{objective}]"} if objective else {}
     chosen = suite_of(suite, methods, seeds, [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())])
-    folder, on = results_folder(results), environment.device(device)
-    with following(folder, chosen.name) as mirror:
+    folder, on = results_folder(results), environment.resolve_device(device)
+    with mirror_to_mlflow(folder, chosen.name) as mirror:
         progress = Progress(console)
-        with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
-            on = spread.device if spread else on
-            how = {"progress": progress, "follower": mirror, "spread": spread, "group_size": cohort_size}
-            out = study(chosen, folder, device=on, url=storage, name=name, **how)
+        with open_executor(executor, address, gpus, chosen, folder, progress, mirror) as remote:
+            on = remote.device if remote else on
+            execution = {"progress": progress, "mirror": mirror, "remote": remote, "group_size": cohort_size}
+            out = study(chosen, folder, device=on, url=storage, name=name, **execution)
     for row in out:
-        if row.trouble:
+        if row.failure:
             console.print(
-                f"[red]not tuned:[/red] {escape(f'{row.method} on {row.pair}: {row.trouble}')}", highlight=False
+                f"[red]not tuned:[/red] {escape(f'{row.method} on {row.pair}: {row.failure}')}", highlight=False
             )
-    done = tuning.write(folder, chosen.name, environment.environment(on))
+    done = tuning.write(folder, chosen.name, environment.describe(on))
     for table in done.tables:
         console.print(table)
     console.print(done.answer, highlight=False, markup=False, style="bold")
-    figure = f"\nfigure {short(done.figure)}" if done.figure else ""
+    figure = f"\nfigure {relative_path(done.figure)}" if done.figure else ""
     console.print(
-        f"values {short(folder / 'tuned' / chosen.name)}; the bench uses them with: make bench SUITE={suite} TUNED=1\n"
-        f"report {short(done.report)}{figure}",
+        f"values {relative_path(folder / 'tuned' / chosen.name)}; the bench uses them with:"
+        f" make bench SUITE={suite} TUNED=1\n"
+        f"report {relative_path(done.report)}{figure}",
         highlight=False,
         soft_wrap=True,
     )
-    say_delivered(mirror)
-    if any(row.trouble for row in out):
+    print_delivery(mirror)
+    if any(row.failure for row in out):
         raise SystemExit(1)
 
 
@@ -177,20 +178,21 @@ def rerun(
     from bench.jobs.progress import Progress
     from bench.suite.suite import results_folder
 
-    folder, on = results_folder(results), environment.device(device)
-    got = reruns.rerun(fingerprint, folder, device=on, from_scratch=from_scratch, progress=Progress(console, as_json))
+    folder, on = results_folder(results), environment.resolve_device(device)
+    progress = Progress(console, as_json)
+    verdict = reruns.rerun(fingerprint, folder, device=on, from_scratch=from_scratch, progress=progress)
     if as_json:
-        print(json.dumps({**vars(got), "folder": str(got.folder), "agrees": got.agrees}, indent=1))
-        raise SystemExit(not got.agrees)
+        print(json.dumps({**vars(verdict), "folder": str(verdict.folder), "agrees": verdict.agrees}, indent=1))
+        raise SystemExit(not verdict.agrees)
     table = Table("metric", "recorded", "now", box=None, header_style="bold")
-    for name, values in got.metrics.items():
+    for name, values in verdict.metrics.items():
         table.add_row(name, *(f"{value:.6g}" for value in values))
     console.print(table)
-    for told, what in ((got.other, "another machine"), (got.changed, "not the same run")):
-        if told:
-            console.print(f"{what}: {told}", highlight=False, markup=False, soft_wrap=True)
-    console.print(got.sentence(), style="bold" if got.agrees else "bold red", highlight=False, markup=False)
-    raise SystemExit(not got.agrees)
+    for difference, kind in ((verdict.other, "another machine"), (verdict.changed, "not the same run")):
+        if difference:
+            console.print(f"{kind}: {difference}", highlight=False, markup=False, soft_wrap=True)
+    console.print(verdict.sentence(), style="bold" if verdict.agrees else "bold red", highlight=False, markup=False)
+    raise SystemExit(not verdict.agrees)
 
 
 @app.command("train-teacher")
@@ -203,14 +205,14 @@ def train_teacher(
     from bench.jobs import claims
     from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
-    from bench.jobs.run import resolved
+    from bench.jobs.run import resolve_suite
     from bench.suite.suite import results_folder
 
-    folder, on = results_folder(results), environment.device(device)
-    chosen = resolved(suite_of(suite, None, None, sets), on)
+    folder, on = results_folder(results), environment.resolve_device(device)
+    chosen = resolve_suite(suite_of(suite, None, None, sets), on)
     data = datasets.load(chosen.data, on)
-    made, progress = environment.environment(on), Progress(console)
+    machine, progress = environment.describe(on), Progress(console)
     for pair in chosen.pairs:
-        get = partial(PairContext.of, chosen, pair, data, folder, made, progress, None)
-        got = claims.run_when_free(get, progress.say).teacher
-        console.print(f"teacher {pair.teacher} is {got.fingerprint}", highlight=False)
+        make_context = partial(PairContext.of, chosen, pair, data, folder, machine, progress, None)
+        teacher = claims.run_when_free(make_context, progress.log).teacher
+        console.print(f"teacher {pair.teacher} is {teacher.fingerprint}", highlight=False)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from bench.data import parquet, sources, splits
-from bench.data.augment import VIEWS, Params, apply, draw
+from bench.data.augment import VIEWS, ViewParams, apply_view, draw_view
 from bench.data.batches import Batch, batches, n_batches
-from bench.data.raw import Arrays, Raw, resolve
+from bench.data.raw import SourceData, SplitArrays, resolve_path
 from bench.data.spec import DataSpec, DigitsSpec, ImageFolderSpec, ParquetSpec, TorchvisionSpec
 from bench.errors import UserError
 from bench.seeds import generator
@@ -30,12 +30,12 @@ Clock = Callable[[str], AbstractContextManager[None]]
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
-KNOWN: dict[str, Statistics] = {  # mean and std of the literature, of pixels in 0..1
+KNOWN_STATISTICS: dict[str, Statistics] = {  # mean and std of the literature, of pixels in 0..1
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
     "fashionmnist": ((0.2860,), (0.3530,)),
 }
-SIGNS: dict[
+KNOWN_DATASETS: dict[
     tuple[object, ...], str
 ] = {  # what tells a known set whose shards do not say their name: shape, number of classes, first of them
     ((3, 32), 10, ("airplane", "automobile", "bird")): "cifar10",
@@ -43,7 +43,7 @@ SIGNS: dict[
 }
 
 
-def untimed(name: str) -> AbstractContextManager[None]:
+def no_clock(name: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
@@ -61,21 +61,25 @@ class Split:
 class Data:
     """A data set split for one experiment. Validation is its own or carved from train; `test` is read when wanted."""
 
-    def __init__(self, spec: DataSpec, raw: Raw, device: str | torch.device, *, test: bool = True) -> None:
+    def __init__(self, spec: DataSpec, source: SourceData, device: str | torch.device, *, test: bool = True) -> None:
         self.spec, self.device = spec, torch.device(device)
-        self.classes, self.n_classes = raw.classes, len(raw.classes)
-        x, y = raw.train.x, raw.train.y
+        self.classes, self.n_classes = source.classes, len(source.classes)
+        x, y = source.train.x, source.train.y
         self.channels, self.size = x.shape[1], x.shape[2]
-        self.name = SIGNS.get(((self.channels, self.size), self.n_classes, self.classes[:3]), raw.name)
-        self.own_validation = raw.validation is not None
-        kept, held, rest = splits.carve(y, raw.classes, raw.carved(spec.validation), spec.train, spec.split_seed)
-        train, validation = raw.train.take(kept), raw.train.take(held)
-        if (own := raw.validation) is not None:
-            validation = own.take(splits.subset(own.y, spec.validation, "validation"))
-        if raw.test is None and not len(rest):
+        self.name = KNOWN_DATASETS.get(((self.channels, self.size), self.n_classes, self.classes[:3]), source.name)
+        self.own_validation = source.validation is not None
+        train_index, validation_index, rest_index = splits.carve(
+            y, source.classes, source.n_carved(spec.validation), spec.train, spec.split_seed
+        )
+        train, validation = source.train.take(train_index), source.train.take(validation_index)
+        if (source_validation := source.validation) is not None:
+            validation = source_validation.take(splits.subset(source_validation.y, spec.validation, "validation"))
+        if source.test is None and not len(rest_index):
             raise UserError(f"train and validation take all {len(y)} images and leave no test split; set train lower")
         # a source without an official test split: it is what the others leave
-        self._read: Callable[[], Arrays] = (raw.test or (lambda: raw.train.take(rest))) if test else _closed
+        self._read_test: Callable[[], SplitArrays] = (
+            (source.test or (lambda: source.train.take(rest_index))) if test else _refuse_test_split
+        )
         self._digests = [_digest(train), _digest(validation)]
         self.mean, self.std = _statistics(spec, self.name, train.x)
         self.train, self.validation = self._split(train), self._split(validation)
@@ -101,41 +105,45 @@ class Data:
     @cached_property
     def _test(self) -> tuple[Split, str]:
         """The test split and its checksum."""
-        arrays = self._read()
+        arrays = self._read_test()
         chosen = arrays.take(splits.subset(arrays.y, self.spec.test))
         digest = _digest(chosen)
-        self._read = _closed  # it has been read, and its source need not stay in memory
+        self._read_test = _refuse_test_split  # it has been read, and its source need not stay in memory
         return self._split(chosen), digest
 
     def batches(
-        self, seed: int, epoch: int, views: Iterable[str], batch_size: int, clock: Clock = untimed
+        self, seed: int, epoch: int, views: Iterable[str], batch_size: int, clock: Clock = no_clock
     ) -> Iterator[Batch]:
         """The training images in the order of that seed and epoch, with one draw of every view for all students.
 
         clock: times the making of each view, under the name "view <view>".
         """
         draws = {view: generator("view", view, seed, epoch) for view in views}
-        of = len(self.train), batch_size
-        for step, index in enumerate(batches(*of, generator("order", seed, epoch))):
-            drawn = partial(draw, n=len(index), size=self.size, pad=self.pad, flip=self.flip)
-            make = {view: partial(drawn, view, generator=source) for view, source in draws.items()}
-            yield self._batch(index.to(self.device, non_blocking=True), make, step / n_batches(*of), clock)
+        sizes = len(self.train), batch_size
+        for step, index in enumerate(batches(*sizes, generator("order", seed, epoch))):
+            drawn = partial(draw_view, n=len(index), size=self.size, pad=self.pad, flip=self.flip)
+            draw_by_view = {view: partial(drawn, view, generator=source) for view, source in draws.items()}
+            yield self._batch(index.to(self.device, non_blocking=True), draw_by_view, step / n_batches(*sizes), clock)
 
     def _batch(
-        self, index: Tensor, make: Mapping[str, Callable[[], Params]], done: float, clock: Clock = untimed
+        self,
+        index: Tensor,
+        draws: Mapping[str, Callable[[], ViewParams]],
+        epoch_progress: float,
+        clock: Clock = no_clock,
     ) -> Batch:
-        x, params, views = self.train.x[index], dict[str, Params](), dict[str, Tensor]()
-        for view, drawn in make.items():
+        x, params, views = self.train.x[index], dict[str, ViewParams](), dict[str, Tensor]()
+        for view, drawn in draws.items():
             with clock(f"view {view}"):
                 params[view] = drawn()
-                views[view] = apply(x, params[view], self.mean, self.std)
+                views[view] = apply_view(x, params[view], self.mean, self.std)
 
-        def again() -> Batch:
-            return self._batch(index, {view: partial(_same, known) for view, known in params.items()}, done)
+        def remake() -> Batch:
+            return self._batch(index, {view: partial(_same, drawn) for view, drawn in params.items()}, epoch_progress)
 
-        return Batch(views, self.train.y[index], index, done, again)
+        return Batch(views, self.train.y[index], index, epoch_progress, remake)
 
-    def _split(self, arrays: Arrays) -> Split:
+    def _split(self, arrays: SplitArrays) -> Split:
         x = torch.from_numpy(np.ascontiguousarray(arrays.x)).flatten().view(arrays.x.shape)
         # flatten and view: one channel has any stride, and with some of them torch takes the images for channels_last,
         # where oneDNN 3.12 writes past its buffers on a CPU without AVX-512 (backward of a strided 1x1 convolution)
@@ -145,7 +153,7 @@ class Data:
     def fingerprint(self) -> str:
         """16 hex digits of all pixels and labels of the train and validation splits, and of how they were drawn."""
         drawn = (self.spec.validation, self.spec.train, self.spec.split_seed, self.n_classes)
-        return _hashed(*self._digests, drawn)
+        return _hash(*self._digests, drawn)
 
     def describe(self) -> dict[str, Any]:
         """What training and every choice see of the data, for records: plain values, no paths; nothing of test."""
@@ -164,7 +172,10 @@ class Data:
 
     def describe_test(self) -> dict[str, Any]:
         """The same of the test split. Reads it."""
-        return {"test": len(self.test), "test_fingerprint": _hashed(self._test[1], self.spec.test)}
+        return {
+            "test": len(self.test),
+            "test_fingerprint": _hash(self._test[1], self.spec.test),
+        }
 
 
 def load(spec: DataSpec, device: str | torch.device = "cpu", *, test: bool = True) -> Data:
@@ -172,28 +183,34 @@ def load(spec: DataSpec, device: str | torch.device = "cpu", *, test: bool = Tru
 
     Raises `UserError` for whatever is wrong with it.
     """
-    return Data(spec, _raw(spec), device, test=test)
+    return Data(spec, _read_source(spec), device, test=test)
 
 
-def _same(params: Params) -> Params:
+def _same(params: ViewParams) -> ViewParams:
     return params
 
 
-def _closed() -> Arrays:
+def _refuse_test_split() -> SplitArrays:
     raise UserError("the test split is closed here: whatever is chosen, choose it by the validation split")
 
 
-def files(spec: DataSpec) -> dict[str, Path]:
+def source_files(spec: DataSpec) -> dict[str, Path]:
     """The files behind a data set that nobody else's checksum guards, by a name that says where they come from."""
-    match spec := _local(spec):
+    match spec := _with_local_copy(spec):
         case ParquetSpec():
-            return {f"{spec.path}: {shard.name}": shard for part in parquet.find(spec.path).values() for shard in part}
+            return {
+                f"{spec.path}: {shard.name}": shard
+                for part in parquet.find_shards(spec.path).values()
+                for shard in part
+            }
         case TorchvisionSpec():  # of its CIFARs it checks the MD5 itself
-            return {f"{spec.root}: {p.name}": p for p in sorted(resolve(spec.root).glob(f"{spec.name}/raw/*-ubyte"))}
+            return {
+                f"{spec.root}: {p.name}": p for p in sorted(resolve_path(spec.root).glob(f"{spec.name}/raw/*-ubyte"))
+            }
     return {}
 
 
-def _local(spec: DataSpec) -> DataSpec:
+def _with_local_copy(spec: DataSpec) -> DataSpec:
     """The specification, or that of a copy in the parquet layout which stands in for torchvision's."""
     if isinstance(spec, TorchvisionSpec) and (local := os.environ.get(f"KDBENCH_{spec.name.upper()}")):
         common = spec.model_dump(exclude={"source", "name", "root", "download"})
@@ -201,23 +218,23 @@ def _local(spec: DataSpec) -> DataSpec:
     return spec
 
 
-def _raw(spec: DataSpec) -> Raw:
-    match spec := _local(spec):
+def _read_source(spec: DataSpec) -> SourceData:
+    match spec := _with_local_copy(spec):
         case DigitsSpec():
             return sources.digits(spec)
         case ParquetSpec():
-            return parquet.read(spec)
+            return parquet.read_parquet(spec)
         case TorchvisionSpec():
             return sources.torchvision(spec)
         case ImageFolderSpec():
             return sources.image_folder(spec)
 
 
-def _hashed(*parts: object) -> str:
+def _hash(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def _digest(arrays: Arrays) -> str:
+def _digest(arrays: SplitArrays) -> str:
     digest = hashlib.sha256(repr(arrays.x.shape).encode())
     digest.update(np.ascontiguousarray(arrays.x).reshape(-1).data)
     digest.update(np.ascontiguousarray(arrays.y).data)
@@ -232,8 +249,8 @@ def _statistics(spec: DataSpec, name: str, x: np.ndarray) -> Statistics:
                 f"mean, std: {len(spec.mean)} and {len(spec.std)} numbers; give one for each of {x.shape[1]} channels"
             )
         return spec.mean, spec.std
-    if name in KNOWN and len(KNOWN[name][0]) == x.shape[1] and spec.size is None:
-        return KNOWN[name]
+    if name in KNOWN_STATISTICS and len(KNOWN_STATISTICS[name][0]) == x.shape[1] and spec.size is None:
+        return KNOWN_STATISTICS[name]
     levels = np.arange(256) / 255
     mean, std = [], []
     for channel in range(x.shape[1]):

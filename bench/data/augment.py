@@ -1,4 +1,4 @@
-"""Views of images: `draw` makes the numbers, `apply` the pixels, so that a view can be shared and replayed.
+"""Views of images: `draw_view` makes the numbers, `apply_view` the pixels, so that a view can be shared and replayed.
 
 Numbers are drawn on the CPU, so every device sees the same view; pixels are made where the images are, for the whole
 batch at once, and nothing is read back from the device.
@@ -26,7 +26,7 @@ GREY = 121  # their mean
 
 
 @dataclass(frozen=True)
-class Params:
+class ViewParams:
     """The numbers of one view of a batch, on the CPU. Fields that the view does not use are None.
 
     top, left: [B] int64, corner of the crop in the padded image; flip: [B] bool; op: [B, 2] int64, places in
@@ -43,21 +43,21 @@ class Params:
     magnitude: Tensor | None = None
     box: Tensor | None = None
 
-    def take(self, index: Tensor) -> Params:
+    def take(self, index: Tensor) -> ViewParams:
         """The numbers of some of the images."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         taken: dict[str, Any] = {name: v[index] for name, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **taken)
 
 
-def draw(view: str, n: int, size: int, generator: torch.Generator | None, *, pad: int, flip: bool) -> Params:
+def draw_view(view: str, n: int, size: int, generator: torch.Generator | None, *, pad: int, flip: bool) -> ViewParams:
     """Numbers for `view` of n images of size × size, from a CPU generator ("plain" draws none).
 
     weak: zeros around, a random crop, a mirror image every other time where `flip` allows it. strong (MLKD, after
     FixMatch): the same with a draw of its own, then two random operations of uniform magnitude, then a cut-out square.
     """
     if view == "plain":
-        return Params(view)
+        return ViewParams(view)
     if view not in VIEWS:
         raise unknown("view", view, VIEWS)
     if generator is None:
@@ -65,24 +65,24 @@ def draw(view: str, n: int, size: int, generator: torch.Generator | None, *, pad
     top, left = torch.randint(2 * pad + 1, (2, n), generator=generator)
     mirrored = torch.rand(n, generator=generator) < (0.5 if flip else 0.0)
     if view == "weak":
-        return Params(view, pad, top, left, mirrored)
+        return ViewParams(view, pad, top, left, mirrored)
     op = torch.randint(len(strong.OPS), (n, N_OPS), generator=generator)
     magnitude = strong.magnitudes(op, torch.rand(n, N_OPS, generator=generator))
     side = torch.rand(n, generator=generator) * CUTOUT * size
     centre = torch.rand(2, n, generator=generator) * size
     low, high = (centre - side / 2).round().long(), (centre + side / 2).round().long()
     box = torch.stack([low[0], high[0], low[1], high[1]], dim=1).clamp(0, size)
-    return Params(view, pad, top, left, mirrored, op, magnitude, box)
+    return ViewParams(view, pad, top, left, mirrored, op, magnitude, box)
 
 
-def apply(x: Tensor, params: Params, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def apply_view(x: Tensor, params: ViewParams, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """The view of a batch, normalised. x: [B, C, H, W] uint8 → float32 of the same shape."""
     if x.dtype != torch.uint8 or x.ndim != 4:
         raise ValueError(f"images are [B, C, H, W] uint8, got {list(x.shape)} {x.dtype}")
     return normalise(pixels(x, params), tuple(mean), tuple(std))
 
 
-def pixels(x: Tensor, params: Params) -> Tensor:
+def pixels(x: Tensor, params: ViewParams) -> Tensor:
     """The view before normalisation. [B, C, H, W] uint8 → the same."""
     if params.view == "plain":
         return x
@@ -94,7 +94,7 @@ def pixels(x: Tensor, params: Params) -> Tensor:
     return cut_out(x, params.box)
 
 
-def crop(x: Tensor, params: Params) -> Tensor:
+def crop(x: Tensor, params: ViewParams) -> Tensor:
     """The batch padded, cropped back to its size and mirrored, each image by its own numbers."""
     assert params.top is not None and params.left is not None and params.flip is not None
     height, width = x.shape[2:]
@@ -115,22 +115,22 @@ def cut_out(x: Tensor, box: Tensor) -> Tensor:
     columns = torch.arange(x.shape[3], device=x.device).view(1, 1, -1)
     inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
     filled = inside[:, None].to(torch.uint8)
-    return x * (1 - filled) + _fill(x.shape[1], x.device) * filled  # ten times as fast as `where` on a CPU
+    return x * (1 - filled) + _fill_colour(x.shape[1], x.device) * filled  # ten times as fast as `where` on a CPU
 
 
 def normalise(x: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(x / 255 − mean) / std as one multiplication and one addition. [B, C, H, W] uint8 → float32."""
-    shift, scale = _affine(mean, std, x.device)
+    shift, scale = _scale_and_shift(mean, std, x.device)
     return x.float().mul_(scale).add_(shift)
 
 
 @lru_cache(maxsize=16)
-def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     m, s = (torch.tensor(v, dtype=torch.float64).view(1, -1, 1, 1) for v in (mean, std))
     return (-m / s).float().to(device), (1 / (255 * s)).float().to(device)
 
 
 @lru_cache(maxsize=16)
-def _fill(channels: int, device: torch.device) -> Tensor:
+def _fill_colour(channels: int, device: torch.device) -> Tensor:
     colour = FILL if channels == 3 else (GREY,) * channels
     return torch.tensor(colour, dtype=torch.uint8, device=device).view(1, -1, 1, 1)

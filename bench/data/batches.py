@@ -16,8 +16,8 @@ class Batch:
     views: dict[str, Tensor]  # by name, [B, C, H, W] float32, augmented and normalised
     y: Tensor  # [B] int64 labels
     index: Tensor  # [B] int64, places in the training split
-    done: float  # share of the epoch that was over before it, in [0, 1)
-    again: Callable[[], Batch]  # makes the same pixels once more, where somebody has written into these
+    epoch_progress: float  # share of the epoch that was over before it, in [0, 1)
+    remake: Callable[[], Batch]  # makes the same pixels once more, where somebody has written into these
 
     def __len__(self) -> int:
         return len(self.y)
@@ -39,5 +39,5 @@ def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Ten
 
 def n_batches(n: int, batch_size: int) -> int:
     """How many batches an epoch has."""
-    alone = n > batch_size > 1 and n % batch_size == 1
-    return -(-n // batch_size) - alone
+    joins_previous = n > batch_size > 1 and n % batch_size == 1
+    return -(-n // batch_size) - joins_previous

@@ -18,7 +18,7 @@ VERSION = 1
 """Raise when decoding changes: every key changes with it."""
 
 
-def folder() -> Path:
+def cache_folder() -> Path:
     """KDBENCH_CACHE, or ~/.cache/kdbench."""
     return Path(os.environ.get("KDBENCH_CACHE") or "~/.cache/kdbench").expanduser()
 
@@ -46,12 +46,12 @@ def _checksum_of(path: Path, *state: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cached(key: str, build: Callable[[], np.ndarray]) -> np.ndarray:
+def load_or_build(key: str, build: Callable[[], np.ndarray]) -> np.ndarray:
     """The uint8 array kept under `key`, or else what `build` returns, kept for the next time."""
-    path = folder() / f"{key}.npy"
-    kept = _read(path)
-    if kept is not None:
-        return kept
+    path = cache_folder() / f"{key}.npy"
+    array_on_disk = _read(path)
+    if array_on_disk is not None:
+        return array_on_disk
     array = np.ascontiguousarray(build())
     try:
         _write(path, array)
@@ -82,11 +82,11 @@ def _read(path: Path) -> np.ndarray | None:
 def _write(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.stem[:8]}-", delete=False) as file:
-        beside = Path(file.name)
+        partial = Path(file.name)
         try:
             np.lib.format.write_array(file, array, allow_pickle=False)
             file.write(_digest(array))
         except BaseException:
-            beside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise
-    beside.replace(path)
+    partial.replace(path)

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.data.cache import cached, content_key
-from bench.data.images import Item, Like, decode
-from bench.data.raw import VALIDATION, Arrays, Raw, held_out, resolve
+from bench.data.cache import content_key, load_or_build
+from bench.data.images import ImageShape, Item, decode
+from bench.data.raw import VALIDATION, SourceData, SplitArrays, held_out_splits, resolve_path
 from bench.data.spec import ParquetSpec
 from bench.errors import UserError, unknown
 
 
-def read(spec: ParquetSpec) -> Raw:
-    splits = find(spec.path)
-    train, (own, test) = splits["train"], held_out(splits)
+def read_parquet(spec: ParquetSpec) -> SourceData:
+    splits = find_shards(spec.path)
+    train, (validation, test) = splits["train"], held_out_splits(splits)
     assert test is not None  # `find` refuses what has none
     schema = _schema(train[0])
     image, label = image_column(train[0], schema), label_column(train[0], schema, spec.label)
@@ -30,19 +30,25 @@ def read(spec: ParquetSpec) -> Raw:
             f"{train[0].parent}: label {y.max()} among {len(y)} images; labels run from 0, each with images"
         )
     x = _images(train, image, spec.size, None)
-    like = (x.shape[1], x.shape[2])
+    shape = (x.shape[1], x.shape[2])
     classes = names or tuple(map(str, range(int(y.max()) + 1)))
 
-    def further(shards: list[Path]) -> Arrays:
+    def read_split(shards: list[Path]) -> SplitArrays:
         y = _labels(shards, label, len(classes))
-        return Arrays(_images(shards, image, spec.size, like), y)
+        return SplitArrays(_images(shards, image, spec.size, shape), y)
 
-    return Raw(train[0].parent.name, classes, Arrays(x, y), partial(further, test), further(own) if own else None)
+    return SourceData(
+        train[0].parent.name,
+        classes,
+        SplitArrays(x, y),
+        partial(read_split, test),
+        read_split(validation) if validation else None,
+    )
 
 
-def find(text: str) -> dict[str, list[Path]]:
+def find_shards(text: str) -> dict[str, list[Path]]:
     """The shards of each split, by the first word of their file names. `text`: a folder, its parent, or a glob."""
-    path = resolve(text)
+    path = resolve_path(text)
     if path.is_dir():
         found = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
     else:
@@ -54,11 +60,11 @@ def find(text: str) -> dict[str, list[Path]]:
     splits: dict[str, list[Path]] = {}
     for shard in found:
         splits.setdefault(shard.stem.partition("-")[0], []).append(shard)
-    has = ", ".join(p.name for p in found[:4]) + (", …" if len(found) > 4 else "")
+    names = ", ".join(p.name for p in found[:4]) + (", …" if len(found) > 4 else "")
     if "train" not in splits:
-        raise UserError(f"no train-*.parquet at '{text}', only {has}; name the shards of the train split train-…")
+        raise UserError(f"no train-*.parquet at '{text}', only {names}; name the shards of the train split train-…")
     if not splits.keys() & {"test", *VALIDATION}:
-        raise UserError(f"no test-*.parquet at '{text}', only {has}; name the shards of the test split test-…")
+        raise UserError(f"no test-*.parquet at '{text}', only {names}; name the shards of the test split test-…")
     return splits
 
 
@@ -76,12 +82,12 @@ def image_column(shard: Path, schema: pa.Schema) -> str:
     )
 
 
-def label_column(shard: Path, schema: pa.Schema, asked: str | None) -> str:
-    if asked is not None and asked not in schema.names:
-        raise unknown(f"column of {shard.name}", asked, schema.names)
+def label_column(shard: Path, schema: pa.Schema, requested: str | None) -> str:
+    if requested is not None and requested not in schema.names:
+        raise unknown(f"column of {shard.name}", requested, schema.names)
     named = list(_class_names(schema))
     guesses = [n for n in ("label", "fine_label") if n in schema.names] or (named if len(named) == 1 else [])
-    label = asked or next(iter(guesses), None)
+    label = requested or next(iter(guesses), None)
     if label is None:
         raise UserError(f"{shard.name}: no column 'label'; name it with `label:`, one of {', '.join(schema.names)}")
     if not pa.types.is_integer(schema.field(label).type):
@@ -143,13 +149,13 @@ def _labels(shards: list[Path], column: str, n_classes: int | None) -> np.ndarra
     return y
 
 
-def _images(shards: list[Path], column: str, size: int | None, like: Like | None) -> np.ndarray:
+def _images(shards: list[Path], column: str, size: int | None, shape: ImageShape | None) -> np.ndarray:
     """[N, C, H, W] uint8 of all shards, decoded once and then read from the cache."""
 
     def build() -> np.ndarray:
-        return decode([item for shard in shards for item in _items(shard, column)], size, like)
+        return decode([item for shard in shards for item in _items(shard, column)], size, shape)
 
-    return cached(content_key(shards, column, size, like), build)
+    return load_or_build(content_key(shards, column, size, shape), build)
 
 
 def _items(shard: Path, column: str) -> list[Item]:
@@ -162,9 +168,9 @@ def _items(shard: Path, column: str) -> list[Item]:
     encoded = values.field("bytes").to_pylist()
     present = values.is_valid().to_pylist()
     out: list[Item] = []
-    for row, (data, there) in enumerate(zip(encoded, present, strict=True)):
+    for row, (data, is_valid) in enumerate(zip(encoded, present, strict=True)):
         where = f"{shard.name} row {row}"
-        if data is None or not there:
+        if data is None or not is_valid:
             raise UserError(
                 f"{where}: '{column}' has no bytes, and a path is not followed; write the bytes into the shard"
             )

@@ -10,27 +10,32 @@ from typing import Any
 
 import numpy as np
 
-from bench.data.cache import cached, content_key
-from bench.data.images import Item, Like, decode, fit_array
-from bench.data.raw import VALIDATION, Arrays, Raw, held_out, resolve
+from bench.data.cache import content_key, load_or_build
+from bench.data.images import ImageShape, Item, decode, resize_array
+from bench.data.raw import VALIDATION, SourceData, SplitArrays, held_out_splits, resolve_path
 from bench.data.spec import DigitsSpec, ImageFolderSpec, TorchvisionSpec
 from bench.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-def digits(spec: DigitsSpec) -> Raw:
+def digits(spec: DigitsSpec) -> SourceData:
     """scikit-learn's digits, their 17 levels of grey spread over 0..255."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    pixels = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
-    return Raw("digits", tuple("0123456789"), Arrays(fit_array(pixels, spec.size), found.target.astype(np.int64)), None)
+    dataset = load_digits()
+    pixels = np.rint(dataset.images * (255 / 16)).astype(np.uint8)[:, None]
+    return SourceData(
+        "digits",
+        tuple("0123456789"),
+        SplitArrays(resize_array(pixels, spec.size), dataset.target.astype(np.int64)),
+        None,
+    )
 
 
-def torchvision(spec: TorchvisionSpec) -> Raw:
+def torchvision(spec: TorchvisionSpec) -> SourceData:
     train = _open(spec, train=True)
-    return Raw(
+    return SourceData(
         spec.name.lower(),
         tuple(map(str, train.classes)),
         _arrays(train, spec.size),
@@ -41,7 +46,7 @@ def torchvision(spec: TorchvisionSpec) -> Raw:
 def _open(spec: TorchvisionSpec, *, train: bool) -> Any:
     from torchvision import datasets
 
-    root = resolve(spec.root)
+    root = resolve_path(spec.root)
     kind = getattr(datasets, spec.name)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -53,28 +58,30 @@ def _open(spec: TorchvisionSpec, *, train: bool) -> Any:
     raise UserError(f"{spec.name} is not in {root}; set `download: true` to fetch it, or `root:` to where it lies")
 
 
-def _arrays(found: Any, size: int | None) -> Arrays:
-    pixels = np.asarray(found.data)
+def _arrays(dataset: Any, size: int | None) -> SplitArrays:
+    pixels = np.asarray(dataset.data)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    return Arrays(fit_array(np.ascontiguousarray(pixels), size), np.asarray(found.targets, np.int64))
+    return SplitArrays(resize_array(np.ascontiguousarray(pixels), size), np.asarray(dataset.targets, np.int64))
 
 
-def image_folder(spec: ImageFolderSpec) -> Raw:
-    root = resolve(spec.path)
+def image_folder(spec: ImageFolderSpec) -> SourceData:
+    root = resolve_path(spec.path)
     train = root / "train"
-    own, test = held_out({name: root / name for name in ("test", *VALIDATION) if (root / name).is_dir()})
+    validation, test = held_out_splits({name: root / name for name in ("test", *VALIDATION) if (root / name).is_dir()})
     if test is None or not train.is_dir():
         lacks = "train" if not train.is_dir() else "test or val"
         raise UserError(f"no folder {lacks} in {root}; path takes a folder of train/<class>/* and test/<class>/*")
-    classes = tuple(_folders(train))
-    known = _arrays_of(train, classes, spec.size, None)
-    further = partial(_arrays_of, classes=classes, size=spec.size, like=(known.x.shape[1], spec.size))
-    return Raw(root.name, classes, known, partial(further, test), further(own) if own else None)
+    classes = tuple(_subfolders(train))
+    train_arrays = _arrays_of(train, classes, spec.size, None)
+    read_split = partial(_arrays_of, classes=classes, size=spec.size, shape=(train_arrays.x.shape[1], spec.size))
+    return SourceData(
+        root.name, classes, train_arrays, partial(read_split, test), read_split(validation) if validation else None
+    )
 
 
-def _arrays_of(folder: Path, classes: tuple[str, ...], size: int, like: Like | None) -> Arrays:
+def _arrays_of(folder: Path, classes: tuple[str, ...], size: int, shape: ImageShape | None) -> SplitArrays:
     """Images of a split's folder in order of class and name, decoded once and then read from the cache."""
-    found = _folders(folder)
+    found = _subfolders(folder)
     if found and not {*found} & {*classes}:
         raise UserError(
             f"{folder} is not sorted by class: it holds '{found[0]}', and train '{classes[0]}'; move each image to"
@@ -90,11 +97,11 @@ def _arrays_of(folder: Path, classes: tuple[str, ...], size: int, like: Like | N
         if path.is_symlink() and not path.resolve().is_relative_to(folder.parent.resolve()):
             raise UserError(f"{path}: a link that leads out of {folder.parent}; put the images themselves there")
     items: list[Item] = [(str(p.relative_to(folder.parent)), p.read_bytes) for _, p in files]
-    x = cached(content_key([p for _, p in files], "folder", size, like), lambda: decode(items, size, like))
-    return Arrays(x, np.array([c for c, _ in files], np.int64))
+    x = load_or_build(content_key([p for _, p in files], "folder", size, shape), lambda: decode(items, size, shape))
+    return SplitArrays(x, np.array([c for c, _ in files], np.int64))
 
 
-def _folders(folder: Path) -> list[str]:
+def _subfolders(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 

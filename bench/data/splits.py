@@ -11,7 +11,7 @@ from bench.errors import UserError
 from bench.seeds import generator
 
 
-def order(y: np.ndarray, *parts: object) -> np.ndarray:
+def stratified_order(y: np.ndarray, *parts: object) -> np.ndarray:
     """A permutation of the examples whose every prefix is stratified, drawn by the named seed. y: [N] → [N].
 
     The j-th example drawn of a class with n stands at j/n, ties in random order. So each prefix holds of every class
@@ -36,18 +36,18 @@ def carve(
         if count and count < len(classes):
             raise UserError(f"{name}: {count} images for {len(classes)} classes; set {name} to {len(classes)} or more")
     if validation + (train or len(classes)) > len(y):
-        asked = {"validation": validation, "train": train}
-        words = " and ".join(f"{name}: {count}" for name, count in asked.items() if count)
+        requested = {"validation": validation, "train": train}
+        words = " and ".join(f"{name}: {count}" for name, count in requested.items() if count)
         raise UserError(f"{words} asked of {len(y)} images; {_remedy(len(y), len(classes), validation)}")
-    drawn = order(y, "split", split_seed, "validation")
-    held, left = drawn[:validation], np.sort(drawn[validation:])
-    left = left[order(y[left], "split", split_seed, "train")]
-    kept, rest = left[:train], left[train:] if train is not None else left[:0]
-    if missing := sorted(set(range(len(classes))) - set(np.unique(y[kept]).tolist())):
+    drawn = stratified_order(y, "split", split_seed, "validation")
+    validation_index, remaining = drawn[:validation], np.sort(drawn[validation:])
+    remaining = remaining[stratified_order(y[remaining], "split", split_seed, "train")]
+    train_index, rest = remaining[:train], remaining[train:] if train is not None else remaining[:0]
+    if missing := sorted(set(range(len(classes))) - set(np.unique(y[train_index]).tolist())):
         raise UserError(
             f"class '{classes[missing[0]]}' has no image left for train; set validation lower, or add images of it"
         )
-    return np.sort(kept), np.sort(held), np.sort(rest)
+    return np.sort(train_index), np.sort(validation_index), np.sort(rest)
 
 
 def subset(y: np.ndarray, count: int | None, split: str = "test") -> np.ndarray:
@@ -56,7 +56,7 @@ def subset(y: np.ndarray, count: int | None, split: str = "test") -> np.ndarray:
         return np.arange(len(y))
     if count > len(y):
         raise UserError(f"{split}: {count} asked, that split holds {len(y)} images; set {split} to at most {len(y)}")
-    return np.sort(order(y, "split", split)[:count])
+    return np.sort(stratified_order(y, "split", split)[:count])
 
 
 def _require_classes(y: np.ndarray, classes: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ def _require_classes(y: np.ndarray, classes: Sequence[str]) -> None:
 
 
 def _remedy(n: int, n_classes: int, validation: int) -> str:
-    left = n - validation
-    if left >= n_classes:
-        return f"set train to at most {left}"
+    remaining = n - validation
+    if remaining >= n_classes:
+        return f"set train to at most {remaining}"
     return f"set validation to at most {n - n_classes}" if n >= 2 * n_classes else "there are too few images to split"

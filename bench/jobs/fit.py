@@ -8,9 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from bench.errors import UserError
-from bench.memory import usable
-from bench.training.member import told
+from bench.errors import UserError, error_message
+from bench.memory import device_works
 
 T = TypeVar("T")
 
@@ -21,7 +20,7 @@ def fit_into_memory(
     group_size: int,
     device: torch.device,
     title: str,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> T:
     """What `train` returns; it is given how many of its members may be on the device at a time (group_size; 0: all).
 
@@ -35,18 +34,19 @@ def fit_into_memory(
         except torch.OutOfMemoryError as error:
             if size <= 1:
                 raise UserError(
-                    f"{title}: {told(error)}; teacher and batch do not fit the device: lower protocol.batch_size"
+                    f"{title}: {error_message(error)}; teacher and batch do not fit the device:"
+                    " lower protocol.batch_size"
                 ) from None
         except RuntimeError as error:
-            if usable(device):
+            if device_works(device):
                 raise
             raise UserError(
-                f"{title}: the GPU failed and takes no more work of this process ({told(error)}); the same command"
-                " goes on, and leaves the runs that failed to the end. CUDA names such errors late: with"
+                f"{title}: the GPU failed and takes no more work of this process ({error_message(error)}); the same"
+                " command goes on, and leaves the runs that failed to the end. CUDA names such errors late: with"
                 " CUDA_LAUNCH_BLOCKING=1 the right run is named"
             ) from None
         gc.collect()  # the graph of the failed step
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        say(f"{title}: out of memory with {size} students on the device; going on with {(size + 1) // 2} at a time")
+        log(f"{title}: out of memory with {size} students on the device; going on with {(size + 1) // 2} at a time")
         size = (size + 1) // 2

@@ -9,30 +9,30 @@ from typing import Any
 
 from bench.data import Data
 from bench.jobs import claims
-from bench.jobs.cohort_job import CohortJob, Done, PairContext
+from bench.jobs.cohort_job import CohortJob, JobResult, PairContext
 from bench.jobs.progress import Progress
-from bench.jobs.run_writer import Follower
+from bench.jobs.run_writer import RecordMirror
 
 
-class Local:
+class LocalExecutor:
     """A single use, on data that is loaded already."""
 
     def __init__(
-        self, data: Data, results: Path, environment: dict[str, Any], progress: Progress, follower: Follower | None
+        self, data: Data, results: Path, environment: dict[str, Any], progress: Progress, mirror: RecordMirror | None
     ) -> None:
-        self.data, self.rest = data, (results, environment, progress, follower)
+        self.data, self._context_arguments = data, (results, environment, progress, mirror)
         self.progress = progress
         self._context: PairContext | None = None  # of the pair in work: one teacher at a time
 
-    def each(self, jobs: Iterable[CohortJob]) -> Iterator[Done]:
+    def run_all(self, jobs: Iterable[CohortJob]) -> Iterator[JobResult]:
         """Do them all. Those that another process does are left for the end, and waited for."""
-        return claims.run_each_when_free([partial(self._do, job) for job in jobs], self.progress.say)
+        return claims.run_each_when_free([partial(self._run, job) for job in jobs], self.progress.log)
 
-    def _do(self, job: CohortJob) -> Done:
+    def _run(self, job: CohortJob) -> JobResult:
         return job.run(self.context(job))
 
     def context(self, job: CohortJob) -> PairContext:
         if self._context is None or self._context.pair != job.pair:
             self._context = None  # its memory goes before another teacher's comes
-            self._context = PairContext.of(job.suite, job.pair, self.data, *self.rest)
+            self._context = PairContext.of(job.suite, job.pair, self.data, *self._context_arguments)
         return self._context

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Shown:
+class ProgressCallbacks:
     """What is called while a cohort trains: after a step with its number of images, after an epoch with its number."""
 
-    step: Callable[[int], None]
-    epoch: Callable[[int], None]
+    after_step: Callable[[int], None]
+    after_epoch: Callable[[int], None]
 
 
 class Progress:
@@ -31,10 +31,9 @@ class Progress:
         self.console = console
         self.live = console.is_terminal and not quiet and not os.environ.get("CI")
         self.quiet = quiet
-        self.total, self.done = 0, 0
 
     @contextmanager
-    def cohort(self, title: str, cohort: Cohort) -> Iterator[Shown]:
+    def cohort(self, title: str, cohort: Cohort) -> Iterator[ProgressCallbacks]:
         """Follow one cohort: epochs, images per second, time left, and each member's validation accuracy."""
         start = time.monotonic()
         images = 0
@@ -44,8 +43,8 @@ class Progress:
             images += n
 
         if not self.live:
-            yield Shown(step, lambda epoch: None)
-            self._say(title, cohort, time.monotonic() - start, images)
+            yield ProgressCallbacks(step, lambda epoch: None)
+            self._log_cohort(title, cohort, time.monotonic() - start, images)
             return
         columns = (
             "{task.description}",
@@ -63,11 +62,11 @@ class Progress:
                 rate = f"{images / max(time.monotonic() - start, 1e-9):,.0f} img/s"
                 bars.update(task, completed=number, rate=rate, accuracy=accuracies(cohort))
 
-            yield Shown(step, epoch)
-        self._say(title, cohort, time.monotonic() - start, images)
+            yield ProgressCallbacks(step, epoch)
+        self._log_cohort(title, cohort, time.monotonic() - start, images)
 
     @contextmanager
-    def count(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+    def count_finished(self, what: str, total: int) -> Iterator[Callable[[], None]]:
         """How many of them have ended, where they are done elsewhere."""
         if not self.live:
             yield lambda: None
@@ -82,21 +81,21 @@ class Progress:
             task = bars.add_task(what, total=total)
             yield lambda: bars.advance(task)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         if not self.quiet:
             self.console.print(line, highlight=False, markup=False)
 
-    def _say(self, title: str, cohort: Cohort, seconds: float, images: int) -> None:
+    def _log_cohort(self, title: str, cohort: Cohort, seconds: float, images: int) -> None:
         rate = f"{images / max(seconds, 1e-9):,.0f} img/s"
-        self.say(f"{title}: {seconds:.1f} s, {rate}; validation {accuracies(cohort)}")
+        self.log(f"{title}: {seconds:.1f} s, {rate}; validation {accuracies(cohort)}")
 
 
 def accuracies(cohort: Cohort) -> str:
     """'kd 88.3  dkd 89.0  crd diverged': the last validation accuracy of every member."""
     parts = []
     for member in cohort.members:
-        row = member.history[-1]["metrics"] if member.history else {}
-        top1 = row.get("validation/top1")
-        broken = member.status not in ("running", "finished")
-        parts.append(f"{member.name} {member.status if broken or top1 is None else f'{top1:.1f}'}")
+        metrics = member.history[-1]["metrics"] if member.history else {}
+        top1 = metrics.get("validation/top1")
+        failed = member.status not in ("running", "finished")
+        parts.append(f"{member.name} {member.status if failed or top1 is None else f'{top1:.1f}'}")
     return "  ".join(parts)

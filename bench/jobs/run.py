@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -26,40 +25,40 @@ from bench.data.cache import checksum
 from bench.errors import UserError, notice
 from bench.jobs import claims, tuned
 from bench.jobs import teacher as teachers
-from bench.jobs.cohort_job import CohortJob, Done, describe, dims
-from bench.jobs.local import Local
+from bench.jobs.cohort_job import CohortJob, JobResult, describe_data, method_dims
+from bench.jobs.local import LocalExecutor
 from bench.jobs.progress import Progress
-from bench.jobs.run_writer import Follower, finished
-from bench.seeds import drawing_from
+from bench.jobs.run_writer import RecordMirror, is_finished
+from bench.seeds import fork_rng
 from bench.suite.spec import MethodSpec
 from bench.suite.suite import Pair, Run, Suite
 from bench.training import precision
-from bench.training.member import make_optimizer
+from bench.training.step import make_optimizer
 from methods.base import Method, Refusal, unknown
-from tracking.lines import Damage, replace
+from tracking.lines import Damage, write_atomically
 from tracking.record import Record
-from tracking.seal import MARK, opened, sealed
+from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
 MANIFEST = "suite.json"
 
 Rows = dict[str, list[tuple[MethodSpec, dict[str, Any]]]]
 """By pair, the rows of the comparison with their values, and where these come from, if from a study."""
-Spread = Callable[[list[CohortJob]], Iterable[Done]]
+RemoteExecutor = Callable[[list[CohortJob]], Iterable[JobResult]]
 """What brings cohorts to other machines."""
 
 
 @dataclass
-class Outcome:
+class SuiteOutcome:
     """What a call of `run_suite` did."""
 
     fingerprints: list[str]
-    trained: int = 0
-    troubles: list[str] = field(default_factory=list)  # one line per run that failed or diverged
+    n_trained: int = 0
+    failures: list[str] = field(default_factory=list)  # one line per run that failed or diverged
 
     @property
-    def skipped(self) -> int:
+    def n_skipped(self) -> int:
         """Runs that were finished already, or that another process finished meanwhile."""
-        return len(self.fingerprints) - self.trained
+        return len(self.fingerprints) - self.n_trained
 
 
 def run_suite(
@@ -69,108 +68,126 @@ def run_suite(
     device: torch.device,
     rerun: bool,
     progress: Progress,
-    follower: Follower | None,
-    spread: Spread | None = None,
+    mirror: RecordMirror | None,
+    remote: RemoteExecutor | None = None,
     group_size: int = 0,
-) -> Outcome:
-    """Train what the suite still lacks, in this process or where `spread` brings it; what another process trains at the
+) -> SuiteOutcome:
+    """Train what the suite still lacks, in this process or where `remote` brings it; what another process trains at the
     same time is waited for. group_size: students of a cohort on the device at a time; 0: all. Raises `UserError` before
     any training where the suite cannot be run."""
-    suite = resolved(suite, device)
-    data = datasets.load(suite.data, "cpu" if spread else device)
-    described, checksums = describe(data), _checksums(suite, results / suite.name)
+    suite = resolve_suite(suite, device)
+    data = datasets.load(suite.data, "cpu" if remote else device)
+    data_description, checksums = describe_data(data), _checksums(suite, results / suite.name)
     rows = {
-        pair.name: [tuned.resolved(spec, suite, pair, described, results) for spec in suite.methods]
+        pair.name: [tuned.resolve_values(spec, suite, pair, data_description, results) for spec in suite.methods]
         for pair in suite.pairs
     }
     for pair in suite.pairs:
-        check(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
-    end_orphaned_runs(results / suite.name, follower)
-    jobs, fingerprints = _plan(suite, rows, data, results, time.time() if rerun else 0.0, group_size)
-    outcome = Outcome(fingerprints)
-    _manifest(results / suite.name, suite, fingerprints, checksums)
-    do = spread or Local(data, results, env.environment(device), progress, follower).each
-    for done in do(jobs):
-        outcome.trained += done.trained
-        outcome.troubles += done.troubles
+        check_pair(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+    end_orphaned_runs(results / suite.name, mirror)
+    jobs, fingerprints = _plan_jobs(suite, rows, data, results, time.time() if rerun else 0.0, group_size)
+    outcome = SuiteOutcome(fingerprints)
+    _write_manifest(results / suite.name, suite, fingerprints, checksums)
+    run_jobs = remote or LocalExecutor(data, results, env.describe(device), progress, mirror).run_all
+    for result in run_jobs(jobs):
+        outcome.n_trained += result.n_trained
+        outcome.failures += result.failures
     # once more: another call of the suite may have asked for other runs meanwhile
-    _manifest(results / suite.name, suite, fingerprints, checksums)
+    _write_manifest(results / suite.name, suite, fingerprints, checksums)
     return outcome
 
 
-def _plan(
-    suite: Suite, rows: Rows, data: Data, results: Path, anew: float, group_size: int
+def _plan_jobs(
+    suite: Suite, rows: Rows, data: Data, results: Path, retrain_before: float, group_size: int
 ) -> tuple[list[CohortJob], list[str]]:
     """What is to be trained, each pair's teacher before its cohorts; and the fingerprints of all runs of the suite.
 
     A run that has failed before comes after all others, in a cohort of its own: it may take the device down with it.
     """
-    described = describe(data)
-    whole, fingerprints, jobs, again = described | data.describe_test(), [], [], []
+    description = describe_data(data)
+    full_description, fingerprints, jobs, last_jobs = description | data.describe_test(), [], [], []
     for pair in suite.pairs:
-        mark = teachers.fingerprint(pair, described, suite.teacher_protocol(), suite.teacher.seed)
-        todo, apart, taught = [], [], set[str]()
+        teacher = teachers.teacher_fingerprint(pair, description, suite.teacher_protocol(), suite.teacher.seed)
+        pair_jobs, retry_jobs, finished_runs = [], [], []
         for seed in suite.seeds:
-            runs = [Run.of(suite, pair, spec, seed, whole, mark, found) for spec, found in rows[pair.name]]
+            runs = Run.of_rows(suite, pair, rows[pair.name], seed, full_description, teacher)
             fingerprints += [run.fingerprint for run in runs]
-            records = [Record(results / suite.name / "runs" / run.fingerprint) for run in runs]
-            left = [bool(anew) or not finished(record) for record in records]
-            taught |= {r.header["spec"].get("teacher_hash") for r, more in zip(records, left, strict=True) if not more}
-            where = suite.model_copy(update={"pairs": [pair], "seeds": [seed]})
-            work = partial(_job, where, results, anew=anew, group_size=group_size)
-            chosen = list(compress(zip(rows[pair.name], runs, records, strict=True), left))
-            fresh = [entry for entry in chosen if not _failed(entry[2])]
-            todo += [work(fresh)] if fresh else []
-            apart += [work([entry], again=entry[1].label) for entry in chosen if _failed(entry[2])]
-        if first := (todo or apart)[:1]:
-            known = tuple(sorted(filter(None, taught)))
-            jobs += [dataclasses.replace(first[0], found=(), fingerprints=(), taught=known, again=""), *todo]
-            again += apart
-    return [*jobs, *again], fingerprints
+            entries = [
+                _Entry(*row, run, Record(results / suite.name / "runs" / run.fingerprint))
+                for row, run in zip(rows[pair.name], runs, strict=True)
+            ]
+            unfinished = [entry for entry in entries if retrain_before or not is_finished(entry.record)]
+            finished_runs += [entry.record for entry in entries if entry not in unfinished]
+            suite_of_job = suite.model_copy(update={"pairs": [pair], "seeds": [seed]})
+            job = partial(_make_job, suite_of_job, results, retrain_before=retrain_before, group_size=group_size)
+            failed = [entry for entry in unfinished if _has_failed(entry.record)]
+            new = [entry for entry in unfinished if entry not in failed]
+            pair_jobs += [job(new)] if new else []
+            retry_jobs += [job([entry], retried_label=entry.run.label) for entry in failed]
+        if first := (pair_jobs or retry_jobs)[:1]:
+            hashes = {record.header["spec"].get("teacher_hash") for record in finished_runs} - {None, ""}
+            jobs += [_teacher_job(first[0], hashes), *pair_jobs]
+            last_jobs += retry_jobs
+    return [*jobs, *last_jobs], fingerprints
 
 
-def _job(suite: Suite, results: Path, entries: list[tuple[Any, Run, Record]], **how: Any) -> CohortJob:
-    """The cohort of these rows, with their runs; suite: with its pair and seed alone."""
-    narrow = suite.model_copy(update={"methods": [spec for (spec, _), _, _ in entries]})
-    found, prints = tuple(found for (_, found), _, _ in entries), tuple(run.fingerprint for _, run, _ in entries)
-    return CohortJob(narrow, results, found, prints, **how)
+def _teacher_job(job: CohortJob, hashes: set[str]) -> CohortJob:
+    """The pair's teacher alone. hashes: of the teachers that its finished runs learnt from."""
+    known = tuple(sorted(hashes))
+    return dataclasses.replace(job, value_sources=(), fingerprints=(), teacher_hashes=known, retried_label="")
 
 
-def _failed(record: Record) -> bool:
+class _Entry(NamedTuple):
+    """A row of the comparison for one seed."""
+
+    spec: MethodSpec
+    value_source: dict[str, Any]
+    run: Run
+    record: Record
+
+
+def _make_job(suite: Suite, results: Path, entries: list[_Entry], **options: Any) -> CohortJob:
+    """The cohort of these rows; suite: with its pair and seed alone."""
+    narrow = suite.model_copy(update={"methods": [entry.spec for entry in entries]})
+    sources = tuple(entry.value_source for entry in entries)
+    return CohortJob(narrow, results, sources, tuple(entry.run.fingerprint for entry in entries), **options)
+
+
+def _has_failed(record: Record) -> bool:
     try:
         return record.status == "failed"
     except Damage:
         return False
 
 
-def end_orphaned_runs(where: Path, follower: Follower | None) -> None:
+def end_orphaned_runs(suite_folder: Path, mirror: RecordMirror | None) -> None:
     """End, as interrupted, the records that processes were writing which are gone. Costs nothing where none died."""
-    found = claims.take_dead_claims(where)
-    for record in map(Record, [path for folder in found for path in (folder, *sorted(folder.glob("trials/*")))]):
+    folders = claims.remove_stale_claims(suite_folder)
+    for record in map(Record, [path for folder in folders for path in (folder, *sorted(folder.glob("trials/*")))]):
         with suppress(Damage):  # whoever does the run mends it
             if record.status == "running":
                 record.end("interrupted", "its process is gone; the same command resumes it", {}, [])
-                if follower:
-                    follower.finish(record)
+                if mirror:
+                    mirror.finish(record)
 
 
-def resolved(suite: Suite, device: torch.device) -> Suite:
+def resolve_suite(suite: Suite, device: torch.device) -> Suite:
     """The suite with everything decided that 'auto' leaves to the machine; the process takes its number of threads."""
     if suite.protocol.threads:
         torch.set_num_threads(suite.protocol.threads)
-    exact = precision.resolve(suite.protocol.precision, device)
-    return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": exact})})
+    resolved_precision = precision.resolve_precision(suite.protocol.precision, device)
+    return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": resolved_precision})})
 
 
-def check(suite: Suite, pair: Pair, data: Data) -> None:
+def check_pair(suite: Suite, pair: Pair, data: Data) -> None:
     """Refuse in one line, before any training, what cannot be trained on this pair and data."""
-    shapes = dims(pair, data, suite.protocol.batch_size)
+    shapes = method_dims(pair, data, suite.protocol.batch_size)
     for spec in suite.methods:
         try:
             kind = methods.get(spec.method)
             kind.check(shapes)
-            _views_exist(kind, data)
-            with drawing_from("check"):
+            _check_views(kind, data)
+            with fork_rng("check"):
                 method = kind(shapes, **spec.values(pair.name))
             method.optimizer(make_optimizer(suite.protocol, [nn.Parameter(torch.zeros(1))], suite.protocol.lr))
             if method.needs.full_batches and len(shapes.train_y) < shapes.batch_size:
@@ -185,7 +202,9 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
         except Exception:  # a fault of the method's own: its runs end by it, and no other's
             continue
     if pair.teacher_file:
-        models.load_state(teachers.build(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser())
+        models.load_state(
+            teachers.build_network(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser()
+        )
         if not data.own_validation:
             notice(
                 f"{pair.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
@@ -193,7 +212,7 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
             )
 
 
-def _views_exist(kind: type[Method], data: Data) -> None:
+def _check_views(kind: type[Method], data: Data) -> None:
     """Refuse a view that nothing draws, or that means nothing on this data."""
     for view in {*kind.needs.views, *(kind.pretrain_needs.views if kind.pretrain_needs else ())} - set(data.views):
         if view in VIEWS:
@@ -201,34 +220,36 @@ def _views_exist(kind: type[Method], data: Data) -> None:
         raise unknown("view of the images", view, data.views)
 
 
-def _checksums(suite: Suite, where: Path) -> dict[str, str]:
+def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
     """SHA-256 of the files that the suite's data and teachers come from. Raises `UserError` where one has changed since
     the suite was last run: no other run could be compared with those that are here."""
-    files = datasets.files(suite.data)
+    files = datasets.source_files(suite.data)
     files |= {p.teacher_file: Path(p.teacher_file).expanduser() for p in suite.pairs if p.teacher_file}
     now = {name: checksum(path) for name, path in files.items() if path.is_file()}
     try:
-        before = dict(json.loads(opened((where / MANIFEST).read_text(encoding="utf-8"))).get("files", {}))
+        before = dict(
+            json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8"))).get("files", {})
+        )
     except (OSError, ValueError, TypeError, AttributeError):
         return now  # there is none, or a damaged one, which this call writes anew
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
         raise UserError(
             f"{changed[0]} is not the file that this suite was run with (its SHA-256 differs): put that one back, or"
-            f" move {where / MANIFEST} away if the change is meant"
+            f" move {suite_folder / MANIFEST} away if the change is meant"
         )
     return before | now
 
 
-def _manifest(where: Path, suite: Suite, fingerprints: list[str], checksums: dict[str, str]) -> None:
+def _write_manifest(suite_folder: Path, suite: Suite, fingerprints: list[str], checksums: dict[str, str]) -> None:
     """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
     text = json.dumps(
         {
-            "seal": MARK,
+            "seal": CHECKSUM_PLACEHOLDER,
             "suite": suite.model_dump(mode="json"),
             "fingerprints": fingerprints,
-            "methods": catalogue.cited(spec.method for spec in suite.methods),
+            "methods": catalogue.method_citations(spec.method for spec in suite.methods),
             "files": checksums,
         },
         indent=1,
     )
-    replace(where / MANIFEST, sealed(text))
+    write_atomically(suite_folder / MANIFEST, add_checksum(text))

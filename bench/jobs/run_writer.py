@@ -26,11 +26,11 @@ CHECKPOINT_EVERY_S = 5.0
 """An epoch that ends sooner after the last checkpoint writes none: a kill costs at most this much, plus one epoch."""
 
 
-Check = Callable[[], None]
-"""Raises `claims.Held` where the work is another process's by now."""
+ClaimCheck = Callable[[], None]
+"""Raises `claims.ClaimHeld` where the work is another process's by now."""
 
 
-class Follower(Protocol):
+class RecordMirror(Protocol):
     """What mirrors records elsewhere; never raises, never blocks."""
 
     def offer(self, record: Record) -> None: ...
@@ -43,22 +43,22 @@ class RunArtifacts:
     """What a finished run leaves beside its numbers."""
 
     student: dict[str, Tensor]  # the state of the student as deployed
-    about: dict[str, Any]  # what network that is, and how to build it
+    network_spec: dict[str, Any]  # what network that is, and how to build it
     predictions: Predictions  # of the test images
 
 
 class RunWriter:
     """Checkpoint, record and mirror of one member. Rows reach the record only with the checkpoint that holds them."""
 
-    def __init__(self, member: Member, record: Record, follower: Follower | None) -> None:
-        self.member, self.record, self.follower = member, record, follower
+    def __init__(self, member: Member, record: Record, mirror: RecordMirror | None) -> None:
+        self.member, self.record, self.mirror = member, record, mirror
         self.path = record.folder / "checkpoint.pt"
         self._saved = time.monotonic()
 
-    def resume(self, fresh: Callable[[], Member]) -> None:
+    def resume(self, make_member: Callable[[], Member]) -> None:
         """Go on where the last whole checkpoint stands; where that is not possible, say so and start anew.
 
-        fresh: makes the member once more, in place of the one that a failed attempt left half loaded.
+        make_member: makes the member once more, in place of the one that a failed attempt left half loaded.
         """
         if (state := checkpoint.load(self.path)) is None:
             return
@@ -68,7 +68,7 @@ class RunWriter:
             raise
         except Exception as error:
             notice(f"{self.path}: {' '.join(str(error).split())[:200]}; this run starts anew")
-            self.member = fresh()
+            self.member = make_member()
 
     def save_if_due(self) -> None:
         if time.monotonic() - self._saved >= CHECKPOINT_EVERY_S and self.member.status == "running":
@@ -77,57 +77,59 @@ class RunWriter:
     def save(self) -> None:
         """Keep the member as it is; call it between two epochs."""
         checkpoint.save(self.path, self.member.state_dict())
-        self.record.hold_epochs(self.member.history)
+        self.record.write_epochs(self.member.history)
         self._saved = time.monotonic()
-        if self.follower:
-            self.follower.offer(self.record)
+        if self.mirror:
+            self.mirror.offer(self.record)
 
-    def end(self, status: str, reason: str, metrics: dict[str, float], left: RunArtifacts | None = None) -> None:
+    def end(self, status: str, reason: str, metrics: dict[str, float], artifacts: RunArtifacts | None = None) -> None:
         """Write what the run leaves, then its last line: a record that says finished is complete."""
         files = []
-        if left is not None:
+        if artifacts is not None:
             predictions = io.BytesIO()
-            np.savez_compressed(predictions, **left.predictions.arrays())  # type: ignore[arg-type]
+            np.savez_compressed(predictions, **artifacts.predictions.arrays())  # type: ignore[arg-type]
             contents = {
-                "student.safetensors": weights(left.student, {"network": json.dumps(left.about)}),
+                "student.safetensors": to_safetensors(
+                    artifacts.student, {"network": json.dumps(artifacts.network_spec)}
+                ),
                 "predictions.npz": predictions.getvalue(),
             }
             for name, content in contents.items():
                 (self.record.folder / name).write_bytes(content)
             files = [*contents]
         if status != "interrupted":  # an interrupted run's rows may be ahead of its checkpoint: they come again
-            self.record.hold_epochs(self.member.history)
+            self.record.write_epochs(self.member.history)
             checkpoint.remove(self.path)
         self.record.end(status, reason, metrics, files)
-        if self.follower:
-            self.follower.finish(self.record)
+        if self.mirror:
+            self.mirror.finish(self.record)
 
 
-def weights(state: dict[str, Tensor], about: dict[str, str] | None = None) -> bytes:
+def to_safetensors(state: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """A state as the content of a safetensors file."""
-    return save({name: value.contiguous().cpu() for name, value in state.items()}, about)
+    return save({name: value.contiguous().cpu() for name, value in state.items()}, metadata)
 
 
-def finished(record: Record) -> bool:
+def is_finished(record: Record) -> bool:
     """Is there nothing left to be done? Only looks, since the run may be another process's."""
     try:
-        return record.status == "finished" and record.intact()
+        return record.status == "finished" and record.is_intact()
     except Damage:
         return False
 
 
-def done(record: Record, statuses: Collection[str] = ("finished",)) -> bool:
+def is_finished_after_repair(record: Record, statuses: Collection[str] = ("finished",)) -> bool:
     """The same of one's own run: damage is named, and leaves the run to be done."""
-    if told := record.mend():
-        notice(told)
+    if message := record.repair():
+        notice(message)
     if record.status not in statuses:
         return False
-    if damaged := record.damaged():
+    if damaged := record.damaged_files():
         notice(f"{damaged[0]}: damaged or missing; this run is done anew")
     return not damaged
 
 
-def clear(folder: Path) -> None:
+def delete_run(folder: Path) -> None:
     """Forget a run for good (--rerun)."""
     for file in folder.glob("*"):
         file.unlink()

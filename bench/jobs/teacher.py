@@ -19,7 +19,7 @@ from bench.jobs.fit import fit_into_memory
 from bench.jobs.run_writer import RunWriter
 from bench.jobs.train_cohort import train_cohort
 from bench.models.base import Network
-from bench.seeds import drawing_from
+from bench.seeds import fork_rng
 from bench.suite.protocol import NUMBERS, Protocol, digest
 from bench.suite.suite import Pair, Suite
 from bench.training.cohort import Cohort
@@ -34,37 +34,37 @@ from tracking.record import Record
 class Teacher:
     network: Network
     fingerprint: str  # of what it was made from
-    state: str  # sha256 of its weights: the same after every cohort, or the cohort is void
+    state_hash: str  # sha256 of its weights: the same after every cohort, or the cohort is void
     top1: float  # on the validation split, %
-    chance: float  # what a network that knows nothing may reach there, %
+    chance_top1: float  # what a network that knows nothing may reach there, %
 
     @property
     def sentence(self) -> str:
         """How good it is, and a warning where it is no better than a network that knows nothing of the data."""
-        said = f"teacher {self.network.arch}: {self.top1:.2f} % on validation"
-        if self.top1 > self.chance:
-            return said
+        accuracy = f"teacher {self.network.arch}: {self.top1:.2f} % on validation"
+        if self.top1 > self.chance_top1:
+            return accuracy
         return (
-            f"{said}, which is chance level (up to {self.chance:.2f} %): students learn nothing from it; is it trained"
-            " on these classes in this order, and on images normalised like these (data.mean, data.std)?"
+            f"{accuracy}, which is chance level (up to {self.chance_top1:.2f} %): students learn nothing from it; is it"
+            " trained on these classes in this order, and on images normalised like these (data.mean, data.std)?"
         )
 
-    def verify(self, writers: Iterable[RunWriter]) -> None:
+    def verify_unchanged(self, writers: Iterable[RunWriter]) -> None:
         """If anything touched the teacher, end the runs that learnt from it as failed, and raise `UserError`."""
-        if models.state_hash(self.network) != self.state:
-            void = "the teacher's state changed while students trained, one of their methods writes into it: void"
+        if models.state_hash(self.network) != self.state_hash:
+            reason = "the teacher's state changed while students trained, one of their methods writes into it: void"
             for writer in writers:
-                writer.end("failed", void, {})
-            raise UserError(f"{void}; leave that method out, and the same command trains the others anew")
+                writer.end("failed", reason, {})
+            raise UserError(f"{reason}; leave that method out, and the same command trains the others anew")
 
 
-def build(name: str, data: Data, *, init: object) -> Network:
+def build_network(name: str, data: Data, *, init: object) -> Network:
     """A fresh network for this data; `init` names the draw of its initial weights."""
-    with drawing_from("init", name, init):
+    with fork_rng("init", name, init):
         return models.build(name, in_channels=data.channels, size=data.size, n_classes=data.n_classes)
 
 
-def fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int) -> str:
+def teacher_fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int) -> str:
     """What a teacher is made from, hashed."""
     parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
     if pair.teacher_file:
@@ -83,24 +83,24 @@ def obtain(
     suite: Suite,
     pair: Pair,
     data: Data,
-    described: dict[str, Any],
+    data_description: dict[str, Any],
     results: Path,
     environment: dict[str, Any],
     progress: Any,
 ) -> Teacher:
     """The pair's teacher on the data's device: from its file, from the cache, or trained now. Says how good it is.
 
-    Raises `claims.Held` while another process trains it.
+    Raises `claims.ClaimHeld` while another process trains it.
     """
     protocol, seed = suite.teacher_protocol(), suite.teacher.seed
-    mark = fingerprint(pair, described, protocol, seed)
-    network = build(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
+    fingerprint = teacher_fingerprint(pair, data_description, protocol, seed)
+    network = build_network(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
     if pair.teacher_file:
         models.load_state(network, Path(pair.teacher_file).expanduser())
     else:
-        folder = results / "teachers" / mark
+        folder = results / "teachers" / fingerprint
         record = Record(folder)
-        if not run_writer.finished(record):
+        if not run_writer.is_finished(record):
             spec = {
                 "suite": "teachers",
                 "dataset": data.name,
@@ -109,19 +109,21 @@ def obtain(
                 "teacher": pair.teacher,
                 "seed": seed,
             }
-            what = f"teacher {pair.teacher}"
-            with claims.claim(claims.file_of(folder.parent, mark), what, [folder]) as check:
-                if not run_writer.done(record):
-                    record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
-                    train = partial(_train, pair.teacher, data, protocol, seed, record, progress, check)
-                    fit_into_memory(lambda _: train(), 1, 1, data.device, what, progress.say)
+            title = f"teacher {pair.teacher}"
+            with claims.claim(claims.claim_file(folder.parent, fingerprint), title, [folder]) as check_claim:
+                if not run_writer.is_finished_after_repair(record):
+                    record.begin(
+                        fingerprint, spec | {"protocol": protocol.model_dump(), "data": data_description}, environment
+                    )
+                    train = partial(_train, pair.teacher, data, protocol, seed, record, progress, check_claim)
+                    fit_into_memory(lambda _: train(), 1, 1, data.device, title, progress.log)
         models.load_state(network, folder / "teacher.safetensors")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     network.eval()
     top1 = metrics(network_logits(network, data.validation, data, suite.protocol), data.validation.y)["top1"]
-    teacher = Teacher(network, mark, models.state_hash(network), top1, chance_level(data.validation.y))
-    (progress.say if top1 > teacher.chance else notice)(teacher.sentence)
+    teacher = Teacher(network, fingerprint, models.state_hash(network), top1, chance_level(data.validation.y))
+    (progress.log if top1 > teacher.chance_top1 else notice)(teacher.sentence)
     return teacher
 
 
@@ -133,32 +135,38 @@ def chance_level(y: Tensor) -> float:
 
 
 def _train(
-    arch: str, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: run_writer.Check
+    arch: str,
+    data: Data,
+    protocol: Protocol,
+    seed: int,
+    record: Record,
+    progress: Any,
+    check_claim: run_writer.ClaimCheck,
 ) -> None:
     """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
 
-    def fresh() -> Member:
-        network = build(arch, data, init=("teacher", seed))
+    def make_member() -> Member:
+        network = build_network(arch, data, init=("teacher", seed))
         dims = network.dims()
         method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
         return Member("teacher", network, method, protocol, data.train.x.device, "teacher", arch, seed)
 
-    def begin() -> Iterator[RunWriter]:
-        writer = RunWriter(fresh(), record, None)
-        writer.resume(fresh)
+    def open_runs() -> Iterator[RunWriter]:
+        writer = RunWriter(make_member(), record, None)
+        writer.resume(make_member)
         yield writer
 
-    def end(cohort: Cohort, writers: list[RunWriter]) -> None:
+    def close_runs(cohort: Cohort, writers: list[RunWriter]) -> None:
         (writer,) = writers
         member = writer.member
         if member.status != "running":
             record.end(member.status, member.reason, {}, [])
-            mend = "; lower teacher.protocol.lr in the suite" if member.status == "diverged" else ""
-            raise UserError(f"the teacher {arch} {member.status}: {member.reason}{mend}")
-        (record.folder / "teacher.safetensors").write_bytes(run_writer.weights(member.network.state_dict()))
+            remedy = "; lower teacher.protocol.lr in the suite" if member.status == "diverged" else ""
+            raise UserError(f"the teacher {arch} {member.status}: {member.reason}{remedy}")
+        (record.folder / "teacher.safetensors").write_bytes(run_writer.to_safetensors(member.network.state_dict()))
         checkpoint.remove(writer.path)
-        record.hold_epochs(member.history)
+        record.write_epochs(member.history)
         record.end("finished", "", cohort.evaluator.evaluate(member, "validation"), ["teacher.safetensors"])
 
-    cohort_of = partial(Cohort, data, protocol, None, seed=seed)
-    train_cohort(f"teacher {arch}", begin, cohort_of, end, check, progress)
+    make_cohort = partial(Cohort, data, protocol, None, seed=seed)
+    train_cohort(f"teacher {arch}", open_runs, make_cohort, close_runs, check_claim, progress)

@@ -5,75 +5,79 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from bench.jobs.claims import Held
+from bench.errors import error_message
+from bench.jobs.claims import ClaimHeld
 from bench.jobs.progress import Progress
-from bench.jobs.run_writer import Check, RunWriter
-from bench.jobs.stop import Interrupted, gracefully
+from bench.jobs.run_writer import ClaimCheck, RunWriter
+from bench.jobs.stop import Interrupted, stop_gracefully
 from bench.training.cohort import Cohort
-from bench.training.member import Member, told
+from bench.training.member import Member
 
 
 def train_cohort(
     title: str,
-    begin: Callable[[], Iterable[RunWriter]],
-    cohort_of: Callable[[list[Member]], Cohort],
-    end: Callable[[Cohort, list[RunWriter]], None],
-    check: Check,
+    open_runs: Callable[[], Iterable[RunWriter]],
+    make_cohort: Callable[[list[Member]], Cohort],
+    close_runs: Callable[[Cohort, list[RunWriter]], None],
+    check_claim: ClaimCheck,
     progress: Progress,
-    judge: Callable[[Cohort], None] = lambda cohort: None,
+    prune: Callable[[Cohort], None] = lambda cohort: None,
 ) -> None:
     """Train a cohort from where its members stand to its end.
 
-    begin: the members with their records open, each resumed where it can be; end: evaluates and closes them; check:
-    raises `claims.Held` where the work is another process's by now; judge: may end members between two epochs.
+    open_runs: the members with their records open, each resumed where it can be; close_runs: evaluates and closes them;
+    check_claim: raises `claims.ClaimHeld` where the work is another process's by now; prune: may end members between
+    two epochs.
     """
     writers: list[RunWriter] = []
-    with interruptible(writers, check) as pause:
-        for writer in begin():
+    with end_runs_on_interrupt(writers, check_claim) as raise_if_asked:
+        for writer in open_runs():
             writers.append(writer)
         if not writers:
             return
-        cohort = cohort_of([writer.member for writer in writers])
-        judge(cohort)  # a kill may have come before the last judgement
-        with progress.cohort(title, cohort) as shown:
-            for epoch in cohort.epochs(shown.step):
-                check()
-                pause()
+        cohort = make_cohort([writer.member for writer in writers])
+        prune(cohort)  # a kill may have come before the last judgement
+        with progress.cohort(title, cohort) as callbacks:
+            for epoch in cohort.epochs(callbacks.after_step):
+                check_claim()
+                raise_if_asked()
                 for writer in writers:
                     writer.save_if_due()
-                shown.epoch(epoch)
-                judge(cohort)
-        check()
-        end(cohort, writers)
+                callbacks.after_epoch(epoch)
+                prune(cohort)
+        check_claim()
+        close_runs(cohort, writers)
 
 
 @contextmanager
-def interruptible(writers: Collection[RunWriter], check: Check) -> Iterator[Callable[[], None]]:
+def end_runs_on_interrupt(writers: Collection[RunWriter], check_claim: ClaimCheck) -> Iterator[Callable[[], None]]:
     """From the first record that is begun to the last that is ended. Yields what raises, between two epochs, where a
     signal has asked to stop.
 
     Ctrl-C and SIGTERM end the runs as `interrupted`, with a checkpoint of the epoch that just ended where it ended in
-    time; the same command resumes them. So does an error that is no run's own (a full disk). Where `check` finds the
-    claim lost, nothing is written any more: the runs are another's.
+    time; the same command resumes them. So does an error that is no run's own (a full disk). Where `check_claim` finds
+    the claim lost, nothing is written any more: the runs are another's.
     """
 
-    def running() -> list[RunWriter]:
+    def running_writers() -> list[RunWriter]:
         return [writer for writer in writers if writer.record.status == "running"]
 
-    with gracefully() as pause:
+    with stop_gracefully() as raise_if_asked:
         try:
-            yield pause
-        except Held:
+            yield raise_if_asked
+        except ClaimHeld:
             raise
         except (KeyboardInterrupt, Interrupted) as stop:
-            for writer in running():
-                if isinstance(stop, Interrupted) and stop.whole and writer.member.status == "running":
+            for writer in running_writers():
+                if isinstance(stop, Interrupted) and stop.between_epochs and writer.member.status == "running":
                     writer.save()
                 writer.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
             raise
         except Exception as error:
-            for writer in running():
-                member, why = writer.member, told(error)
+            for writer in running_writers():
+                member, reason = writer.member, error_message(error)
                 with suppress(Exception):  # what has made the device unusable was one member's doing
-                    writer.end(*(("failed", member.reason) if member.status == "failed" else ("interrupted", why)), {})
+                    writer.end(
+                        *(("failed", member.reason) if member.status == "failed" else ("interrupted", reason)), {}
+                    )
             raise

@@ -16,46 +16,51 @@ from bench.suite.plain import changes
 from bench.suite.spec import TUNED, MethodSpec, Pair
 from bench.suite.suite import Suite
 from methods.base import Refusal
-from tracking.lines import plain, replace
-from tracking.seal import MARK, opened, sealed
+from tracking.lines import as_plain_json, write_atomically
+from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
 
-def file_of(results: Path, suite: str, pair: Pair, title: str) -> Path:
+def tuned_file(results: Path, suite: str, pair: Pair, title: str) -> Path:
     return results / "tuned" / suite / f"{pair.teacher}__{pair.student}".replace("/", "_") / f"{title}.yaml"
 
 
-def write(file: Path, content: Mapping[str, Any]) -> None:
-    replace(file, sealed(f"# {MARK}\n{yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)}"))
+def write_tuned(file: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(
+        file,
+        add_checksum(f"# {CHECKSUM_PLACEHOLDER}\n{yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)}"),
+    )
 
 
-def conditions(suite: Suite, spec: MethodSpec, described: Mapping[str, Any], teacher: str) -> dict[str, Any]:
+def tuning_conditions(
+    suite: Suite, spec: MethodSpec, data_description: Mapping[str, Any], teacher: str
+) -> dict[str, Any]:
     """What tuned values hold for: they are refused for anything else."""
     parts = {
         "protocol": suite.protocol.model_dump() | {"test_every_epoch": False},  # it changes no number of a student
-        "data": described,
+        "data": data_description,
         "teacher": teacher,
         "method": spec.method,
         "version": methods.get(spec.method).version,
     }
-    return dict(plain(parts))
+    return dict(as_plain_json(parts))
 
 
-def rows(suite: Suite, how: str) -> Suite:
+def with_tuned_rows(suite: Suite, mode: str) -> Suite:
     """The suite with every row that a study can tune in its tuned form ('only'), or beside it ('both')."""
-    if how not in ("only", "both"):
-        raise unknown("way to run tuned rows", how, ("only", "both"))
+    if mode not in ("only", "both"):
+        raise unknown("way to run tuned rows", mode, ("only", "both"))
     out: list[MethodSpec] = []
     for spec in suite.methods:
         tunable = not spec.tuned and any(knob.tune for knob in methods.get(spec.method).space.values())
-        if how == "both" or not tunable:
+        if mode == "both" or not tunable:
             out.append(spec)
         if tunable:
             out.append(MethodSpec(method=spec.method, recipe=TUNED, study=spec.title))
     return suite.model_copy(update={"methods": out})
 
 
-def resolved(
-    spec: MethodSpec, suite: Suite, pair: Pair, described: Mapping[str, Any], results: Path
+def resolve_values(
+    spec: MethodSpec, suite: Suite, pair: Pair, data_description: Mapping[str, Any], results: Path
 ) -> tuple[MethodSpec, dict[str, Any]]:
     """A tuned row with its values for this pair, and on what budget they were found; any other row as it is.
 
@@ -64,23 +69,25 @@ def resolved(
     if not spec.tuned:
         return spec, {}
     title = spec.study or spec.method
-    file = file_of(results, suite.name, pair, title)
+    file = tuned_file(results, suite.name, pair, title)
     try:
-        content = from_yaml.load(opened(file.read_text(encoding="utf-8")))
+        content = from_yaml.load(verify_checksum(file.read_text(encoding="utf-8")))
         values, budget, made_for = dict(content["values"]), dict(content["budget"]), dict(content["made_for"])
         about = {"row": title, "study": content["study"], "trial": content["trial"], "rule": content["rule"], **budget}
     except FileNotFoundError:
-        again = f"kdbench tune {suite.name} --methods '{title}'"
-        raise UserError(f"no tuned values of {title} on {pair.name} ({file}); find them: {again}") from None
+        command = f"kdbench tune {suite.name} --methods '{title}'"
+        raise UserError(f"no tuned values of {title} on {pair.name} ({file}); find them: {command}") from None
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:80] or type(error).__name__
-        again = f"kdbench tune {suite.name} --methods '{title}'"
-        raise UserError(f"{file} is not what kdbench tune writes ({reason}); have it written anew: {again}") from None
-    mark = teachers.fingerprint(pair, dict(described), suite.teacher_protocol(), suite.teacher.seed)
-    wanted = conditions(suite, spec, described, mark)
-    if made_for != wanted:
+        command = f"kdbench tune {suite.name} --methods '{title}'"
+        raise UserError(f"{file} is not what kdbench tune writes ({reason}); have it written anew: {command}") from None
+    fingerprint = teachers.teacher_fingerprint(
+        pair, dict(data_description), suite.teacher_protocol(), suite.teacher.seed
+    )
+    expected = tuning_conditions(suite, spec, data_description, fingerprint)
+    if made_for != expected:
         raise UserError(
-            f"{file} was tuned with {differences(made_for, wanted)}; tune again: kdbench tune {suite.name}"
+            f"{file} was tuned with {describe_differences(made_for, expected)}; tune again: kdbench tune {suite.name}"
             f" --methods '{title}' --name <new name>"
         )
     try:
@@ -91,7 +98,7 @@ def resolved(
     return out, about
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """'protocol.epochs 30, not 20; batch 4, not 8': the first three of what differs."""
     pairs = [(key, *("none" if v is None else v for v in pair)) for key, pair in changes(before, now).items()]
     parts = [f"{key} {old}, not {new}" for key, old, new in pairs]

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import UserError
-from bench.memory import installed
+from bench.memory import physical_memory_bytes
 from methods.base import NetDims, Out, Shape
 
 
 def affordable(name: str, parameters: float) -> None:
     """Refuse, before it is built, a network whose training cannot fit this machine's memory."""
-    room = installed()
+    room = physical_memory_bytes()
     if (need := 16 * parameters) > room:  # bytes: weights, gradients, momentum, the best epoch's weights
         raise UserError(
             f"network '{name}' has {parameters:.1e} parameters: its training takes {need / 2**30:,.0f} GiB, and this"

@@ -16,7 +16,7 @@ from bench import models
 from bench.errors import UserError
 from bench.models.base import Network
 from bench.models.state import SUFFIXES, read
-from bench.seeds import drawing_from
+from bench.seeds import fork_rng
 from methods.base import Dims, Method, NetworkView
 from tracking.record import Record
 
@@ -57,7 +57,7 @@ def _student(state: dict[str, Tensor], about: dict[str, Any]) -> Student:
     teacher = _network(about, about["teacher"])
     teacher.load_state_dict(_part(state, "teacher."), strict=False)
     dims = Dims(network.dims(), teacher.dims(), about["n_classes"], about["batch_size"], torch.arange(0))
-    with drawing_from("load"):
+    with fork_rng("load"):
         method = methods.get(about["method"])(dims, **about["hp"])
     method.load_state_dict(_part(state, "method."), strict=False)
     return Student(network, method, teacher).eval()

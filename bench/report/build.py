@@ -29,7 +29,7 @@ from bench.report.files import SUFFIXES, of_figures, put
 from bench.report.layout import rendered
 from bench.report.provenance import commits
 from bench.report.source import from_folder, from_store
-from tracking.query import Found
+from tracking.query import StoreRuns
 from tracking.record import Record
 
 
@@ -53,7 +53,7 @@ def write(
     suite: str,
     *,
     records: Sequence[Record] | None = None,
-    found: Found | None = None,
+    found: StoreRuns | None = None,
     pdf: bool = False,
 ) -> Report:
     """The report of what the last call of `suite` asked for, written into results/<suite>/.

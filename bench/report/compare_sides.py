@@ -19,7 +19,7 @@ from tracking import payload, query
 from tracking.frame import table
 from tracking.location import default_uri
 from tracking.record import FILE, Record
-from tracking.store import Store, existing
+from tracking.store import Store, open_existing
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 MADE_ON = ("commit", "hardware", "torch", "threads")
@@ -133,7 +133,7 @@ def _of_suites(one: Path, two: Path) -> Sides:
 def _of_runs(ids: Sequence[str], uri: str | None, results: Path, scratch: Path) -> Sides:
     """Two runs of a tracking server. Whatever their seeds, they are one pair of runs."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    store = existing(uri or default_uri(results), results)
+    store = open_existing(uri or default_uri(results), results)
     both = [_tracked(store, run_id, scratch / run_id) for run_id in ids]
     rows = [side.frame.iloc[0] for side in both]
     names = [f"{row['label']}/s{row['seed']}" for row in rows]
@@ -147,7 +147,7 @@ def _of_runs(ids: Sequence[str], uri: str | None, results: Path, scratch: Path) 
 def _tracked(store: Store, run_id: str, folder: Path) -> Side:
     """A run of a tracking server; its spec and predictions are brought into `folder`, which is made."""
     folder.mkdir()
-    with store.border():
+    with store.translate_errors():
         run = store.client.get_run(run_id)
         for artifact in store.client.list_artifacts(run_id):
             if artifact.path in ("spec.json", stats_examples.FILE):

@@ -16,9 +16,9 @@ from bench.report import stats
 from bench.suite.plain import changes
 from tracking import ui
 from tracking.frame import frame
-from tracking.query import Found
+from tracking.query import StoreRuns
 from tracking.record import FILE, Record
-from tracking.seal import opened
+from tracking.seal import verify_checksum
 
 MIXED = "delete those of one kind in MLflow, or give the suite another name when its settings change"
 ABSENT = " What needs every epoch or every prediction is left out: the runs' artifacts do not lie on this machine."
@@ -56,10 +56,10 @@ def from_folder(results: Path, suite: str, records: Sequence[Record] | None = No
     runs = _checked(specs, about["suite"], frame(records), wanted, f"run `kdbench run {suite}` again")
     data = specs[0].get("data") or about["suite"].get("data") or {}
     methods, missing = about.get("methods") or {}, len(wanted) - len(specs)
-    return Source(about["suite"], data, runs, records, missing, methods, *ui.known(records))
+    return Source(about["suite"], data, runs, records, missing, methods, *ui.run_addresses(records))
 
 
-def from_store(found: Found, suite: str) -> Source:
+def from_store(found: StoreRuns, suite: str) -> Source:
     """All runs of the suite that a tracking store holds; it keeps no list of them. Raises `UserError` as above."""
     if found.frame.empty:
         raise UserError(f"no runs of '{suite}' in MLflow at {found.where}")
@@ -70,14 +70,16 @@ def from_store(found: Found, suite: str) -> Source:
     specs, wanted = list(found.specs.values()), list(found.frame["fingerprint"])
     runs = _checked(specs, about, found.frame, wanted, MIXED)
     records = [record for record in found.records if record.header["fingerprint"] in wanted]
-    return Source(about, specs[0].get("data") or newest["data"], runs, records, 0, {}, *ui.known_of(found))
+    return Source(
+        about, specs[0].get("data") or newest["data"], runs, records, 0, {}, *ui.run_addresses_of_store(found)
+    )
 
 
 def manifest(folder: Path, suite: str) -> dict[str, Any]:
     """suite.json of a suite's folder. Raises `UserError` where there is none, or a damaged one."""
     path = folder / "suite.json"
     try:
-        found = json.loads(opened(path.read_text(encoding="utf-8")))
+        found = json.loads(verify_checksum(path.read_text(encoding="utf-8")))
         found["fingerprints"], found["suite"]["name"], found["suite"]["protocol"]
     except (FileNotFoundError, NotADirectoryError):
         raise nothing(folder.parent, suite) from None

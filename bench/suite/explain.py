@@ -15,7 +15,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first error of a validation: where it is, what was got, what is expected, the nearest right key."""
     first = error.errors()[0]
     more = error.error_count() - 1
-    tags = set(map(_tag, _at(model, ("data",))))  # a tagged union's tag stands in the path, and in no file
+    tags = set(map(_tag, _models_at(model, ("data",))))  # a tagged union's tag stands in the path, and in no file
     where = ".".join(str(part) for part in first["loc"] if part not in tags) or "suite"
     text = _sentence(first, model, where)
     return " ".join(text.split()) + (f" (and {more} more)" if more else "")
@@ -24,13 +24,13 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def _sentence(first: Any, model: type[BaseModel], where: str) -> str:
     kind, got = first["type"], first.get("input")
     if kind == "extra_forbidden":
-        known = {name for m in _at(model, first["loc"][:-1]) for name in m.model_fields}
+        known = {name for m in _models_at(model, first["loc"][:-1]) for name in m.model_fields}
         key = str(first["loc"][-1])
         return str(unknown("key", key, known)).replace(f"'{key}'", f"'{where}'", 1)
     if kind == "missing":
         return f"'{where}' is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tags = sorted(filter(None, map(_tag, _at(model, first["loc"]))))
+        tags = sorted(filter(None, map(_tag, _models_at(model, first["loc"]))))
         if kind == "union_tag_not_found":
             return f"'{where}.source' is missing; there are {', '.join(tags)}"
         return f"'{where}': {unknown('data source', first['ctx']['tag'], tags)}"
@@ -44,15 +44,15 @@ def _sentence(first: Any, model: type[BaseModel], where: str) -> str:
     message = str(first["msg"]).removeprefix("Value error, ")
     if kind in ("value_error", "assertion_error"):
         return f"'{where}': {message}" if where != "suite" else message
-    return f"'{where}' is {_short(got)}: {message[:1].lower()}{message[1:]}"
+    return f"'{where}' is {_shorten(got)}: {message[:1].lower()}{message[1:]}"
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _at(model: Any, path: tuple[int | str, ...]) -> list[type[BaseModel]]:
+def _models_at(model: Any, path: tuple[int | str, ...]) -> list[type[BaseModel]]:
     """The models that may stand at `path`, walking through lists, unions, and tagged unions."""
     options = _models(model)
     for part in path:

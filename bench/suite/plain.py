@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-MOST = 200_000
+MAX_SIZE = 200_000
 """Characters of a text, and values in it, where what an alias stands for counts at every use."""
-DEEPEST = 32
-WIDEST = 200
+MAX_DEPTH = 32
+MAX_MERGED_KEYS = 200
 """Keys that a merge (`<<`) may bring into a mapping: merges of merges multiply while they are read."""
 
 
@@ -20,14 +20,14 @@ class _Loader(yaml.SafeLoader):
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         merging, before = any(key.value == "<<" for key, _ in node.value), len(node.value)
         super().flatten_mapping(node)
-        if merging and len(node.value) > before + WIDEST:
+        if merging and len(node.value) > before + MAX_MERGED_KEYS:
             raise yaml.constructor.ConstructorError(None, None, "a merge brings in too many keys", node.start_mark)
 
 
 def load(text: str) -> Any:
     """What the text says. Raises ValueError, in one line, for what is not YAML or not plain."""
-    if len(text) > MOST:
-        raise ValueError(f"it has {len(text)} characters, and more than {MOST} are not read")
+    if len(text) > MAX_SIZE:
+        raise ValueError(f"it has {len(text)} characters, and more than {MAX_SIZE} are not read")
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -41,40 +41,40 @@ def load(text: str) -> Any:
     return value
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{kd: {tau: 2}} as {kd.tau: 2}."""
     out: dict[str, Any] = {}
     for key, value in settings.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        out |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return out
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Where two nested mappings differ, as JSON sees them: {'data.pad': (1, None)}. None: absent."""
-    old, new = (flat(json.loads(json.dumps(settings, default=str))) for settings in (before, now))
+    old, new = (flatten(json.loads(json.dumps(settings, default=str))) for settings in (before, now))
     return {key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
 
 
 def check(value: object) -> None:
     """Raises ValueError where this is not plain data, or too much of it."""
-    todo: list[tuple[object, int, str]] = [(value, 0, "")]
-    for _ in range(MOST):
-        if not todo:
+    stack: list[tuple[object, int, str]] = [(value, 0, "")]
+    for _ in range(MAX_SIZE):
+        if not stack:
             return
-        part, depth, where = todo.pop()
-        if depth > DEEPEST:
+        part, depth, where = stack.pop()
+        if depth > MAX_DEPTH:
             break
         if isinstance(part, dict):
-            todo += [(inner, depth + 1, f"{where}.{_key(key)}".strip(".")) for key, inner in part.items()]
+            stack += [(inner, depth + 1, f"{where}.{_check_key(key)}".strip(".")) for key, inner in part.items()]
         elif isinstance(part, list):
-            todo += [(inner, depth + 1, where) for inner in part]
+            stack += [(inner, depth + 1, where) for inner in part]
         else:
             _check_value(part, where)
-    if todo:
+    if stack:
         raise ValueError("it nests too deeply or holds too much; what an alias stands for counts at every use")
 
 
-def _key(key: object) -> str:
+def _check_key(key: object) -> str:
     if not isinstance(key, str | int):  # numbers of trials are keys in what tuning writes
         raise ValueError(f"the key {str(key)[:40]!r} is no text; put it in quotes")
     _check_value(key, ascii(key))

@@ -76,28 +76,28 @@ class Protocol(Strict):
     def lr_for(self, network: str) -> float:
         return self.lr_of.get(network, self.lr)
 
-    def lr_factor(self, epoch: int, done: float) -> float:
+    def lr_factor(self, epoch: int, epoch_progress: float) -> float:
         """Learning rate over its peak, in epoch `epoch` (from 1), of which the share `done` in [0, 1) is over."""
-        at = epoch - 1 + done  # epochs behind us
-        if at < self.warmup_epochs:
-            return max(at, 1e-3) / self.warmup_epochs
+        elapsed = epoch - 1 + epoch_progress  # epochs behind us
+        if elapsed < self.warmup_epochs:
+            return max(elapsed, 1e-3) / self.warmup_epochs
         if self.schedule == "step":
             return float(self.gamma ** sum(epoch > m for m in self.milestones))
         if self.schedule == "cosine":
-            through = (at - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
-            return 0.5 * (1 + math.cos(math.pi * through))
+            progress = (elapsed - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
+            return 0.5 * (1 + math.cos(math.pi * progress))
         if (
             self.schedule == "onecycle"
         ):  # torch's OneCycleLR with its defaults: 30 % up from 1/25, then down to 1e-5 of it
-            return _onecycle(at / self.epochs)
+            return _onecycle(elapsed / self.epochs)
         return 1.0
 
 
-def _onecycle(through: float, up: float = 0.3, first: float = 1 / 25, last: float = 1 / 25e4) -> float:
+def _onecycle(progress: float, up: float = 0.3, first: float = 1 / 25, last: float = 1 / 25e4) -> float:
     def anneal(a: float, b: float, share: float) -> float:
         return b + (a - b) / 2 * (1 + math.cos(math.pi * share))
 
-    return anneal(first, 1.0, through / up) if through < up else anneal(1.0, last, (through - up) / (1 - up))
+    return anneal(first, 1.0, progress / up) if progress < up else anneal(1.0, last, (progress - up) / (1 - up))
 
 
 def digest(parts: Mapping[str, Any]) -> str:

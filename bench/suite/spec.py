@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import methods
-from bench.suite.plain import flat
+from bench.suite.plain import flatten
 from bench.suite.protocol import Strict
 from methods.base import Choice, Float, Int, Knob, Refusal, Value, unknown
 from methods.combine import parse
@@ -15,16 +15,16 @@ from methods.combine import parse
 TUNED = "tuned"  # the recipe that a study found
 
 
-def _fit_for_a_file(name: str) -> str:
+def _check_file_name(name: str) -> str:
     if name.startswith(".") or not name.isprintable() or {*name} & {"/", "\\"} or len(name.encode()) > 120:
         raise ValueError("it names a file, and takes up to 120 letters, none of them / or \\, no dot first")
     return name
 
 
-Name = Annotated[str, AfterValidator(_fit_for_a_file)]
+FileName = Annotated[str, AfterValidator(_check_file_name)]
 """What a folder or file of the results is called by."""
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-MOST_SEEDS = 10_000
+MAX_SEEDS = 10_000
 
 
 class TeacherSpec(Strict):
@@ -46,7 +46,7 @@ class Pair(Strict):
         return f"{self.teacher}->{self.student}"
 
 
-def pair_of(value: object) -> object:
+def parse_pair(value: object) -> object:
     if not isinstance(value, str):
         return value
     teacher, arrow, student = (part.strip() for part in value.replace("→", "->").partition("->"))
@@ -63,10 +63,10 @@ class MethodSpec(Strict):
     """
 
     method: str
-    label: Name = ""
+    label: FileName = ""
     recipe: str = "paper"
     set: dict[str, Any] = {}
-    study: Name = ""  # of a tuned row: the title of the row that was tuned, where it is not the method's name
+    study: FileName = ""  # of a tuned row: the title of the row that was tuned, where it is not the method's name
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
@@ -95,7 +95,7 @@ class MethodSpec(Strict):
         return f"{self.method}({','.join(changes)})" if changes else self.method
 
 
-def row_of(value: object) -> object:
+def normalise_row(value: object) -> object:
     """Any of the three ways to write a row, as the last of them; a sum's weights go where its settings are."""
     if isinstance(value, str):
         value = {"method": value}
@@ -105,29 +105,33 @@ def row_of(value: object) -> object:
     if isinstance(value, dict) and isinstance(name := value.get("method"), str) and set(name) & {"+", "*"}:
         name, weights = parse(name)
         settings = value.get("set") or {}
-        value = {**value, "method": name, "set": weights | flat(settings) if isinstance(settings, dict) else settings}
+        value = {
+            **value,
+            "method": name,
+            "set": weights | flatten(settings) if isinstance(settings, dict) else settings,
+        }
     return value
 
 
-def _sum_of(name: str) -> str:
+def _method_name(name: str) -> str:
     """The name of a method, or of a sum however it is spaced and weighted: 'crd + 0.5*kd' is 'crd+kd'."""
     return parse(name)[0] if set(name) & {"+", "*"} else name
 
 
-def rows_of(value: object) -> object:
+def expand_rows(value: object) -> object:
     """The list of rows, where `all` stands for every method that no other row names as it is."""
     rows = [value] if isinstance(value, str) else value
     if not isinstance(rows, list) or "all" not in rows:
         return rows
-    named = {str(row.get("method")) for row in map(row_of, rows) if isinstance(row, dict)}
+    named = {str(row.get("method")) for row in map(normalise_row, rows) if isinstance(row, dict)}
     others = [name for name in methods.names() if name not in named]
     return [row for entry in rows for row in (others if entry == "all" else [entry])]
 
 
-def seeds_of(value: object) -> object:
+def expand_seeds(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
-        if not 1 <= value <= MOST_SEEDS:
-            raise ValueError(f"a number of seeds is 1 to {MOST_SEEDS}, got {value}")
+        if not 1 <= value <= MAX_SEEDS:
+            raise ValueError(f"a number of seeds is 1 to {MAX_SEEDS}, got {value}")
         return list(range(value))
     return value
 
@@ -157,41 +161,43 @@ class TuneSpec(Strict):
             other = f"pruner {self.pruner}" if self.pruner != "none" else "sampler cmaes"
             raise ValueError(f"{other} knows one objective; use objective accuracy alone, or leave it out")
         for name in self.space:
-            self.narrowed(_sum_of(name))
+            self.search_space(_method_name(name))
         return self
 
-    def narrowed(self, method: str) -> dict[str, Knob]:
+    def search_space(self, method: str) -> dict[str, Knob]:
         """The knobs of a method that a study turns, with the ranges that the suite gives. Raises `Refusal`."""
         declared = methods.get(method).space
-        own = {_sum_of(name): knobs for name, knobs in self.space.items()}.get(method, {})
-        for key in own:
+        ranges = {_method_name(name): knobs for name, knobs in self.space.items()}.get(method, {})
+        for key in ranges:
             if key not in declared:
                 raise unknown(f"hyper-parameter of {method}", key, declared)
-        knobs = {key: _narrow(f"tune.space.{method}.{key}", knob, own.get(key)) for key, knob in declared.items()}
-        return {key: knob for key, knob in knobs.items() if knob.tune or key in own}
+        knobs = {
+            key: _narrow_range(f"tune.space.{method}.{key}", knob, ranges.get(key)) for key, knob in declared.items()
+        }
+        return {key: knob for key, knob in knobs.items() if knob.tune or key in ranges}
 
 
-def _narrow(where: str, knob: Knob, given: object) -> Knob:
+def _narrow_range(where: str, knob: Knob, range_given: object) -> Knob:
     """The knob with the given range, which must lie within its own."""
-    if given is None:
+    if range_given is None:
         return knob
-    if not isinstance(given, list) or not given:
-        raise Refusal(f"{where}: write [low, high], or a list of choices; got {given!r}")
+    if not isinstance(range_given, list) or not range_given:
+        raise Refusal(f"{where}: write [low, high], or a list of choices; got {range_given!r}")
     if isinstance(knob, Float | Int):
-        if len(given) != 2:
-            raise Refusal(f"{where}: a range is [low, high], got {given!r}")
+        if len(range_given) != 2:
+            raise Refusal(f"{where}: a range is [low, high], got {range_given!r}")
         try:
-            low, high = (knob.check(value) for value in given)
+            low, high = (knob.check(value) for value in range_given)
         except ValueError as error:
-            raise Refusal(f"{where}: both ends are {error}, got {given!r}") from None
+            raise Refusal(f"{where}: both ends are {error}, got {range_given!r}") from None
         if low >= high:
-            raise Refusal(f"{where}: the range {given!r} is empty; write the lower end first")
+            raise Refusal(f"{where}: the range {range_given!r} is empty; write the lower end first")
         if knob.log and low <= 0:
-            raise Refusal(f"{where}: a logarithmic scale starts above 0, got {given!r}")
+            raise Refusal(f"{where}: a logarithmic scale starts above 0, got {range_given!r}")
         return type(knob)(low, high, log=knob.log)  # type: ignore[arg-type]
     if isinstance(knob, Choice):
         try:
-            return Choice(tuple(knob.check(value) for value in given))
+            return Choice(tuple(knob.check(value) for value in range_given))
         except ValueError as error:
-            raise Refusal(f"{where}: choices are {error}, got {given!r}") from None
+            raise Refusal(f"{where}: choices are {error}, got {range_given!r}") from None
     raise Refusal(f"{where}: it is a text that no study turns")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -12,11 +13,22 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 import methods
 from bench.data.spec import DataSpec
 from bench.errors import UserError, unknown
-from bench.seeds import drawing_from
+from bench.seeds import fork_rng
 from bench.suite import plain
 from bench.suite.explain import explain
 from bench.suite.protocol import Protocol, Strict, digest
-from bench.suite.spec import MethodSpec, Name, Pair, Seed, TeacherSpec, TuneSpec, pair_of, row_of, rows_of, seeds_of
+from bench.suite.spec import (
+    FileName,
+    MethodSpec,
+    Pair,
+    Seed,
+    TeacherSpec,
+    TuneSpec,
+    expand_rows,
+    expand_seeds,
+    normalise_row,
+    parse_pair,
+)
 
 SUITES = Path(__file__).parent.parent / "suites"
 
@@ -24,24 +36,24 @@ SUITES = Path(__file__).parent.parent / "suites"
 class Suite(Strict):
     """What is compared with what. Expands to runs; runs that share pair and seed form a cohort."""
 
-    name: Annotated[Name, Field(min_length=1)]
+    name: Annotated[FileName, Field(min_length=1)]
     about: str = ""
     data: DataSpec
     protocol: Protocol
     teacher: TeacherSpec = TeacherSpec()
     tune: TuneSpec = TuneSpec()
-    pairs: Annotated[list[Annotated[Pair, BeforeValidator(pair_of)]], Field(min_length=1)]
+    pairs: Annotated[list[Annotated[Pair, BeforeValidator(parse_pair)]], Field(min_length=1)]
     methods: Annotated[
-        list[Annotated[MethodSpec, BeforeValidator(row_of)]], BeforeValidator(rows_of), Field(min_length=1)
+        list[Annotated[MethodSpec, BeforeValidator(normalise_row)]], BeforeValidator(expand_rows), Field(min_length=1)
     ]
-    seeds: Annotated[list[Seed], BeforeValidator(seeds_of), Field(min_length=1)]
+    seeds: Annotated[list[Seed], BeforeValidator(expand_seeds), Field(min_length=1)]
 
     @field_validator("seeds", "methods", "pairs")
     @classmethod
-    def _no_twins(cls, values: list[Any]) -> list[Any]:
+    def _no_duplicates(cls, values: list[Any]) -> list[Any]:
         names = [getattr(v, "title", getattr(v, "name", v)) for v in values]
-        if twins := {n for n in names if names.count(n) > 1}:
-            raise ValueError(f"'{sorted(map(str, twins))[0]}' stands twice")
+        if duplicates := {n for n in names if names.count(n) > 1}:
+            raise ValueError(f"'{sorted(map(str, duplicates))[0]}' stands twice")
         return values
 
     @model_validator(mode="after")
@@ -51,8 +63,10 @@ class Suite(Strict):
 
     def teacher_protocol(self) -> Protocol:
         """The students' protocol with what the suite changes for teachers, who never look at the test split."""
-        own = {key: value for key, value in self.teacher.protocol.items() if (key, value) != ("precision", "auto")}
-        changes = {**own, "test_every_epoch": False}
+        set_for_teacher = {
+            key: value for key, value in self.teacher.protocol.items() if (key, value) != ("precision", "auto")
+        }
+        changes = {**set_for_teacher, "test_every_epoch": False}
         return Protocol.model_validate({**self.protocol.model_dump(), **changes})
 
 
@@ -114,6 +128,19 @@ class Run:
             tuned or {},
         )
 
+    @classmethod
+    def of_rows(
+        cls,
+        suite: Suite,
+        pair: Pair,
+        rows: Iterable[tuple[MethodSpec, dict[str, Any]]],
+        seed: int,
+        data: dict[str, Any],
+        teacher: str,
+    ) -> list[Run]:
+        """The cohort of a pair and seed. rows: the methods, each with the source of its tuned values ({}: none)."""
+        return [cls.of(suite, pair, method, seed, data, teacher, source) for method, source in rows]
+
     def spec(self) -> dict[str, Any]:
         """The flat description that the record keeps."""
         return {
@@ -134,7 +161,7 @@ class Run:
         }
 
 
-def available() -> dict[str, Path]:
+def built_in_suites() -> dict[str, Path]:
     """Suites that come with the project, by name."""
     return {path.stem: path for path in sorted(SUITES.glob("*.yaml"))}
 
@@ -143,10 +170,10 @@ def load(
     name: str, *, methods: list[str] | None = None, seeds: str | None = None, sets: list[str] | None = None
 ) -> Suite:
     """A suite by name or path, narrowed by the command line. Raises `UserError` for whatever is wrong with it."""
-    path = available().get(name) or Path(name)
+    path = built_in_suites().get(name) or Path(name)
     try:
         if not path.is_file():
-            raise unknown("suite", name, available())
+            raise unknown("suite", name, built_in_suites())
         raw = plain.load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise UserError(f"{path}: not readable as YAML: it is no text in UTF-8") from None
@@ -158,7 +185,7 @@ def load(
         raise UserError(f"{path}: a suite is a mapping with data, protocol, pairs, methods and seeds")
     raw = {"name": path.stem, **raw}
     if methods:
-        raw["methods"] = _narrowed(raw.get("methods"), methods)
+        raw["methods"] = _select_rows(raw.get("methods"), methods)
     if seeds is not None:
         raw["seeds"] = _seed_list(seeds)
     for text in sets or []:
@@ -178,7 +205,7 @@ def validate(raw: dict[str, Any], source: str) -> Suite:
     except Refusal as error:
         raise UserError(f"{source}: {error}") from None
     for network in {name for pair in suite.pairs for name in (pair.teacher, pair.student) if "/" not in name}:
-        with drawing_from("name"):  # adapted networks depend on the images' size: they are built with the data
+        with fork_rng("name"):  # adapted networks depend on the images' size: they are built with the data
             models.build(network)
     known = {p.student for p in suite.pairs} | set(models.names())
     for network in suite.protocol.lr_of:
@@ -187,15 +214,15 @@ def validate(raw: dict[str, Any], source: str) -> Suite:
     return suite
 
 
-def _narrowed(entries: object, wanted: list[str]) -> list[object]:
+def _select_rows(entries: object, names: list[str]) -> list[object]:
     """The suite's own entry for each wanted row where it has one (with its overrides), else the bare method."""
     own = {}
     for entry in entries if isinstance(entries, list) else []:
         try:
-            own[MethodSpec.model_validate(row_of(entry)).title] = entry
+            own[MethodSpec.model_validate(normalise_row(entry)).title] = entry
         except (ValidationError, methods.base.Refusal):
             continue
-    return [own.get(name, name) for name in wanted]
+    return [own.get(name, name) for name in names]
 
 
 def _seed_list(text: str) -> object:
@@ -211,13 +238,13 @@ def _override(raw: dict[str, Any], text: str) -> None:
     if not equals or not key:
         raise UserError(f"an override is written key.key=value, got '{text}'")
     *parents, last = key.split(".")
-    place: Any = raw
+    mapping: Any = raw
     for part in parents:
-        place = place.setdefault(part, {}) if isinstance(place, dict) else None
-        if not isinstance(place, dict):
+        mapping = mapping.setdefault(part, {}) if isinstance(mapping, dict) else None
+        if not isinstance(mapping, dict):
             raise UserError(f"--set {text}: '{part}' holds no keys")
     try:
-        place[last] = plain.load(value)
+        mapping[last] = plain.load(value)
     except ValueError as error:
         raise UserError(f"--set {text[:80]}: {error}") from None
 

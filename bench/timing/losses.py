@@ -15,8 +15,8 @@ import methods
 from bench import data as datasets
 from bench.jobs import run as runs
 from bench.suite.suite import Suite
-from bench.timing.step import STEPS, answer, bare, batch, cohort_of, timed
-from bench.training.precision import computed
+from bench.timing.step import STEPS, bare_loop_lap, first_batch, make_cohort, milliseconds_of, outputs_without_grad
+from bench.training.precision import with_precision
 from methods.base import Needs, NetworkView, Out, Progress, Refusal
 
 
@@ -27,27 +27,27 @@ def measure_losses(
 
     The student's step is measured in the same rounds: forward, cross entropy, backward and the optimiser's step.
     """
-    suite = runs.resolved(suite, device)
+    suite = runs.resolve_suite(suite, device)
     data = datasets.load(suite.data, device)
-    laps: dict[str, Callable[[], None]] = {"": bare(suite, data, "vanilla", taught=False)}
+    laps: dict[str, Callable[[], None]] = {"": bare_loop_lap(suite, data, "vanilla", with_teacher=False)}
     rows: dict[str, dict[str, Any]] = {}
     for name in names:
         row = {"method": name, "views": len(methods.get(name).needs.views)}
         try:
-            title, own = _laps_of(suite, data, name)
+            title, method_laps = _title_and_laps(suite, data, name)
         except Refusal as refusal:
             rows[name] = row | {"note": str(refusal)}
             continue
-        for phase, lap in own.items():
+        for phase, lap in method_laps.items():
             laps[title + phase] = lap
             rows[title + phase] = row | {"method": title + phase, "note": ""}
     times: dict[str, list[float]] = {name: [] for name in laps}
-    for turn in range(rounds + 1):  # the first round warms up
-        console.print(f"round {turn} of {rounds}", end="\r") if console.is_terminal else None
+    for round_number in range(rounds + 1):  # the first round warms up
+        console.print(f"round {round_number} of {rounds}", end="\r") if console.is_terminal else None
         for name, lap in laps.items():
-            took = timed(lap, device)
-            if turn:
-                times[name].append(took if name else took / STEPS)
+            milliseconds = milliseconds_of(lap, device)
+            if round_number:
+                times[name].append(milliseconds if name else milliseconds / STEPS)
     for name, values in times.items():
         if name:
             ratio = statistics.median(a / b for a, b in zip(values, times[""], strict=True))
@@ -55,38 +55,42 @@ def measure_losses(
     return list(rows.values())
 
 
-def _laps_of(suite: Suite, data: datasets.Data, name: str) -> tuple[str, dict[str, Callable[[], None]]]:
+def _title_and_laps(suite: Suite, data: datasets.Data, name: str) -> tuple[str, dict[str, Callable[[], None]]]:
     """The row's title and `loss_laps`, by the first recipe that takes this pair. Raises the default's `Refusal`."""
-    refused = []
+    refusals = []
     for recipe in methods.get(name).recipes:
         try:
             return (name if recipe == "paper" else f"{name}({recipe})"), loss_laps(suite, data, name, recipe)
         except Refusal as refusal:
-            refused.append(refusal)
-    raise refused[0]
+            refusals.append(refusal)
+    raise refusals[0]
 
 
 def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict[str, Callable[[], None]]:
     """Calls that each run one step's loss and its backward pass to the taps; one per phase. Raises `Refusal`."""
-    methods.get(name).check(runs.dims(suite.pairs[0], data, suite.protocol.batch_size))
-    shared = cohort_of(suite, [name], data, recipe)
-    member, teacher = shared.members[0], shared.teacher
+    methods.get(name).check(runs.method_dims(suite.pairs[0], data, suite.protocol.batch_size))
+    cohort = make_cohort(suite, [name], data, recipe)
+    member, teacher = cohort.members[0], cohort.teacher
     assert teacher is not None
     network, method = member.network.train(), member.method.train()
 
     def lap(loss: Callable[..., dict[str, Tensor]], needs: Needs) -> Callable[[], None]:
-        first = batch(shared, needs.views)
-        s = {view: _leaves(answer(shared, images, network)) for view, images in first.views.items() if needs.student}
-        t = {view: answer(shared, images) for view, images in first.views.items() if needs.teacher}
-        tails = [computed(net.tail, suite.protocol, data.device) for net in (network, teacher)]
+        first = first_batch(cohort, needs.views)
+        s = {
+            view: _detach_outputs(outputs_without_grad(cohort, images, network))
+            for view, images in first.views.items()
+            if needs.student
+        }
+        t = {view: outputs_without_grad(cohort, images) for view, images in first.views.items() if needs.teacher}
+        tails = [with_precision(net.tail, suite.protocol, data.device) for net in (network, teacher)]
         epochs = suite.protocol.epochs
         at = Progress(epochs, epochs, member.rng.generator, first.index if needs.index else None)
 
-        def once() -> None:
+        def loss_and_gradient() -> None:
             terms = loss(NetworkView(s, needs.taps, tails[0]), NetworkView(t, needs.taps, tails[1]), first.y, at)
-            method.backward(terms, member.optimizer)
+            method.backward(terms, member.train_step.optimizer)
 
-        return once
+        return loss_and_gradient
 
     out = {"": lap(method.loss, method.needs)}
     if method.pretrain_share:
@@ -94,12 +98,12 @@ def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict
     return out
 
 
-def _leaves(out: Out) -> Out:
+def _detach_outputs(out: Out) -> Out:
     """The taps as tensors of their own that want gradients: backward ends at them, not in the network."""
 
-    def leaf(value: Any) -> Any:
+    def detach(value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(leaf(v) for v in value)
+            return tuple(detach(v) for v in value)
         return None if value is None else value.detach().clone().requires_grad_()
 
-    return Out(*(leaf(getattr(out, field.name)) for field in fields(Out)))
+    return Out(*(detach(getattr(out, field.name)) for field in fields(Out)))

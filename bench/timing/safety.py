@@ -25,16 +25,16 @@ from bench import data as datasets
 from bench import environment as env
 from bench import models
 from bench.errors import UserError
-from bench.jobs.cohort_job import CohortJob, PairContext, describe, dims, member_of
+from bench.jobs.cohort_job import CohortJob, PairContext, describe_data, make_member, method_dims
 from bench.jobs.progress import Progress
-from bench.jobs.run import resolved
-from bench.jobs.teacher import Teacher, build
+from bench.jobs.run import resolve_suite
+from bench.jobs.teacher import Teacher, build_network
 from bench.suite.suite import Run, Suite
 from bench.training.cohort import Cohort
 from tracking.mirror import Mirror
 from tracking.store import Store, default_uri
 
-Spent = tuple[float, float]  # seconds: wall clock, processor
+Seconds = tuple[float, float]  # seconds: wall clock, processor
 
 
 def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Console) -> dict[str, Any]:
@@ -43,59 +43,60 @@ def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Con
     `safe_over_bare` and `safe_over_bare_cpu` are medians over the rounds of their ratios. Raises `UserError` where a
     run does not finish or MLflow does not take it: a run that stops early is cheap.
     """
-    suite = resolved(suite, device)
+    suite = resolve_suite(suite, device)
     suite = suite.model_copy(update={"pairs": suite.pairs[:1], "seeds": suite.seeds[:1]})
     pair, data = suite.pairs[0], datasets.load(suite.data, device)
-    network = build(pair.teacher, data, init="timing").to(device).requires_grad_(False).eval()
+    network = build_network(pair.teacher, data, init="timing").to(device).requires_grad_(False).eval()
     teacher = Teacher(network, "timing", models.state_hash(network), 0.0, 0.0)
-    shapes = dims(pair, data, suite.protocol.batch_size, network)
-    whole = describe(data) | data.describe_test()
-    runs = [Run.of(suite, pair, row, suite.seeds[0], whole, teacher.fingerprint) for row in suite.methods]
-    prints, quiet = tuple(run.fingerprint for run in runs), Progress(console, quiet=True)
+    shapes = method_dims(pair, data, suite.protocol.batch_size, network)
+    description = describe_data(data) | data.describe_test()
+    rows = [(row, dict[str, Any]()) for row in suite.methods]
+    runs = Run.of_rows(suite, pair, rows, suite.seeds[0], description, teacher.fingerprint)
+    fingerprints, quiet = tuple(run.fingerprint for run in runs), Progress(console, quiet=True)
 
-    def bare() -> None:
-        members = [member_of(run, data, shapes) for run in runs]
+    def run_bare() -> None:
+        members = [make_member(run, data, shapes) for run in runs]
         cohort = Cohort(data, suite.protocol, network, members, suite.seeds[0])
         for _ in cohort.epochs():
             pass
         for member in members:
-            cohort.final(member)
+            cohort.evaluate_final(member)
 
-    def safe(results: Path) -> None:
+    def run_safe(results: Path) -> None:
         with Mirror(lambda: Store(uri, results)) as mirror:
             context = PairContext(
-                suite, pair, data, describe(data), teacher, shapes, env.environment(device), quiet, mirror
+                suite, pair, data, describe_data(data), teacher, shapes, env.describe(device), quiet, mirror
             )
-            done = CohortJob(suite, results, tuple({} for _ in runs), prints).run(context)
-        if done.troubles or mirror.pending():
-            raise UserError(f"not all was kept: {(*done.troubles, *(why for _, why in mirror.pending()))[0]}")
+            result = CohortJob(suite, results, tuple({} for _ in runs), fingerprints).run(context)
+        if result.failures or mirror.pending():
+            raise UserError(f"not all was kept: {(*result.failures, *(reason for _, reason in mirror.pending()))[0]}")
 
-    pairs: list[tuple[Spent, Spent]] = []
+    pairs: list[tuple[Seconds, Seconds]] = []
     with tempfile.TemporaryDirectory() as folder:
         uri = default_uri(folder)
-        first = _spent(Store(uri, folder).ping)
-        for turn in range(rounds):
-            console.print(f"round {turn + 1} of {rounds}", end="\r") if console.is_terminal else None
-            pairs.append((_spent(bare), _spent(partial(safe, Path(folder, str(turn))))))
-    wall, cpu = ([safe[i] / bare[i] for bare, safe in pairs] for i in (0, 1))
+        first_contact = _seconds_of(Store(uri, folder).ping)
+        for round_number in range(rounds):
+            console.print(f"round {round_number + 1} of {rounds}", end="\r") if console.is_terminal else None
+            pairs.append((_seconds_of(run_bare), _seconds_of(partial(run_safe, Path(folder, str(round_number))))))
+    wall, cpu = ([run_safe[i] / run_bare[i] for run_bare, run_safe in pairs] for i in (0, 1))
     return {
         "safe_over_bare": statistics.median(wall),
         "safe_over_bare_cpu": statistics.median(cpu),
         "lowest_cpu": min(cpu),
         "highest_cpu": max(cpu),
-        "bare_s": statistics.median(bare[0] for bare, _ in pairs),
-        "bare_cpu_s": statistics.median(bare[1] for bare, _ in pairs),
-        "first_contact_cpu_s": first[1],
+        "bare_s": statistics.median(run_bare[0] for run_bare, _ in pairs),
+        "bare_cpu_s": statistics.median(run_bare[1] for run_bare, _ in pairs),
+        "first_contact_cpu_s": first_contact[1],
         "students": len(runs),
         "epochs": suite.protocol.epochs,
         "rounds": rounds,
         "networks": pair.name,
         "precision": suite.protocol.precision,
-        **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "mlflow", "commit")},
+        **{key: env.describe(device)[key] for key in ("device", "cpu", "threads", "torch", "mlflow", "commit")},
     }
 
 
-def _spent(act: Callable[[], object]) -> Spent:
+def _seconds_of(run: Callable[[], object]) -> Seconds:
     wall, cpu = time.perf_counter(), time.process_time()
-    act()
+    run()
     return time.perf_counter() - wall, time.process_time() - cpu

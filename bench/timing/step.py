@@ -27,14 +27,15 @@ from bench.data import Batch, Data, n_batches
 from bench.errors import UserError
 from bench.jobs import checkpoint
 from bench.jobs import teacher as teachers
-from bench.jobs.cohort_job import describe, dims, member_of
-from bench.jobs.run import resolved
+from bench.jobs.cohort_job import describe_data, make_member, method_dims
+from bench.jobs.run import resolve_suite
 from bench.jobs.run_writer import CHECKPOINT_EVERY_S
 from bench.models.base import Network
 from bench.suite.suite import MethodSpec, Run, Suite
 from bench.training.cohort import Cohort
-from bench.training.member import Member, make_optimizer
-from bench.training.precision import autocast, computed
+from bench.training.member import Member
+from bench.training.precision import autocast, with_precision
+from bench.training.step import make_optimizer
 from methods.base import NetworkView, Out, Progress
 
 STEPS = 5  # per lap
@@ -43,58 +44,60 @@ Lap = Callable[[], None]
 
 def measure(suite: Suite, names: list[str], rounds: int, device: torch.device, console: Console) -> dict[str, Any]:
     """The figures of `kdbench time`, by name. Times in milliseconds, memory in MB."""
-    suite = resolved(suite, device)
+    suite = resolve_suite(suite, device)
     data = datasets.load(suite.data, device)
-    one, many = cohort_of(suite, names[:1], data), cohort_of(suite, names, data)
+    single, cohort = make_cohort(suite, names[:1], data), make_cohort(suite, names, data)
     laps = {
-        "bare": bare(suite, data, names[0]),
-        "harness": harness(one),
-        "cohort": harness(many),
-        "student": bare(suite, data, names[0], taught=False),
-        "teacher": _teacher(many),
+        "bare": bare_loop_lap(suite, data, names[0]),
+        "harness": harness_lap(single),
+        "cohort": harness_lap(cohort),
+        "student": bare_loop_lap(suite, data, names[0], with_teacher=False),
+        "teacher": _teacher_lap(cohort),
     }
     times: dict[str, list[float]] = {name: [] for name in laps}
-    for turn in range(rounds + 1):  # the first round warms up
-        console.print(f"round {turn} of {rounds}", end="\r") if console.is_terminal else None
+    for round_number in range(rounds + 1):  # the first round warms up
+        console.print(f"round {round_number} of {rounds}", end="\r") if console.is_terminal else None
         for name, lap in laps.items():
-            took = timed(lap, device) / STEPS
-            if turn:
-                times[name].append(took)
+            milliseconds = milliseconds_of(lap, device) / STEPS
+            if round_number:
+                times[name].append(milliseconds)
     k = len(names)
     ideal = [t + k * s for t, s in zip(times["teacher"], times["student"], strict=True)]
     step = statistics.median(times["cohort"]) / k
     return {
-        "harness_over_bare": _ratio(times["harness"], times["bare"]),
-        "cohort_over_ideal": _ratio(times["cohort"], ideal),
-        "tracking_share": _tracking(suite, many, step),
+        "harness_over_bare": _median_ratio(times["harness"], times["bare"]),
+        "cohort_over_ideal": _median_ratio(times["cohort"], ideal),
+        "tracking_share": _tracking_share(suite, cohort, step),
         "peak_mb_per_member": _peak_per_member(suite, names, data, device),
-        "student_state_mb": _state_mb(many.members[0]),
+        "student_state_mb": _state_mb(cohort.members[0]),
         **{f"{name}_ms": statistics.median(values) for name, values in times.items()},
         "k": k,
         "rounds": rounds,
         "networks": suite.pairs[0].name,
         "batch_size": suite.protocol.batch_size,
         "precision": suite.protocol.precision,
-        **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
+        **{key: env.describe(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
     }
 
 
-def cohort_of(suite: Suite, names: list[str], data: Data, recipe: str = "paper") -> Cohort:
-    return untrained(
+def make_cohort(suite: Suite, names: list[str], data: Data, recipe: str = "paper") -> Cohort:
+    return make_untrained_cohort(
         suite, [MethodSpec(method=name, recipe=recipe, label=f"{name}-{i}") for i, name in enumerate(names)], data
     )
 
 
-def untrained(suite: Suite, rows: list[MethodSpec], data: Data) -> Cohort:
+def make_untrained_cohort(suite: Suite, rows: list[MethodSpec], data: Data) -> Cohort:
     """A cohort of the first pair, one fresh student per row. The teacher is fresh, too: a step costs it the same."""
     pair = suite.pairs[0]
-    teacher = teachers.build(pair.teacher, data, init="timing").to(data.train.x.device).requires_grad_(False).eval()
-    shapes = dims(pair, data, suite.protocol.batch_size)
-    runs = [Run.of(suite, pair, row, 0, describe(data), "") for row in rows]
-    return Cohort(data, suite.protocol, teacher, [member_of(run, data, shapes) for run in runs], 0)
+    teacher = (
+        teachers.build_network(pair.teacher, data, init="timing").to(data.train.x.device).requires_grad_(False).eval()
+    )
+    shapes = method_dims(pair, data, suite.protocol.batch_size)
+    runs = [Run.of(suite, pair, row, 0, describe_data(data), "") for row in rows]
+    return Cohort(data, suite.protocol, teacher, [make_member(run, data, shapes) for run in runs], 0)
 
 
-def harness(cohort: Cohort) -> Lap:
+def harness_lap(cohort: Cohort) -> Lap:
     """A lap is STEPS steps of the cohort's own loop, without its epoch end. Raises `UserError` with no whole batch."""
     n, size = len(cohort.data.train.y), cohort.protocol.batch_size
     if n < size:
@@ -103,31 +106,31 @@ def harness(cohort: Cohort) -> Lap:
         member.train(True)
     views = sorted({view for member in cohort.members for view in member.method.needs.views})
     epochs = (cohort.data.batches(0, epoch, views, size, cohort.clock) for epoch in itertools.count(1))
-    whole = (batch for epoch in epochs for batch in epoch if len(batch) == size)
+    full_batches = (batch for epoch in epochs for batch in epoch if len(batch) == size)
 
     def lap() -> None:
-        for batch in itertools.islice(whole, STEPS):
+        for batch in itertools.islice(full_batches, STEPS):
             cohort.step(cohort.members, batch, 1)
 
     return lap
 
 
-def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
+def bare_loop_lap(suite: Suite, data: Data, name: str, with_teacher: bool = True) -> Lap:
     """The least that learning needs: what a script of ten lines would do with the same networks and method."""
-    alone = cohort_of(suite, [name], data)
-    member, teacher = alone.members[0], alone.teacher
+    cohort = make_cohort(suite, [name], data)
+    member, teacher = cohort.members[0], cohort.teacher
     assert teacher is not None
     network, method = member.network.train(), member.method.train()
     optimizer = make_optimizer(suite.protocol, [*network.parameters(), *method.parameters()], 1e-3)
-    first = batch(alone)
+    first = first_batch(cohort)
     x, y = first.views["weak"], first.y
     at = Progress(1, suite.protocol.epochs, member.rng.generator, first.index)
-    taps, once = method.needs.taps, answer(alone, x)
-    tails = [computed(net.tail, suite.protocol, x.device) for net in (network, teacher)]
+    taps, fixed_outputs = method.needs.taps, outputs_without_grad(cohort, x)
+    tails = [with_precision(net.tail, suite.protocol, x.device) for net in (network, teacher)]
 
     def lap() -> None:
         for _ in range(STEPS):
-            t = answer(alone, x) if taught else once
+            t = outputs_without_grad(cohort, x) if with_teacher else fixed_outputs
             optimizer.zero_grad(set_to_none=True)
             with autocast(suite.protocol, x.device):
                 s = network(x)
@@ -140,18 +143,18 @@ def bare(suite: Suite, data: Data, name: str, taught: bool = True) -> Lap:
     return lap
 
 
-def _teacher(cohort: Cohort) -> Lap:
-    x = batch(cohort).views["weak"]
+def _teacher_lap(cohort: Cohort) -> Lap:
+    x = first_batch(cohort).views["weak"]
 
     def lap() -> None:
         for _ in range(STEPS):
-            answer(cohort, x)
+            outputs_without_grad(cohort, x)
 
     return lap
 
 
 @torch.no_grad()
-def answer(cohort: Cohort, x: torch.Tensor, network: Network | None = None) -> Out:
+def outputs_without_grad(cohort: Cohort, x: torch.Tensor, network: Network | None = None) -> Out:
     """What the teacher, or another network, shows of normalised images, in the cohort's precision."""
     net = network or cohort.teacher
     assert net is not None
@@ -159,12 +162,12 @@ def answer(cohort: Cohort, x: torch.Tensor, network: Network | None = None) -> O
         return net(x)
 
 
-def batch(cohort: Cohort, views: Iterable[str] = ("weak",)) -> Batch:
+def first_batch(cohort: Cohort, views: Iterable[str] = ("weak",)) -> Batch:
     """The first batch of the first epoch."""
     return next(cohort.data.batches(0, 1, views, cohort.protocol.batch_size))
 
 
-def timed(lap: Lap, device: torch.device) -> float:
+def milliseconds_of(lap: Lap, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -174,12 +177,12 @@ def timed(lap: Lap, device: torch.device) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def _ratio(a: list[float], b: list[float]) -> float:
+def _median_ratio(a: list[float], b: list[float]) -> float:
     """Median of the round-by-round ratios: a slow moment of the machine slows both sides of its round."""
     return statistics.median(x / y for x, y in zip(a, b, strict=True))
 
 
-def _tracking(suite: Suite, cohort: Cohort, step_ms: float) -> float:
+def _tracking_share(suite: Suite, cohort: Cohort, step_ms: float) -> float:
     """Share of a run's time that record, checkpoints and MLflow take: a run's worth of each is written and timed."""
     from tracking.record import Record
     from tracking.store import Store, default_uri
@@ -189,16 +192,18 @@ def _tracking(suite: Suite, cohort: Cohort, step_ms: float) -> float:
     run_s = epochs * steps * step_ms / 1000
     metrics = {f"train/metric_{i}": 1.0 for i in range(14)}
     rows = [{"epoch": e + 1, "time": time.time() + e, "metrics": metrics} for e in range(epochs)]
-    run = Run.of(suite, suite.pairs[0], MethodSpec(method=member.name.rpartition("-")[0]), 0, describe(cohort.data), "")
+    run = Run.of(
+        suite, suite.pairs[0], MethodSpec(method=member.name.rpartition("-")[0]), 0, describe_data(cohort.data), ""
+    )
     with tempfile.TemporaryDirectory() as folder:
         record, store = Record(Path(folder) / suite.name / "runs" / "a"), Store(default_uri(Path(folder)), Path(folder))
         store.ping()  # the store's creation happens once per results folder, not once per run
         start = time.perf_counter()
-        record.begin("a" * 16, run.spec(), env.environment(cohort.data.device))
+        record.begin("a" * 16, run.spec(), env.describe(cohort.data.device))
         saves = min(epochs, max(1, int(run_s / CHECKPOINT_EVERY_S)))
         for save in range(saves):
             checkpoint.save(record.folder / "checkpoint.pt", member.state_dict())
-            record.hold_epochs(rows[: epochs * (save + 1) // saves])
+            record.write_epochs(rows[: epochs * (save + 1) // saves])
         record.end("finished", "", metrics, [])
         store.deliver(record, experiment="timing")
         return (time.perf_counter() - start) / run_s
@@ -206,8 +211,8 @@ def _tracking(suite: Suite, cohort: Cohort, step_ms: float) -> float:
 
 def _state_mb(member: Member) -> float:
     """Weights, gradients and momentum of a student and its method."""
-    numbers = sum(p.numel() for m in (member.network, member.method) for p in m.parameters())
-    return 3 * 4 * numbers / 2**20
+    n_parameters = sum(p.numel() for m in (member.network, member.method) for p in m.parameters())
+    return 3 * 4 * n_parameters / 2**20
 
 
 def _peak_per_member(suite: Suite, names: list[str], data: Data, device: torch.device) -> float:
@@ -221,14 +226,14 @@ def _peak_per_member(suite: Suite, names: list[str], data: Data, device: torch.d
         for n in counts:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            harness(cohort_of(suite, names[:n], data))()
+            harness_lap(make_cohort(suite, names[:n], data))()
             peaks.append(torch.cuda.max_memory_allocated() / 2**20)
     return (peaks[1] - peaks[0]) / max(1, counts[1] - counts[0])
 
 
 def _peak_of(suite: Suite, names: list[str]) -> float:
     """Peak resident memory of the steps alone: the peak of loading the data, which is higher, is forgotten first."""
-    lap = harness(cohort_of(suite, names, datasets.load(suite.data, torch.device("cpu"))))
+    lap = harness_lap(make_cohort(suite, names, datasets.load(suite.data, torch.device("cpu"))))
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:  # not Linux, or not allowed: the process's own peak

@@ -21,9 +21,9 @@ from bench import data as datasets
 from bench import environment as env
 from bench.data import Data
 from bench.errors import UserError
-from bench.jobs.run import resolved
+from bench.jobs.run import resolve_suite
 from bench.suite.suite import Suite
-from bench.timing.step import STEPS, Lap, harness, timed, untrained
+from bench.timing.step import STEPS, Lap, harness_lap, make_untrained_cohort, milliseconds_of
 from bench.training.cohort import Cohort
 from methods.base import Choice, Float, Int, Knob, Value
 
@@ -39,25 +39,25 @@ def measure_trials(suite: Suite, k: int, rounds: int, device: torch.device, cons
         raise UserError(f"--batch {k} shares no teacher forward; type --batch 2 or more")
     if len(suite.methods) > 1:
         raise UserError(f"--tune times the trials of one method, got {len(suite.methods)}; type e.g. --methods kd")
-    suite = resolved(suite, device)
-    cohort = trials_of(suite, k, datasets.load(suite.data, device))
-    laps = laps_of(cohort)
+    suite = resolve_suite(suite, device)
+    cohort = make_trials(suite, k, datasets.load(suite.data, device))
+    laps = sequential_and_lockstep_laps(cohort)
     times: dict[str, list[float]] = {name: [] for name in laps}
-    for turn in range(rounds + 1):  # the first round warms up
-        console.print(f"round {turn} of {rounds}", end="\r") if console.is_terminal else None
+    for round_number in range(rounds + 1):  # the first round warms up
+        console.print(f"round {round_number} of {rounds}", end="\r") if console.is_terminal else None
         for name, lap in laps.items():
-            took = timed(lap, device) / STEPS / k
-            if turn:
-                times[name].append(took)
+            milliseconds = milliseconds_of(lap, device) / STEPS / k
+            if round_number:
+                times[name].append(milliseconds)
     for member in cohort.members:  # a trial that ended takes no steps, and would be timed as a fast one
         if member.status != "running":
             raise UserError(f"{member.name} ended: {member.reason}")
     sequential, lockstep = (statistics.median(times[name]) for name in ("sequential", "lockstep"))
-    each = [a / b for a, b in zip(times["sequential"], times["lockstep"], strict=True)]
+    ratios = [a / b for a, b in zip(times["sequential"], times["lockstep"], strict=True)]
     return {
         "speed_up": sequential / lockstep,
-        "speed_up_lowest": min(each),
-        "speed_up_highest": max(each),
+        "speed_up_lowest": min(ratios),
+        "speed_up_highest": max(ratios),
         "sequential_ms": sequential,
         "lockstep_ms": lockstep,
         "k": k,
@@ -66,39 +66,39 @@ def measure_trials(suite: Suite, k: int, rounds: int, device: torch.device, cons
         "networks": suite.pairs[0].name,
         "batch_size": suite.protocol.batch_size,
         "precision": suite.protocol.precision,
-        **{key: env.environment(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
+        **{key: env.describe(device)[key] for key in ("device", "cpu", "threads", "torch", "commit")},
     }
 
 
-def trials_of(suite: Suite, k: int, data: Data) -> Cohort:
+def make_trials(suite: Suite, k: int, data: Data) -> Cohort:
     """k fresh trials of the suite's first row: its recipe, and settings spread evenly over what a study searches."""
     row = suite.methods[0]
-    knobs = suite.tune.narrowed(row.method)
+    knobs = suite.tune.search_space(row.method)
     if not knobs:
         raise UserError(f"{row.title} has nothing to tune; type --methods kd")
-    spread = [{name: _at(knob, (i - 0.5) / (k - 1)) for name, knob in knobs.items()} for i in range(1, k)]
+    settings = [{name: _value_at(knob, (i - 0.5) / (k - 1)) for name, knob in knobs.items()} for i in range(1, k)]
     rows = [
         row.model_copy(update={"label": f"trial {i}", "set": row.set | values})
-        for i, values in enumerate([{}, *spread])
+        for i, values in enumerate([{}, *settings])
     ]
-    cohort = untrained(suite, rows, data)
+    cohort = make_untrained_cohort(suite, rows, data)
     for member in cohort.members:
         member.epoch = 0  # what comes before the first epoch is not timed
     return cohort
 
 
-def laps_of(cohort: Cohort) -> dict[str, Lap]:
+def sequential_and_lockstep_laps(cohort: Cohort) -> dict[str, Lap]:
     """Both ways to take STEPS steps with every member; they train the same students, so that only the way differs."""
-    alone = [harness(Cohort(cohort.data, cohort.protocol, cohort.teacher, [m], 0)) for m in cohort.members]
+    single_laps = [harness_lap(Cohort(cohort.data, cohort.protocol, cohort.teacher, [m], 0)) for m in cohort.members]
 
     def sequential() -> None:
-        for lap in alone:
+        for lap in single_laps:
             lap()
 
-    return {"sequential": sequential, "lockstep": harness(cohort)}
+    return {"sequential": sequential, "lockstep": harness_lap(cohort)}
 
 
-def _at(knob: Knob, share: float) -> Value:
+def _value_at(knob: Knob, share: float) -> Value:
     """The value at a share of the knob's range, between 0 and 1, on its own scale."""
     if isinstance(knob, Choice):
         return knob.options[int(share * len(knob.options))]

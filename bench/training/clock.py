@@ -38,7 +38,7 @@ class Clock:
         event.record()
         return event
 
-    def read(self) -> dict[str, float]:
+    def read_medians(self) -> dict[str, float]:
         """Median lap of every name in milliseconds, and start anew."""
         if self._cuda:
             torch.cuda.synchronize()

@@ -17,9 +17,10 @@ from bench.data import Batch, Data
 from bench.models.base import Network
 from bench.suite.protocol import Protocol
 from bench.training.clock import Clock
-from bench.training.evaluator import Evaluator, Final
-from bench.training.member import Member, shared
-from bench.training.precision import autocast, switch
+from bench.training.evaluator import Evaluator, FinalResult
+from bench.training.member import Member
+from bench.training.precision import autocast, set_torch_backends
+from bench.training.step import shared_tensors
 from methods.base import Out
 
 
@@ -35,21 +36,21 @@ class Cohort:
     ) -> None:
         """group_size: how many members may be on the device at a time; 0: all. The others wait on the CPU."""
         self.data, self.protocol, self.teacher, self.seed = data, protocol, teacher, seed
-        switch(protocol)
+        set_torch_backends(protocol)
         self.members = list(members)
         self.group_size = group_size or max(1, len(self.members))
         self.evaluator = Evaluator(data, protocol, teacher)
         self.clock = Clock(data.device)
 
-    def alive(self) -> list[Member]:
-        return [member for member in self.members if member.alive]
+    def running_members(self) -> list[Member]:
+        return [member for member in self.members if member.is_training]
 
     def epochs(self, after_step: Callable[[int], None] = lambda images: None) -> Iterator[int]:
         """Train epoch by epoch until every member has ended; yields each epoch's number when it is over.
 
         Members that resume from different epochs meet again on the way. after_step: called with the number of images.
         """
-        while alive := self.alive():
+        while alive := self.running_members():
             epoch = 1 + min(member.epoch for member in alive)
             members = [member for member in alive if member.epoch == epoch - 1]
             for first in range(0, len(members), self.group_size):
@@ -57,47 +58,47 @@ class Cohort:
             yield epoch
 
     def _train(self, members: list[Member], epoch: int, after_step: Callable[[int], None]) -> None:
-        self._bring(members)
+        self._move_to_device(members)
         for member in members:
-            with self.guarded(member, f"before epoch {epoch}"):
+            with self.contain_errors(member, f"before epoch {epoch}"):
                 member.train(True)
         views = sorted({view for member in members for view in member.needs.views})
         for batch in self.data.batches(self.seed, epoch, views, self.protocol.batch_size, self.clock):
             self.step(members, batch, epoch)
             after_step(len(batch) * len(members))
-        times = self.clock.read()
+        times = self.clock.read_medians()
         for member in members:
             if member.status == "running":
                 self._end_epoch(member, times)
 
     def step(self, members: list[Member], batch: Batch, epoch: int) -> None:
         """One batch for everybody."""
-        outputs = self._teach(members, batch)
+        outputs = self._teacher_outputs(members, batch)
         for member in members:
-            whole = len(batch) == self.protocol.batch_size or not member.needs.full_batches
-            if member.status != "running" or not whole:
+            takes_batch = len(batch) == self.protocol.batch_size or not member.needs.full_batches
+            if member.status != "running" or not takes_batch:
                 continue
-            before = [tensor._version for tensor in shared(batch, outputs)]
-            with self.guarded(member, f"in epoch {epoch}"), self.clock(member.name):
+            versions = [tensor._version for tensor in shared_tensors(batch, outputs)]
+            with self.contain_errors(member, f"in epoch {epoch}"), self.clock(member.name):
                 member.step(batch, outputs, self.teacher, epoch)
-            if before != [tensor._version for tensor in shared(batch, outputs)]:
+            if versions != [tensor._version for tensor in shared_tensors(batch, outputs)]:
                 member.fail("failed", f"it changed in place, in epoch {epoch}, what all students share")
-                batch = batch.again()
-                outputs = self._teach(members, batch)
+                batch = batch.remake()
+                outputs = self._teacher_outputs(members, batch)
 
     @torch.no_grad()
-    def _teach(self, members: list[Member], batch: Batch) -> dict[str, Out]:
+    def _teacher_outputs(self, members: list[Member], batch: Batch) -> dict[str, Out]:
         """The teacher's answers by view, where somebody wants them: one forward for everybody."""
         outputs: dict[str, Out] = {}
-        wanted = {view for member in members if member.needs.teacher for view in member.needs.views}
-        for view in sorted(wanted) if self.teacher is not None else []:
+        views = {view for member in members if member.needs.teacher for view in member.needs.views}
+        for view in sorted(views) if self.teacher is not None else []:
             with self.clock(f"teacher {view}"), autocast(self.protocol, self.data.device):
                 outputs[view] = self.teacher(batch.views[view])  # type: ignore[misc]
         return outputs
 
     def _end_epoch(self, member: Member, times: dict[str, float]) -> None:
         metrics: dict[str, float] = {}
-        with self.guarded(member, f"after epoch {member.epoch + 1}"):
+        with self.contain_errors(member, f"after epoch {member.epoch + 1}"):
             member.end_epoch(metrics, times)
             if member.status == "running" and member.epoch > 0:
                 metrics |= self.evaluator.evaluate(member, "validation")
@@ -106,25 +107,25 @@ class Cohort:
                     metrics |= self.evaluator.evaluate(member, "test")
         member.remember_epoch(metrics)
 
-    def final(self, member: Member) -> Final:
+    def evaluate_final(self, member: Member) -> FinalResult:
         """What is left of a member after its last epoch."""
-        self._bring([member])
-        return self.evaluator.final(member)
+        self._move_to_device([member])
+        return self.evaluator.evaluate_final(member)
 
     def costs(self, member: Member) -> dict[str, float]:
         """What a member took; the test split is not looked at."""
-        self._bring([member])
+        self._move_to_device([member])
         return self.evaluator.costs(member)
 
-    def _bring(self, members: list[Member]) -> None:
+    def _move_to_device(self, members: list[Member]) -> None:
         """Bring these to the device. Where not all members have room there, the others leave it first."""
         if self.group_size < len(self.members):
             for member in self.members:
-                if member not in members and member.place == self.data.device:
+                if member not in members and member.current_device == self.data.device:
                     member.move(torch.device("cpu"))
         for member in members:
             member.move(self.data.device)
 
-    def guarded(self, member: Member, when: str) -> AbstractContextManager[None]:
-        """Whatever goes wrong in the block ends this member's run; see `Member.guarded`."""
-        return member.guarded(when, alone=self.group_size == 1)
+    def contain_errors(self, member: Member, when: str) -> AbstractContextManager[None]:
+        """Whatever goes wrong in the block ends this member's run; see `Member.contain_errors`."""
+        return member.contain_errors(when, alone=self.group_size == 1)

@@ -11,31 +11,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.data import Data, Split
-from bench.data.augment import apply, draw
+from bench.data.augment import apply_view, draw_view
 from bench.suite.protocol import Protocol
-from bench.training.precision import autocast, switch
+from bench.training.precision import autocast, set_torch_backends
 
-TOP5_FROM = 11  # classes; below, top-5 says nothing
+MIN_CLASSES_FOR_TOP5 = 11  # classes; below, top-5 says nothing
 
 
 @torch.no_grad()
 def logits_of(predict: Callable[[Tensor], Tensor], split: Split, data: Data, batch_size: int) -> Tensor:
     """[N, C] float32 logits of every example of a split, in order. `predict` maps normalised images to logits."""
-    parts = [predict(images).float() for images in plain(split, data, batch_size)]
+    parts = [predict(images).float() for images in unaugmented_batches(split, data, batch_size)]
     return torch.cat(parts)
 
 
 def network_logits(network: nn.Module, split: Split, data: Data, protocol: Protocol) -> Tensor:
     """The same of a bare network, in the protocol's precision. Every accuracy of a teacher comes from here."""
-    switch(protocol)
+    set_torch_backends(protocol)
     with autocast(protocol, split.x.device):
         return logits_of(lambda x: network(x).logits, split, data, protocol.eval_batch_size)
 
 
-def plain(split: Split, data: Data, batch_size: int) -> Iterator[Tensor]:
+def unaugmented_batches(split: Split, data: Data, batch_size: int) -> Iterator[Tensor]:
     """The split's images normalised and in batches, without augmentation."""
     for x in split.x.split(batch_size):
-        yield apply(x, draw("plain", len(x), data.size, None, pad=0, flip=False), data.mean, data.std)
+        yield apply_view(x, draw_view("plain", len(x), data.size, None, pad=0, flip=False), data.mean, data.std)
 
 
 def correctness(logits: Tensor, y: Tensor) -> Tensor:
@@ -55,15 +55,16 @@ class Predictions:
 
     @classmethod
     def of(cls, logits: Tensor, y: Tensor, teacher: Tensor | None) -> Predictions:
-        own = _said(logits)
-        return cls(y.cpu().numpy().astype(np.uint16), *own, *(_said(teacher) if teacher is not None else (None, None)))
+        own = _guess_and_confidence(logits)
+        other = (None, None) if teacher is None else _guess_and_confidence(teacher)
+        return cls(y.cpu().numpy().astype(np.uint16), *own, *other)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """By name, without what is not known."""
         return {name: array for name, array in vars(self).items() if array is not None}
 
 
-def _said(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _guess_and_confidence(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
     confidence, guess = logits.softmax(dim=1).max(dim=1)
     return guess.cpu().numpy().astype(np.uint16), confidence.float().cpu().numpy()
 
@@ -71,9 +72,9 @@ def _said(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def calibration_error(logits: Tensor, y: Tensor, bins: int = 15) -> Tensor:
     """Expected calibration error in [0, 1], equal-width confidence bins (Guo et al. 2017, arXiv 1706.04599, eq. 3)."""
     confidence, guess = logits.softmax(dim=1).max(dim=1)
-    place = (confidence * bins).long().clamp(max=bins - 1)
+    bin_index = (confidence * bins).long().clamp(max=bins - 1)
     gap = torch.zeros(bins, device=logits.device, dtype=confidence.dtype)
-    gap.index_add_(0, place, (guess == y).to(confidence.dtype) - confidence)
+    gap.index_add_(0, bin_index, (guess == y).to(confidence.dtype) - confidence)
     return gap.abs().sum() / len(y)
 
 
@@ -89,7 +90,7 @@ def metrics(logits: Tensor, y: Tensor, teacher: Tensor | None = None) -> dict[st
         "nll": F.cross_entropy(logits, y),
         "ece": 100 * calibration_error(logits, y),
     }
-    if logits.shape[1] >= TOP5_FROM:
+    if logits.shape[1] >= MIN_CLASSES_FOR_TOP5:
         out["top5"] = 100 * (logits.topk(5, dim=1).indices == y[:, None]).any(dim=1).float().mean()
     if teacher is not None:
         out["agreement"] = 100 * (logits.argmax(dim=1) == teacher.argmax(dim=1)).float().mean()

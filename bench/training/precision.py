@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from bench.suite.protocol import Protocol
 
 
-def resolve(asked: str, device: torch.device) -> str:
+def resolve_precision(precision: str, device: torch.device) -> str:
     """What 'auto' stands for on a device: bfloat16 on CUDA, float32 elsewhere; any other precision is itself."""
-    return ("bfloat16" if device.type == "cuda" else "float32") if asked == "auto" else asked
+    return ("bfloat16" if device.type == "cuda" else "float32") if precision == "auto" else precision
 
 
-def switch(protocol: Protocol) -> None:
+def set_torch_backends(protocol: Protocol) -> None:
     """Set what torch holds for the whole process: TF32, and kernels that give the same bits every time."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = protocol.precision == "tf32"
     if protocol.deterministic:
@@ -36,16 +36,16 @@ def autocast(protocol: Protocol, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=protocol.precision == "bfloat16")
 
 
-def computed(forward: Callable[..., Any], protocol: Protocol, device: torch.device) -> Callable[..., Any]:
+def with_precision(forward: Callable[..., Any], protocol: Protocol, device: torch.device) -> Callable[..., Any]:
     """A part of a network as all networks compute: under the protocol's precision, answering in float32."""
     if protocol.precision != "bfloat16":
         return forward
 
-    def run(*inputs: Any, **options: Any) -> Any:
+    def forward_in_precision(*inputs: Any, **options: Any) -> Any:
         with autocast(protocol, device):
-            return widened(forward(*inputs, **options))
+            return to_float32(forward(*inputs, **options))
 
-    return run
+    return forward_in_precision
 
 
 def cast_adapters(method: nn.Module, protocol: Protocol, device: torch.device) -> None:
@@ -54,12 +54,12 @@ def cast_adapters(method: nn.Module, protocol: Protocol, device: torch.device) -
         if type(child).forward is nn.Module.forward:  # a list of networks
             cast_adapters(child, protocol, device)
         else:
-            child.forward = computed(child.forward, protocol, device)
+            child.forward = with_precision(child.forward, protocol, device)
 
 
-def widened(answer: Any) -> Any:
+def to_float32(output: Any) -> Any:
     """Half precision as float32, in tensors and in tuples and lists of them; anything else as it is."""
-    if isinstance(answer, tuple | list):
-        return type(answer)(widened(part) for part in answer)
-    half = isinstance(answer, Tensor) and answer.dtype in (torch.float16, torch.bfloat16)
-    return answer.float() if half else answer
+    if isinstance(output, tuple | list):
+        return type(output)(to_float32(part) for part in output)
+    is_half = isinstance(output, Tensor) and output.dtype in (torch.float16, torch.bfloat16)
+    return output.float() if is_half else output

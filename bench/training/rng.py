@@ -22,14 +22,14 @@ class MemberRNG:
         self._state = torch.Generator(device).manual_seed(seed(*parts, "default")).get_state()
 
     @contextmanager
-    def active(self) -> Iterator[None]:
-        outside = self._default.get_state()
+    def use(self) -> Iterator[None]:
+        global_state = self._default.get_state()
         self._default.set_state(self._state)
         try:
             yield
         finally:
             self._state = self._default.get_state()
-            self._default.set_state(outside)
+            self._default.set_state(global_state)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"explicit": self.generator.get_state(), "default": self._state}

@@ -31,38 +31,38 @@ class Search:
         self.batch, self.objectives = spec.batch, len(spec.objective)
         self.space = {key: distribution(knob) for key, knob in knobs.items()}
         self.study = optuna.create_study(directions=directions(spec), sampler=_sampler(spec, name))
-        self.asked: list[Trial] = []
-        self.taken = 0  # of the told trials: how many this search has been told
+        self.asked_trials: list[Trial] = []
+        self.n_told = 0  # how many of them have a result that this search has been told
         points = grid(spec, knobs, recipe) if spec.sampler == "grid" else []
         self.size = len(points) + 1 if spec.sampler == "grid" else spec.trials  # how many trials there are
         for values in [[recipe[key] for key in knobs], *points]:
             self.study.enqueue_trial(dict(zip(knobs, values, strict=True)))
 
-    def next(self, told: Sequence[FrozenTrial]) -> dict[int, dict[str, Any]]:
+    def next(self, reported_trials: Sequence[FrozenTrial]) -> dict[int, dict[str, Any]]:
         """The whole batch that holds the first trial not told yet: settings by number, none after the search's last.
-        told: in order of number.
+        reported_trials: in order of number.
 
         Raises `UserError` where what was told is not what this search asked.
         """
-        while len(told) >= len(self.asked):
-            for trial, known in list(zip(self.asked, told, strict=False))[self.taken :]:
-                self._tell(trial, known)
-            self.taken = len(self.asked)
-            self.asked += [self.study.ask(self.space) for _ in range(self.batch)]
-        for trial, known in zip(self.asked, told, strict=False):
-            if trial.params != known.params:
+        while len(reported_trials) >= len(self.asked_trials):
+            for trial, reported in list(zip(self.asked_trials, reported_trials, strict=False))[self.n_told :]:
+                self._tell(trial, reported)
+            self.n_told = len(self.asked_trials)
+            self.asked_trials += [self.study.ask(self.space) for _ in range(self.batch)]
+        for trial, reported in zip(self.asked_trials, reported_trials, strict=False):
+            if trial.params != reported.params:
                 raise UserError(
                     f"trial {trial.number} of this study is not what its search asks; trials were added by hand, or by"
                     " another version of Optuna or of its sampler: give a new study its own --name"
                 )
-        start = len(told) // self.batch * self.batch
-        return {trial.number: trial.params for trial in self.asked[start : min(start + self.batch, self.size)]}
+        start = len(reported_trials) // self.batch * self.batch
+        return {trial.number: trial.params for trial in self.asked_trials[start : min(start + self.batch, self.size)]}
 
-    def _tell(self, trial: Trial, known: FrozenTrial) -> None:
-        for step, value in known.intermediate_values.items():
+    def _tell(self, trial: Trial, reported: FrozenTrial) -> None:
+        for step, value in reported.intermediate_values.items():
             trial.report(value, step)
-        complete = known.state == optuna.trial.TrialState.COMPLETE
-        self.study.tell(trial, known.values if complete else None, state=known.state)
+        complete = reported.state == optuna.trial.TrialState.COMPLETE
+        self.study.tell(trial, reported.values if complete else None, state=reported.state)
 
 
 def directions(spec: TuneSpec) -> list[StudyDirection]:
@@ -99,20 +99,20 @@ def _sampler(spec: TuneSpec, name: str) -> BaseSampler:
 
 def check_grid(spec: TuneSpec, rows: Mapping[str, Mapping[str, Knob]]) -> None:
     """Refuse a budget that cannot hold both ends of every range, all choices and the recipe. rows: knobs by title."""
-    needs = {row: 1 + math.prod(len(_options(knob, 2)) for knob in knobs.values()) for row, knobs in rows.items()}
-    row = max(needs, key=lambda name: needs[name])
-    if needs[row] > spec.trials:
+    needed = {row: 1 + math.prod(len(_options(knob, 2)) for knob in knobs.values()) for row, knobs in rows.items()}
+    row = max(needed, key=lambda name: needed[name])
+    if needed[row] > spec.trials:
         raise UserError(
             f"{spec.trials} trials hold no grid: both ends of the {len(rows[row])} hyper-parameters of {row} take"
-            f" {needs[row]}, the recipe included; type --trials {needs[row]}, or --sampler tpe or random"
+            f" {needed[row]}, the recipe included; type --trials {needed[row]}, or --sampler tpe or random"
         )
 
 
 def grid(spec: TuneSpec, knobs: Mapping[str, Knob], recipe: Mapping[str, Value]) -> list[tuple[Value, ...]]:
     """Its points but for the recipe's: of every knob all choices, or as many values of a range as fit the budget."""
     ranges = [knob for knob in knobs.values() if not isinstance(knob, Choice)]
-    free = (spec.trials - 1) / math.prod(len(knob.options) for knob in knobs.values() if isinstance(knob, Choice))
-    n = int(free ** (1 / max(len(ranges), 1)) + 1e-9)
+    n_points = (spec.trials - 1) / math.prod(len(knob.options) for knob in knobs.values() if isinstance(knob, Choice))
+    n = int(n_points ** (1 / max(len(ranges), 1)) + 1e-9)
     points = itertools.product(*(_options(knob, n) for knob in knobs.values()))
     return [point for point in points if point != tuple(recipe[key] for key in knobs)]
 

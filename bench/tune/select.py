@@ -7,15 +7,16 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from statistics import fmean
 
-from bench.tune.trials import Result
+from bench.tune.trials import TrialResult
 
-TOP, FURTHER = 3, 3  # `confirmed`: how many trials are run again, over how many further seeds
+N_CANDIDATES, N_CONFIRMATION_SEEDS = 3, 3  # `confirmed`: how many trials are run again, over how many further seeds
 
-Again = Callable[[Sequence[int], int], Mapping[int, Result]]  # trains trials of those numbers anew with another seed
+Retrain = Callable[[Sequence[int], int], Mapping[int, TrialResult]]
+"""Trains trials of those numbers anew with another seed."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenTrial:
     """A trial, why it was chosen, and on what."""
 
     trial: int
@@ -25,32 +26,32 @@ class Choice:
     student_steps: int = 0  # of the confirmation
 
 
-def ranked(results: Mapping[int, Result]) -> list[int]:
+def ranked(results: Mapping[int, TrialResult]) -> list[int]:
     """Finished trials, the best first: higher top-1, then lower NLL, then the earlier."""
-    done = {n: (-r.top1, r.nll, n) for n, r in results.items() if r.status == "finished" and r.top1 is not None}
-    return sorted(done, key=lambda number: done[number])  # type: ignore[arg-type,return-value]
+    keys = {n: (-r.top1, r.nll, n) for n, r in results.items() if r.status == "finished" and r.top1 is not None}
+    return sorted(keys, key=lambda number: keys[number])  # type: ignore[arg-type,return-value]
 
 
-def best_trial(results: Mapping[int, Result], again: Again, seeds: Sequence[int]) -> Choice:
+def best_trial(results: Mapping[int, TrialResult], retrain: Retrain, seeds: Sequence[int]) -> ChosenTrial:
     """The best single run. Of many trials it is also the luckiest."""
-    return Choice(ranked(results)[0], "best_trial")
+    return ChosenTrial(ranked(results)[0], "best_trial")
 
 
-def confirmed(results: Mapping[int, Result], again: Again, seeds: Sequence[int]) -> Choice:
+def confirmed(results: Mapping[int, TrialResult], retrain: Retrain, seeds: Sequence[int]) -> ChosenTrial:
     """The best mean of the best three trials over three further seeds."""
-    top = ranked(results)[:TOP]
-    runs = [again(top, seed) for seed in seeds]
-    sound = [n for n in top if all(run[n].status == "finished" for run in runs)]
-    means = {n: fmean(run[n].top1 or 0.0 for run in runs) for n in sound}
-    ties = {n: fmean(run[n].nll or 0.0 for run in runs) for n in sound}
-    best = min(sound, key=lambda n: (-means[n], ties[n], n), default=top[0])
+    candidates = ranked(results)[:N_CANDIDATES]
+    runs = [retrain(candidates, seed) for seed in seeds]
+    finished = [n for n in candidates if all(run[n].status == "finished" for run in runs)]
+    means = {n: fmean(run[n].top1 or 0.0 for run in runs) for n in finished}
+    ties = {n: fmean(run[n].nll or 0.0 for run in runs) for n in finished}
+    best = min(finished, key=lambda n: (-means[n], ties[n], n), default=candidates[0])
     steps = sum(result.student_steps for run in runs for result in run.values())
-    return Choice(best, "confirmed", tuple(seeds), means, steps)
+    return ChosenTrial(best, "confirmed", tuple(seeds), means, steps)
 
 
 RULES = {"best_trial": best_trial, "confirmed": confirmed}
 
 
-def fresh_seeds(taken: Sequence[int]) -> list[int]:
+def unused_seeds(used: Sequence[int]) -> list[int]:
     """The seed that trials train with, and those of the confirmation: none that the suite's own runs use."""
-    return list(islice((seed for seed in count(1000) if seed not in set(taken)), 1 + FURTHER))
+    return list(islice((seed for seed in count(1000) if seed not in set(used)), 1 + N_CONFIRMATION_SEEDS))

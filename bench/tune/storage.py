@@ -18,13 +18,13 @@ from optuna.study import StudyDirection
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 
 from bench.errors import UserError
-from bench.jobs.tuned import differences
-from tracking.lines import plain
-from tracking.location import default_uri, mask, sqlite_file
-from tracking.locks import locked
+from bench.jobs.tuned import describe_differences
+from tracking.lines import as_plain_json
+from tracking.location import default_uri, mask_secrets, sqlite_file
+from tracking.locks import file_lock
 
 MADE_FOR = "made_for"  # the study's attribute that says what its trials depend on
-PATIENCE_S, PAUSE_S = 900.0, 5.0  # with a server that is away: in all, and between two tries
+RETRY_FOR_S, RETRY_EVERY_S = 900.0, 5.0  # with a server that is away: in all, and between two tries
 T = TypeVar("T")
 
 
@@ -33,22 +33,22 @@ def connect(url: str | None, results: Path) -> RDBStorage:
     url = url or f"sqlite:///{results.absolute() / 'optuna.db'}"
     if "://" not in url:
         raise UserError(
-            f"storage '{mask(url)}' is no URL; write sqlite:////folder/optuna.db or postgresql://user@host/db"
+            f"storage '{mask_secrets(url)}' is no URL; write sqlite:////folder/optuna.db or postgresql://user@host/db"
         )
     try:
-        mine = url != default_uri(results) and not _is_mlflow(url)
-        with locked(results / "optuna.lock"):
-            if mine:
-                return _opened(url)
+        is_own = url != default_uri(results) and not _is_mlflow(url)
+        with file_lock(results / "optuna.lock"):
+            if is_own:
+                return _open_storage(url)
     except Exception as error:  # SQLAlchemy's, its driver's, or Optuna's
         reason = _reason(error)
         if isinstance(error, ImportError):
             reason = "its driver is missing; for PostgreSQL: pip install 'kdbench[postgres]'"
-        raise UserError(f"storage {mask(url)} cannot be opened ({mask(reason)})") from None
-    raise UserError(f"storage {mask(url)} is MLflow's database; studies need one of their own, e.g. optuna.db")
+        raise UserError(f"storage {mask_secrets(url)} cannot be opened ({mask_secrets(reason)})") from None
+    raise UserError(f"storage {mask_secrets(url)} is MLflow's database; studies need one of their own, e.g. optuna.db")
 
 
-def _opened(url: str) -> RDBStorage:
+def _open_storage(url: str) -> RDBStorage:
     pauses = iter((0.5, 1.0, 2.0, 4.0))
     while True:
         try:
@@ -68,10 +68,10 @@ def _options(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def alone(database: RDBStorage, study: str) -> Iterator[None]:
+def study_lock(database: RDBStorage, study: str) -> Iterator[None]:
     """Nobody else is in such a block for the same study meanwhile, on whatever machine. Freed with the process."""
     if database.engine.dialect.name == "sqlite":
-        with locked(Path(f"{database.engine.url.database}.lock")):
+        with file_lock(Path(f"{database.engine.url.database}.lock")):
             yield
         return
     with database.engine.connect() as connection:
@@ -81,23 +81,24 @@ def alone(database: RDBStorage, study: str) -> Iterator[None]:
         yield
 
 
-def retry_through_outage(database: RDBStorage, act: Callable[[], T], say: Callable[[str], object]) -> T:
+def retry_through_outage(database: RDBStorage, run_study: Callable[[], T], log: Callable[[str], object]) -> T:
     """Do what may be done again from its beginning, and do it again for as long as the database is away.
 
     A file is never away: what goes wrong with it is raised. Raises `UserError` when patience ends.
     """
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + RETRY_FOR_S
     while True:
         try:
-            return act()
+            return run_study()
         except (StorageInternalError, DBAPIError) as error:
             if database.engine.dialect.name == "sqlite":
                 raise
-            where = f"the studies' database {mask(str(database.engine.url))} is away ({mask(_reason(error))})"
+            url, reason = mask_secrets(str(database.engine.url)), mask_secrets(_reason(error))
+            problem = f"the studies' database {url} is away ({reason})"
             if time.monotonic() > end:
-                raise UserError(f"{where}; nothing is lost, the same command goes on") from None
-            say(f"{where}; trying again")
-        time.sleep(PAUSE_S)
+                raise UserError(f"{problem}; nothing is lost, the same command goes on") from None
+            log(f"{problem}; trying again")
+        time.sleep(RETRY_EVERY_S)
 
 
 def _reason(error: BaseException) -> str:
@@ -116,18 +117,20 @@ def _is_mlflow(url: str) -> bool:
         engine.dispose()
 
 
-def study_of(
+def load_study(
     storage: RDBStorage, name: str, directions: list[StudyDirection], made_for: Mapping[str, Any]
 ) -> optuna.Study:
     """The study of that name, new or as it was left. Refuses one whose trials were made for something else."""
-    with alone(storage, name):
+    with study_lock(storage, name):
         study = optuna.create_study(
             storage=storage, study_name=name, directions=directions, load_if_exists=True, sampler=RandomSampler()
         )
-        before = study.user_attrs.get(MADE_FOR)
-        if before is None and not study.get_trials(deepcopy=False):
-            study.set_user_attr(MADE_FOR, plain(made_for))
-        elif before != plain(made_for):
-            told = differences(before or {}, plain(made_for))
-            raise UserError(f"study '{name}' was made with {told}; give another one a name of its own: --name NAME")
+        made_before = study.user_attrs.get(MADE_FOR)
+        if made_before is None and not study.get_trials(deepcopy=False):
+            study.set_user_attr(MADE_FOR, as_plain_json(made_for))
+        elif made_before != as_plain_json(made_for):
+            difference = describe_differences(made_before or {}, as_plain_json(made_for))
+            raise UserError(
+                f"study '{name}' was made with {difference}; give another one a name of its own: --name NAME"
+            )
         return study

@@ -16,19 +16,19 @@ from bench.jobs import claims
 from bench.jobs import run as runs
 from bench.jobs.cohort_job import CohortJob, PairContext
 from bench.jobs.progress import Progress
-from bench.jobs.run_writer import Follower
+from bench.jobs.run_writer import RecordMirror
 from bench.suite.suite import Suite
 from bench.tune import search, storage
-from bench.tune.study import Do, Study, Tuned, recipe_of
-from bench.tune.trials import Batch, Result
+from bench.tune.study import RunBatch, Study, TuningResult, recipe_of
+from bench.tune.trials import TrialBatch, TrialResult
 
 
-class Spread(Protocol):
+class RemoteExecutor(Protocol):
     """What brings work to other machines; the studies go on side by side in this process, and share those."""
 
-    def call(self, task: Any) -> Any: ...
+    def run_task(self, task: Any) -> Any: ...
 
-    def studies(self, acts: Sequence[Callable[[], Tuned]]) -> list[Tuned]: ...
+    def run_studies(self, acts: Sequence[Callable[[], TuningResult]]) -> list[TuningResult]: ...
 
 
 def tune(
@@ -37,48 +37,48 @@ def tune(
     *,
     device: torch.device,
     progress: Progress,
-    follower: Follower | None = None,
+    mirror: RecordMirror | None = None,
     url: str | None = None,
     name: str = "",
-    spread: Spread | None = None,
+    remote: RemoteExecutor | None = None,
     group_size: int = 0,
-) -> list[Tuned]:
+) -> list[TuningResult]:
     """Run every row's study up to the suite's number of trials. Those that were told are kept; test stays closed.
 
-    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; spread:
+    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; remote:
     what brings batches to other machines, else they train in this process; group_size: trials on the device at a
     time (0: a whole batch).
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    suite = runs.resolved(suite, device)
+    suite = runs.resolve_suite(suite, device)
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
     database = storage.connect(url, results)
-    data = datasets.load(suite.data, "cpu" if spread else device, test=False)
+    data = datasets.load(suite.data, "cpu" if remote else device, test=False)
     for pair in suite.pairs:
-        runs.check(suite, pair, data)
+        runs.check_pair(suite, pair, data)
         for spec in suite.methods:
             recipe_of(suite, pair.name, spec)
-    tunable = {spec.title: knobs for spec in suite.methods if (knobs := suite.tune.narrowed(spec.method))}
+    tunable = {spec.title: knobs for spec in suite.methods if (knobs := suite.tune.search_space(spec.method))}
     if tunable and suite.tune.sampler == "grid":
         search.check_grid(suite.tune, tunable)
-    runs.end_orphaned_runs(results / suite.name, follower)
-    out: list[Tuned] = []
+    runs.end_orphaned_runs(results / suite.name, mirror)
+    results_of_studies: list[TuningResult] = []
     for pair in suite.pairs:
-        if spread:
+        if remote:
             narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
-            spread.call(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
-        get = partial(PairContext.of, suite, pair, data, results, env.environment(device), progress, follower)
-        context = claims.run_when_free(get, progress.say)
-        do: Do = spread.call if spread else partial(_here, context)
-        rows = [spec for spec in suite.methods if suite.tune.narrowed(spec.method)]
-        studies = [Study(context, spec, results, name, do, group_size) for spec in rows]
-        acts = [partial(study.run, database) for study in studies]
-        out += spread.studies(acts) if spread else claims.run_each_when_free(acts, progress.say)
+            remote.run_task(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
+        make_context = partial(PairContext.of, suite, pair, data, results, env.describe(device), progress, mirror)
+        context = claims.run_when_free(make_context, progress.log)
+        run_batch: RunBatch = remote.run_task if remote else partial(_run_here, context)
+        rows = [spec for spec in suite.methods if suite.tune.search_space(spec.method)]
+        studies = [Study(context, spec, results, name, run_batch, group_size) for spec in rows]
+        tasks = [partial(study.run, database) for study in studies]
+        results_of_studies += remote.run_studies(tasks) if remote else claims.run_each_when_free(tasks, progress.log)
         for spec in suite.methods:
-            if not suite.tune.narrowed(spec.method):
-                progress.say(f"{spec.title} has nothing to tune")
-    return out
+            if not suite.tune.search_space(spec.method):
+                progress.log(f"{spec.title} has nothing to tune")
+    return results_of_studies
 
 
-def _here(context: PairContext, batch: Batch) -> dict[int, Result]:
+def _run_here(context: PairContext, batch: TrialBatch) -> dict[int, TrialResult]:
     return batch.run(context)

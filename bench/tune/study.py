@@ -26,14 +26,14 @@ from bench.suite.protocol import digest
 from bench.suite.spec import MethodSpec
 from bench.suite.suite import Suite
 from bench.tune import pruning, select, storage
-from bench.tune.ledger import Ledger
 from bench.tune.search import Search, directions, distribution, grid
-from bench.tune.trials import STEP, Batch, Result, result_of_trial, trial_of_result
+from bench.tune.study_record import StudyRecord
+from bench.tune.trials import STEP, TrialBatch, TrialResult, result_of_trial, trial_of_result
 from methods.base import Value
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """What came of a study."""
 
     pair: str
@@ -41,10 +41,10 @@ class Tuned:
     values: dict[str, Value]  # the chosen ones; none where no trial finished
     budget: dict[str, int]  # trials, pruned, failed, student_steps
     file: Path
-    trouble: str = ""
+    failure: str = ""
 
 
-Do = Callable[[Batch], dict[int, Result]]
+RunBatch = Callable[[TrialBatch], dict[int, TrialResult]]
 
 
 def recipe_of(suite: Suite, pair: str, spec: MethodSpec) -> dict[str, Value]:
@@ -52,7 +52,7 @@ def recipe_of(suite: Suite, pair: str, spec: MethodSpec) -> dict[str, Value]:
     if spec.tuned:
         raise UserError(f"{spec.title}: a tuned row is not tuned again; leave it out with --methods")
     values = spec.values(pair)
-    for key, knob in suite.tune.narrowed(spec.method).items():
+    for key, knob in suite.tune.search_space(spec.method).items():
         try:
             knob.check(values[key])
         except ValueError:
@@ -72,80 +72,84 @@ class Study:
     """A single use: `Study(...).run(database)`."""
 
     def __init__(
-        self, context: PairContext, spec: MethodSpec, results: Path, name: str, do: Do, group_size: int
+        self, context: PairContext, spec: MethodSpec, results: Path, name: str, run_batch: RunBatch, group_size: int
     ) -> None:
         suite, pair = context.suite, context.pair
-        self.results, self.do, self.group_size = results, do, group_size
-        self.context, self.spec, self.plan = context, spec, suite.tune
+        self.results, self.run_batch, self.group_size = results, run_batch, group_size
+        self.context, self.spec, self.tune_spec = context, spec, suite.tune
         self.name = "/".join(filter(None, (suite.name, pair.name, spec.title, name)))
         self.folder = results / suite.name / "tuning" / slug(self.name.partition("/")[2])
-        self.file = tuned.file_of(results, suite.name, pair, spec.title)
-        self.recipe, self.knobs = recipe_of(suite, pair.name, spec), self.plan.narrowed(spec.method)
-        self.seed, *self.further = select.fresh_seeds(suite.seeds)
+        self.file = tuned.tuned_file(results, suite.name, pair, spec.title)
+        self.recipe, self.knobs = recipe_of(suite, pair.name, spec), self.tune_spec.search_space(spec.method)
+        self.seed, *self.confirmation_seeds = select.unused_seeds(suite.seeds)
         shares = [methods.get(row.method).fully_active_from(row.values(pair.name)) for row in suite.methods]
-        self.judged_from = max(shares) if self.plan.pruner != "none" else 0.0  # the latest of all: so budgets are equal
+        self.judged_from = (
+            max(shares) if self.tune_spec.pruner != "none" else 0.0
+        )  # the latest of all: so budgets are equal
 
-    def run(self, database: RDBStorage) -> Tuned:
-        """Raises `claims.Held` where another process runs it. An outage of the database cannot hurt what a kill cannot:
-        the study is taken up again."""
-        path = claims.file_of(self.folder.parent.parent, f"tuning {self.folder.name}")
+    def run(self, database: RDBStorage) -> TuningResult:
+        """Raises `claims.ClaimHeld` where another process runs it. An outage of the database cannot hurt what a kill
+        cannot: the study is taken up again."""
+        path = claims.claim_file(self.folder.parent.parent, f"tuning {self.folder.name}")
         with claims.claim(path, f"study {self.name}", [self.folder]):
-            return storage.retry_through_outage(database, lambda: self._run(database), self.context.progress.say)
+            return storage.retry_through_outage(database, lambda: self._run(database), self.context.progress.log)
 
-    def _run(self, database: RDBStorage) -> Tuned:
-        study = storage.study_of(database, self.name, directions(self.plan), self.made_for())
-        search = Search(self.plan, self.knobs, self.recipe, self.name)
-        ledger = Ledger(self.folder, self.described(), self.context)
-        while len(told := study.get_trials(deepcopy=False)) < search.size:
-            self._batch(database, study, search.next(told))
-            ledger.hold(study.get_trials(deepcopy=False))
-        results = {trial.number: result_of_trial(trial) for trial in told}
+    def _run(self, database: RDBStorage) -> TuningResult:
+        study = storage.load_study(database, self.name, directions(self.tune_spec), self.made_for())
+        search = Search(self.tune_spec, self.knobs, self.recipe, self.name)
+        record = StudyRecord(self.folder, self.record_spec(), self.context)
+        while len(reported_trials := study.get_trials(deepcopy=False)) < search.size:
+            self._train_batch(database, study, search.next(reported_trials))
+            record.write_trials(study.get_trials(deepcopy=False))
+        results = {trial.number: result_of_trial(trial) for trial in reported_trials}
         budget = _budget(results)
         if not select.ranked(results):
-            trouble = f"no trial finished: {results[0].reason}"
-            ledger.fail(told, trouble, budget)
-            return Tuned(self.context.pair.name, self.spec.title, {}, budget, self.file, trouble)
-        chosen = self._choose(results, {trial.number: trial.params for trial in told})
-        content = self._content(chosen, results, told[chosen.trial].params, budget)
-        tuned.write(self.file, content)
-        ledger.close(study, content)
-        return Tuned(self.context.pair.name, self.spec.title, content["values"], budget, self.file)
+            failure = f"no trial finished: {results[0].reason}"
+            record.fail(reported_trials, failure, budget)
+            return TuningResult(self.context.pair.name, self.spec.title, {}, budget, self.file, failure)
+        chosen = self._choose_trial(results, {trial.number: trial.params for trial in reported_trials})
+        content = self._tuned_content(chosen, results, reported_trials[chosen.trial].params, budget)
+        tuned.write_tuned(self.file, content)
+        record.close(study, content)
+        return TuningResult(self.context.pair.name, self.spec.title, content["values"], budget, self.file)
 
-    def _batch(self, database: RDBStorage, study: optuna.Study, batch: Mapping[int, dict[str, Any]]) -> None:
+    def _train_batch(self, database: RDBStorage, study: optuna.Study, batch: Mapping[int, dict[str, Any]]) -> None:
         """Train a batch, or what is left of it, and tell it in the order of its numbers, each number once whoever
         else works on this study."""
         rungs = pruning.rungs(
-            self.plan, self.context.suite.protocol.epochs, self.judged_from, min(batch) // self.plan.batch
+            self.tune_spec, self.context.suite.protocol.epochs, self.judged_from, min(batch) // self.tune_spec.batch
         )
         results = self._train(batch, self.seed, "search", rungs)
         space = {key: distribution(knob) for key, knob in self.knobs.items()}
         for number in sorted(batch):
-            trial = trial_of_result(results[number], batch[number], space, len(self.plan.objective))
-            with storage.alone(database, self.name):
+            trial = trial_of_result(results[number], batch[number], space, len(self.tune_spec.objective))
+            with storage.study_lock(database, self.name):
                 if number == len(study.get_trials(deepcopy=False)):
                     study.add_trial(trial)
 
     def _train(
         self, settings: Mapping[int, Mapping[str, Any]], seed: int, stage: str, rungs: Sequence[int] = ()
-    ) -> dict[int, Result]:
-        about = {"kind": "trial", "stage": stage, "study": self.name, "study_fingerprint": self.fingerprint}
+    ) -> dict[int, TrialResult]:
+        extra = {"kind": "trial", "stage": stage, "study": self.name, "study_fingerprint": self.fingerprint}
         title = f"{self.context.pair.name} {self.spec.title} "
         title += f"trials {min(settings)}-{max(settings)}" if stage == "search" else f"confirmed with seed {seed}"
         context, settings = self.context, {number: dict(values) for number, values in settings.items()}
-        where = (context.suite, context.pair, self.results, self.spec, settings, self.folder, about, title)
-        return self.do(Batch(*where, seed, tuple(rungs), self.group_size))
+        arguments = (context.suite, context.pair, self.results, self.spec, settings, self.folder, extra, title)
+        return self.run_batch(TrialBatch(*arguments, seed, tuple(rungs), self.group_size))
 
-    def _choose(self, results: Mapping[int, Result], params: Mapping[int, dict[str, Any]]) -> select.Choice:
-        def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:
-            return self._train({number: params[number] for number in numbers}, seed, "confirm")
+    def _choose_trial(
+        self, results: Mapping[int, TrialResult], params: Mapping[int, dict[str, Any]]
+    ) -> select.ChosenTrial:
+        def retrain(trials: Sequence[int], seed: int) -> dict[int, TrialResult]:
+            return self._train({number: params[number] for number in trials}, seed, "confirm")
 
-        return select.RULES[self.plan.rule](results, again, self.further)
+        return select.RULES[self.tune_spec.rule](results, retrain, self.confirmation_seeds)
 
     def made_for(self) -> dict[str, Any]:
         """All that a trial of this study depends on; one that differs in it is another study."""
-        context, plan = self.context, self.plan
+        context, plan = self.context, self.tune_spec
         return {
-            **tuned.conditions(context.suite, self.spec, context.described, context.teacher.fingerprint),
+            **tuned.tuning_conditions(context.suite, self.spec, context.data_description, context.teacher.fingerprint),
             "recipe": self.recipe,
             "space": {key: str(knob) for key, knob in self.knobs.items()},
             **{key: getattr(plan, key) for key in ("batch", "sampler", "pruner", "objective")},
@@ -160,10 +164,12 @@ class Study:
     def fingerprint(self) -> str:
         return digest({"study": self.name, **self.made_for()})
 
-    def described(self) -> dict[str, Any]:
+    def record_spec(self) -> dict[str, Any]:
         """The header of the study's record."""
         context, made_for = self.context, self.made_for()
-        plan = {key: getattr(self.plan, key) for key in ("sampler", "pruner", "objective", "batch", "rule", "seed")}
+        tune_options = {
+            key: getattr(self.tune_spec, key) for key in ("sampler", "pruner", "objective", "batch", "rule", "seed")
+        }
         return {
             "kind": "study",
             "study": self.name,
@@ -182,18 +188,18 @@ class Study:
             "protocol": made_for["protocol"],
             "data": made_for["data"],
             "teacher_fingerprint": made_for["teacher"],
-            "tune": plan,
+            "tune": tune_options,
         }
 
-    def _content(
+    def _tuned_content(
         self,
-        chosen: select.Choice,
-        results: Mapping[int, Result],
+        chosen: select.ChosenTrial,
+        results: Mapping[int, TrialResult],
         params: Mapping[str, Any],
         budget: Mapping[str, int],
     ) -> dict[str, Any]:
         """What the tuned file says."""
-        context, made = self.context, self.context.environment
+        context, environment = self.context, self.context.environment
         confirmation = {
             "seeds": list(chosen.seeds),
             "validation_top1": dict(chosen.means),
@@ -209,18 +215,20 @@ class Study:
             "rule": chosen.rule,
             "budget": dict(budget),
             **({"confirmation": confirmation} if chosen.seeds else {}),
-            "made_for": tuned.conditions(context.suite, self.spec, context.described, context.teacher.fingerprint),
+            "made_for": tuned.tuning_conditions(
+                context.suite, self.spec, context.data_description, context.teacher.fingerprint
+            ),
             "versions": {
                 "optuna": optuna.__version__,
-                "torch": made["torch"],
+                "torch": environment["torch"],
                 "kdbench": bench.__version__,
-                "commit": made["commit"],
-                "dirty": made["dirty"],
+                "commit": environment["commit"],
+                "dirty": environment["dirty"],
             },
         }
 
 
-def _budget(results: Mapping[int, Result]) -> dict[str, int]:
+def _budget(results: Mapping[int, TrialResult]) -> dict[str, int]:
     kinds = [result.status for result in results.values()]
     return {
         "trials": len(kinds),

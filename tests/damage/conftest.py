@@ -7,19 +7,19 @@ import torch
 from rich.console import Console
 
 from bench.jobs.progress import Progress
-from bench.jobs.run import Outcome, run_suite
+from bench.jobs.run import SuiteOutcome, run_suite
 from bench.suite.suite import validate
 from tracking.record import scan
 
 Numbers = dict[str, float]
 
 
-def run(raw: dict[str, Any], results: Path, **changes: Any) -> Outcome:
+def run(raw: dict[str, Any], results: Path, **changes: Any) -> SuiteOutcome:
     """`kdbench run` in this process, of the suite with these changes; no report is written."""
     torch.set_num_threads(1)
     quiet, rerun = Progress(Console(quiet=True), quiet=True), changes.pop("rerun", False)
     suite = validate({**raw, **changes}, "test")
-    return run_suite(suite, results, device=torch.device("cpu"), rerun=rerun, progress=quiet, follower=None)
+    return run_suite(suite, results, device=torch.device("cpu"), rerun=rerun, progress=quiet, mirror=None)
 
 
 def numbers(results: Path) -> dict[str, Numbers]:

@@ -33,7 +33,7 @@ ONE: dict[str, Any] = {**TINY, "seeds": 1}
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results in which the tiny suite was run with one method."""
     results = tmp_path_factory.mktemp("first") / "results"
-    assert run(ONE, results, methods=["vanilla"]).trained == 1
+    assert run(ONE, results, methods=["vanilla"]).n_trained == 1
     return results
 
 
@@ -47,7 +47,7 @@ def test_a_lost_teacher_is_trained_again_and_is_the_same(results: Path, capsys: 
     path = next(results.glob("teachers/*/teacher.safetensors"))
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    assert run(ONE, results).trained == 1
+    assert run(ONE, results).n_trained == 1
     assert "teacher.safetensors: damaged or missing" in capsys.readouterr().err
     assert path.read_bytes() == whole and numbers(results).items() >= before.items()
 
@@ -65,10 +65,10 @@ def test_a_teacher_of_other_bits_is_refused_where_runs_depend_on_the_old_one(res
     with pytest.raises(UserError, match="of the same recipe but of other bits"):
         run(ONE, results)
     assert numbers(results) == before
-    assert run(ONE, results, methods=["vanilla"]).trained == 0, "nothing is to be trained: nothing depends on it"
+    assert run(ONE, results, methods=["vanilla"]).n_trained == 0, "nothing is to be trained: nothing depends on it"
     path.write_bytes(whole)
     record.end("finished", "", (record.final or {})["metrics"], [path.name])
-    assert run(ONE, results).trained == 1 and sorted(numbers(results)) == ["kd", "vanilla"]
+    assert run(ONE, results).n_trained == 1 and sorted(numbers(results)) == ["kd", "vanilla"]
 
 
 def test_a_damaged_run_does_not_reach_a_report_and_is_done_again_alone(results: Path, capsys: Captured) -> None:
@@ -82,7 +82,7 @@ def test_a_damaged_run_does_not_reach_a_report_and_is_done_again_alone(results: 
         capsys.readouterr()
         assert call("report", "tiny", "--results", str(results)) == 2
         assert f"{name}" in (said := capsys.readouterr().err) and "damaged" in said and "run its suite again" in said
-        assert run(ONE, results).trained == 1
+        assert run(ONE, results).n_trained == 1
         assert f"{name}" in (said := capsys.readouterr().err) and "damaged" in said
         assert numbers(results) == before and two.path.stat().st_mtime_ns == kept
 
@@ -98,7 +98,7 @@ def test_a_changed_shard_or_teacher_file_is_refused(
     pair = {"teacher": "resnet8w8", "student": "resnet8w4", "teacher_file": str(teacher)}
     data = {"source": "parquet", "path": str(tiny_set), "validation": 6}
     raw = {**ONE, "data": data, "pairs": [pair], "methods": ["vanilla"]}
-    assert run(raw, tmp_path).trained == 1
+    assert run(raw, tmp_path).n_trained == 1
     for path in (tiny_set / "test-00000-of-00001.parquet", teacher):
         whole = path.read_bytes()
         if path == teacher:
@@ -108,12 +108,12 @@ def test_a_changed_shard_or_teacher_file_is_refused(
         with pytest.raises(UserError, match=f"{path.name} is not the file"):
             run(raw, tmp_path)
         path.write_bytes(whole)
-    assert run(raw, tmp_path).trained == 0
+    assert run(raw, tmp_path).n_trained == 0
 
 
 def test_damaged_tuned_values_are_refused_and_written_anew(results: Path) -> None:
     raw = {**ONE, "methods": ["kd"]}
-    asked = values.rows(validate(raw, "test"), "only").model_dump(mode="json")
+    asked = values.with_tuned_rows(validate(raw, "test"), "only").model_dump(mode="json")
     tuned(raw, results, trials=2)
     path = next(results.glob("tuned/tiny/*/kd.yaml"))
     whole = path.read_text()
@@ -128,7 +128,7 @@ def test_damaged_tuned_values_are_refused_and_written_anew(results: Path) -> Non
     tuned(raw, results, trials=2)
     assert [p.stat().st_mtime_ns for p in results.glob("tiny/tuning/*/trials/*/record.jsonl")] == told
     assert path.read_text() == whole and table.read_text() == text
-    assert run(asked, results).trained == 1
+    assert run(asked, results).n_trained == 1
 
 
 BROKEN = """
@@ -156,19 +156,19 @@ PARTS = {
 def test_a_broken_plug_in_ends_alone(part: str, reason: str, results: Path, capsys: Captured, prose: Prose) -> None:
     name = f"broken_{part}"
     (results / f"{name}.py").write_text(BROKEN.format(part=PARTS[part]))
-    methods.plug(str(results / f"{name}.py"))
+    methods.register_plugin(str(results / f"{name}.py"))
     try:
         outcome = run(ONE, results, methods=[name, "kd"])
-        assert len(outcome.troubles) == 1
-        assert outcome.troubles[0].startswith(f"{name} on resnet8w8->resnet8w4, seed 0: {reason}")
+        assert len(outcome.failures) == 1
+        assert outcome.failures[0].startswith(f"{name} on resnet8w8->resnet8w4, seed 0: {reason}")
         if part != "teacher":  # the rest of that reason is torch's
-            prose(outcome.troubles[0])
+            prose(outcome.failures[0])
         beside = numbers(results)["kd"]
         if part == "init":  # nothing to report, and so little to wait for
             (results / "tiny.yaml").write_text(yaml.safe_dump({k: v for k, v in ONE.items() if k != "name"}))
             words = ("--methods", name, "--results", str(results), "--quiet")
             assert call("run", str(results / "tiny.yaml"), *words) == 1
-            assert f"not finished: {outcome.troubles[0]}" in capsys.readouterr().out
+            assert f"not finished: {outcome.failures[0]}" in capsys.readouterr().out
     finally:
         os.environ.pop(methods.PLUGINS, None)
     shutil.rmtree(results / "tiny")

@@ -37,7 +37,7 @@ from tests.data.conftest import Write, shard, tiny_set  # noqa: F401  # fixtures
 from tests.tracking.conftest import Make, make, rows  # noqa: F401  # fixtures
 from tracking.frame import frame
 from tracking.record import Record, RecordError, scan
-from tracking.seal import MARK, opened, sealed
+from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
 PATIENCE_S = 20
 
@@ -141,12 +141,12 @@ def test_a_damaged_record(seed: int, make: Make) -> None:  # noqa: F811
     seen = refused(Record(record.folder).read)
     if seen is not None and seen.end is not None:
         assert repr(Record(record.folder).final) == repr(final) and Record(record.folder).epochs == epochs
-    done = run_writer.done(again := Record(record.folder))
+    done = run_writer.is_finished_after_repair(again := Record(record.folder))
     assert done or (again.status in ("absent", "running") and changed)
     if again.status != "absent":
         assert again.epochs == epochs[: len(again.epochs)], "a prefix of what was there, or nothing"
     again.begin(record.folder.name, {}, {})
-    again.hold_epochs(rows(3))
+    again.write_epochs(rows(3))
     assert Record(record.folder).epochs == epochs
 
 
@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint(seed: int, tmp_path: Path) -> None:
 def test_a_damaged_shard(seed: int, tiny_set: Path, tmp_path: Path) -> None:  # noqa: F811
     raw = {**TINY, "data": {"source": "parquet", "path": str(tiny_set), "validation": 6}}
     suite = validate(raw, "test")
-    runs._manifest(tmp_path, suite, [], runs._checksums(suite, tmp_path))
+    runs._write_manifest(tmp_path, suite, [], runs._checksums(suite, tmp_path))
     whole = datasets.load(suite.data).describe()
     path = sorted(tiny_set.iterdir())[seed % 3]
     data = path.read_bytes()
@@ -189,16 +189,16 @@ def test_a_damaged_shard(seed: int, tiny_set: Path, tmp_path: Path) -> None:  # 
 def test_a_damaged_sealed_text(seed: int, tmp_path: Path) -> None:
     """Tuned values and a suite's manifest: as they were, or refused."""
     content = {"method": "kd", "values": {"kd": 0.9, "tau": 4.0}, "made_for": {"teacher": "t"}, "names": ["a", "b"] * 9}
-    text = sealed(f"# {MARK}\n{yaml.safe_dump(content)}")
+    text = add_checksum(f"# {CHECKSUM_PLACEHOLDER}\n{yaml.safe_dump(content)}")
     file = tmp_path / "kd.yaml"
     file.write_bytes(spoilt(text.encode(), seed))
     try:
-        found = plain.load(opened(file.read_text(encoding="utf-8")))
+        found = plain.load(verify_checksum(file.read_text(encoding="utf-8")))
         assert dict(found["values"]) == content["values"] and found == content
     except (ValueError, TypeError, KeyError):  # as the reader of tuned values
         assert file.read_bytes() != text.encode()
     suite = validate(TINY, "test")
-    runs._manifest(tmp_path, suite, ["f0", "f1"], {})
+    runs._write_manifest(tmp_path, suite, ["f0", "f1"], {})
     path = tmp_path / "suite.json"
     whole = manifest(tmp_path, "tiny")
     path.write_bytes(spoilt(path.read_bytes(), seed))
@@ -219,14 +219,14 @@ def test_a_damaged_network(seed: int, tmp_path: Path) -> None:
     refused(lambda: models.load_state(network, file))
     refused(lambda: student.load(file))
     array = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
-    cache.cached("key", lambda: array)
+    cache.load_or_build("key", lambda: array)
     kept = tmp_path / "cache" / "key.npy"
     kept.write_bytes(spoilt(kept.read_bytes(), seed))
-    assert (cache.cached("key", lambda: array) == array).all()
+    assert (cache.load_or_build("key", lambda: array) == array).all()
 
 
 def trained(raw: dict[str, Any], results: Path) -> dict[str, tuple[dict[str, float], bytes]]:
-    assert not run(raw, results).troubles
+    assert not run(raw, results).failures
     return left(results)
 
 
@@ -284,4 +284,4 @@ def test_damaged_results_are_named_and_made_again(
     named = path.read_bytes() == data or path.name == "suite.json" or "kdbench: " in capsys.readouterr().err
     torn = path.suffix == ".jsonl"  # a last line that was cut off is what a kill leaves: no damage
     assert named or torn
-    assert all(record.intact() for record in scan(copy / "tiny"))
+    assert all(record.is_intact() for record in scan(copy / "tiny"))

@@ -47,7 +47,7 @@ def by_label(results: Path) -> dict[str, Record]:
 
 def holds(members: int, from_epoch: int = 1) -> Any:
     """A device on which the shared batch of more members than that finds no room, from an epoch of the first on."""
-    teach = Cohort._teach
+    teach = Cohort._teacher_outputs
 
     def _teach(self: Cohort, members_: list[Member], batch: Any) -> Any:
         if len(members_) > members and members_[0].epoch >= from_epoch:
@@ -60,7 +60,7 @@ def holds(members: int, from_epoch: int = 1) -> Any:
 def test_a_cohort_too_large_is_halved_until_it_fits(
     suite_file: Path, whole: dict[str, Record], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(Cohort, "_teach", holds(2))
+    monkeypatch.setattr(Cohort, "_teacher_outputs", holds(2))
     results = suite_file.parent / "halved"
     assert call("run", str(suite_file), "--results", str(results)) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -74,7 +74,7 @@ def test_a_cohort_too_large_is_halved_until_it_fits(
 def test_a_cohort_of_any_size_gives_the_same_numbers(
     suite_file: Path, whole: dict[str, Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Cohort, "_teach", holds(2, from_epoch=-99))
+    monkeypatch.setattr(Cohort, "_teacher_outputs", holds(2, from_epoch=-99))
     results = suite_file.parent / "small"
     assert call("run", str(suite_file), "--results", str(results), "--cohort-size", "2", "--quiet") == 0
     assert all(numbers(record) == numbers(whole[label]) for label, record in by_label(results).items())
@@ -98,7 +98,7 @@ def test_what_does_not_fit_alone_fails_alone(
 def test_a_batch_that_fits_no_member_is_one_line(
     suite_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(Cohort, "_teach", holds(0, from_epoch=-99))
+    monkeypatch.setattr(Cohort, "_teacher_outputs", holds(0, from_epoch=-99))
     assert call("run", str(suite_file), "--results", str(suite_file.parent / "none")) == 2
     said = capsys.readouterr().err.splitlines()
     assert "lower protocol.batch_size" in said[-1] and len(said) <= 2  # the other: its teacher is at chance level
@@ -120,7 +120,7 @@ def test_a_device_that_failed_ends_one_run_and_the_rest_goes_on(
     original = KD.loss
     monkeypatch.setattr(KD, "loss", loss)
     for module in ("training.member", "jobs.fit"):
-        monkeypatch.setattr(f"bench.{module}.usable", lambda device: not lost)
+        monkeypatch.setattr(f"bench.{module}.device_works", lambda device: not lost)
     results = suite_file.parent / "lost"
     for expected in ("interrupted", "finished"):
         lost = False
@@ -139,8 +139,8 @@ def test_a_member_that_waited_elsewhere_goes_on_the_same(tiny: dict[str, Any]) -
     trained(staying)
 
     for _ in moving.epochs():
-        for member in moving.alive():
-            member.place = torch.device("meta")  # as if: so that everything is taken up once more
+        for member in moving.running_members():
+            member.current_device = torch.device("meta")  # as if: so that everything is taken up once more
             member.move(moving.data.device)
     for one, two in zip(staying.members, moving.members, strict=True):
         assert one.status == two.status == "running" and same(one, two), one.name

@@ -23,7 +23,7 @@ from PIL import Image
 from bench import data as datasets
 from bench.data import cache
 from bench.data.spec import ImageFolderSpec, ParquetSpec, TorchvisionSpec
-from bench.environment import environment
+from bench.environment import describe
 from bench.errors import UserError
 from bench.jobs import checkpoint
 from bench.models import student
@@ -106,7 +106,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDBENCH_OFFLINE", "1")
-        assert run(VANILLA, folder / "results").trained == 1
+        assert run(VANILLA, folder / "results").n_trained == 1
         yield folder
 
 
@@ -138,7 +138,7 @@ def test_a_checkpoint_is_not_unpickled(ran: Path, mark: Path, capsys: pytest.Cap
     path = record.folder / "checkpoint.pt"
     path.write_bytes(hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
     assert checkpoint.load(path) is None
-    assert run(VANILLA, ran / "results").trained == 1 and "checkpoint.pt: damaged" in capsys.readouterr().err
+    assert run(VANILLA, ran / "results").n_trained == 1 and "checkpoint.pt: damaged" in capsys.readouterr().err
     assert not mark.exists() and (the_run(ran).final or {})["metrics"]["test/top1"] == top1
 
 
@@ -149,7 +149,7 @@ def test_a_cached_teacher_is_not_unpickled(ran: Path, mark: Path, bomb: bytes) -
         signed(record, "teacher.safetensors", data)
         assert call(*words(ran), "--rerun") == 2
     signed(record, "teacher.safetensors", whole)
-    assert run(VANILLA, ran / "results", rerun=True).trained == 1 and not mark.exists()
+    assert run(VANILLA, ran / "results", rerun=True).n_trained == 1 and not mark.exists()
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
@@ -224,7 +224,7 @@ def test_decoded_images_are_not_unpickled(
     np.save(buffer, np.array([Bomb(mark)], dtype=object))
     for data in (bomb, buffer.getvalue()):
         (tmp_path / "cache" / "key.npy").write_bytes(data)
-        assert (cache.cached("key", lambda: array) == array).all()
+        assert (cache.load_or_build("key", lambda: array) == array).all()
     assert not mark.exists()
 
 
@@ -331,7 +331,7 @@ def test_a_command_line_is_recorded_without_its_passwords(monkeypatch: pytest.Mo
         f"token={SECRET}",
     ]
     monkeypatch.setattr("sys.argv", words)
-    said = environment(torch.device("cpu"))
+    said = describe(torch.device("cpu"))
     assert SECRET not in str(said) and "postgresql://me:***@db/x" in said["command"]
 
 

@@ -147,4 +147,4 @@ def test_what_failed_holds_no_memory(tiny: dict[str, Any]) -> None:
     assert all(ref() is None for ref in held), "the graph of the failed step is still there"
     tensors = [*broken.network.parameters(), *broken.network.buffers(), *broken.method.parameters()]
     assert all(tensor.is_meta and tensor.grad is None for tensor in tensors)
-    assert not broken.optimizer.state and not broken.best.state
+    assert not broken.train_step.optimizer.state and not broken.best.state

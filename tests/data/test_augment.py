@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as tv
 
-from bench.data.augment import FILL, VIEWS, Params, apply, cut_out, draw, normalise, pixels
+from bench.data.augment import FILL, VIEWS, ViewParams, apply_view, cut_out, draw_view, normalise, pixels
 from bench.errors import UserError
 from bench.seeds import generator
 
@@ -18,8 +18,8 @@ def images(n: int = 16, channels: int = 3, size: int = 12) -> Tensor:
     return torch.randint(256, (n, channels, size, size), generator=generator("images"), dtype=torch.uint8)
 
 
-def params(view: str, n: int = 16, size: int = 12, seed: int = 0, *, pad: int = 2, flip: bool = True) -> Params:
-    return draw(view, n, size, generator(view, seed), pad=pad, flip=flip)
+def params(view: str, n: int = 16, size: int = 12, seed: int = 0, *, pad: int = 2, flip: bool = True) -> ViewParams:
+    return draw_view(view, n, size, generator(view, seed), pad=pad, flip=flip)
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -27,12 +27,12 @@ def params(view: str, n: int = 16, size: int = 12, seed: int = 0, *, pad: int = 
 def test_a_view_can_be_replayed_and_images_do_not_touch(view: str, channels: int) -> None:
     x, p = images(64, channels), params(view, 64)
     before = x.clone()
-    out = apply(x, p, MEAN[:channels], STD[:channels])
+    out = apply_view(x, p, MEAN[:channels], STD[:channels])
     assert out.dtype == torch.float32 and out.shape == x.shape and out.isfinite().all()
-    assert torch.equal(out, apply(x, p, MEAN[:channels], STD[:channels])) and torch.equal(x, before)
+    assert torch.equal(out, apply_view(x, p, MEAN[:channels], STD[:channels])) and torch.equal(x, before)
     order = torch.randperm(64, generator=generator(1))
-    assert torch.equal(apply(x[order], p.take(order), MEAN[:channels], STD[:channels]), out[order])
-    assert torch.equal(apply(x[:1], p.take(torch.tensor([0])), MEAN[:channels], STD[:channels]), out[:1])
+    assert torch.equal(apply_view(x[order], p.take(order), MEAN[:channels], STD[:channels]), out[order])
+    assert torch.equal(apply_view(x[:1], p.take(torch.tensor([0])), MEAN[:channels], STD[:channels]), out[:1])
 
 
 @pytest.mark.parametrize("view", ["weak", "strong"])
@@ -46,9 +46,9 @@ def test_a_draw_follows_its_generator(view: str) -> None:
 
 def test_plain_is_to_tensor_and_normalize() -> None:
     x = images()
-    assert torch.allclose(apply(x, params("plain"), MEAN, STD), tv.normalize(x / 255, MEAN, STD), atol=2e-6)
+    assert torch.allclose(apply_view(x, params("plain"), MEAN, STD), tv.normalize(x / 255, MEAN, STD), atol=2e-6)
     assert torch.allclose(normalise(x, MEAN, STD), tv.normalize(x / 255, MEAN, STD), atol=2e-6)
-    draw("plain", 4, 12, None, pad=0, flip=False)
+    draw_view("plain", 4, 12, None, pad=0, flip=False)
 
 
 @pytest.mark.parametrize("pad", [0, 1, 4])
@@ -59,7 +59,7 @@ def test_weak_is_random_crop_and_flip(pad: int) -> None:
     wanted = [tv.crop(tv.pad(image, [pad]), top, left, 12, 12) for image, top, left, _ in rows]
     wanted = [tv.hflip(w) if f else w for w, f in zip(wanted, p.flip.tolist(), strict=True)]
     assert torch.equal(pixels(x, p), torch.stack(wanted))
-    assert torch.allclose(apply(x, p, MEAN, STD), tv.normalize(torch.stack(wanted) / 255, MEAN, STD), atol=2e-6)
+    assert torch.allclose(apply_view(x, p, MEAN, STD), tv.normalize(torch.stack(wanted) / 255, MEAN, STD), atol=2e-6)
 
 
 def test_offsets_and_flips_are_uniform() -> None:
@@ -109,13 +109,13 @@ def test_strong_starts_with_a_crop_of_its_own() -> None:
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_nothing_is_read_back_from_the_device(view: str) -> None:
-    assert apply(images().to("meta"), params(view), MEAN, STD).shape == (16, 3, 12, 12)
+    assert apply_view(images().to("meta"), params(view), MEAN, STD).shape == (16, 3, 12, 12)
 
 
 def test_what_is_refused() -> None:
     with pytest.raises(UserError, match="no view 'week'; did you mean 'weak'"):
         params("week")
     with pytest.raises(ValueError, match="uint8"):
-        apply(images().float(), params("weak"), MEAN, STD)
+        apply_view(images().float(), params("weak"), MEAN, STD)
     with pytest.raises(ValueError, match="needs a generator"):
-        draw("weak", 4, 8, None, pad=1, flip=False)
+        draw_view("weak", 4, 8, None, pad=1, flip=False)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.data import Data, images, parquet
-from bench.data.cache import cached, content_key
+from bench.data.cache import content_key, load_or_build
 from tests.data.conftest import read
 
 
@@ -89,7 +89,7 @@ def test_a_failed_build_leaves_nothing(cache: Path) -> None:
         raise RuntimeError("no images")
 
     with pytest.raises(RuntimeError, match="no images"):
-        cached("key", fail)
+        load_or_build("key", fail)
     assert not cache.exists()
 
 
@@ -98,4 +98,4 @@ def test_without_a_place_to_write_images_are_still_read(tmp_path: Path, monkeypa
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "file" / "below"))
     array = np.zeros((2, 1, 3, 3), np.uint8)
     with pytest.warns(UserWarning, match="not kept"):
-        assert (cached("key", lambda: array) == array).all()
+        assert (load_or_build("key", lambda: array) == array).all()

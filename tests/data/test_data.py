@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from bench.data import Data, sources
-from bench.data.raw import Arrays
+from bench.data.raw import SplitArrays
 from bench.data.spec import DigitsSpec
 from bench.errors import UserError
 from tests.data.conftest import SPEC, read
@@ -75,7 +75,7 @@ def test_fingerprint_sees_one_pixel(tiny_set: Path, split: str) -> None:
 
 
 def test_a_closed_test_split_is_never_read() -> None:
-    def test() -> Arrays:
+    def test() -> SplitArrays:
         raise AssertionError("read")
 
     raw = replace(sources.digits(DigitsSpec(source="digits")), test=test)

@@ -39,12 +39,12 @@ def test_paths(tiny_set: Path, monkeypatch: pytest.MonkeyPatch, prose: Prose) ->
     monkeypatch.chdir(tiny_set.parent)
     monkeypatch.setenv("HOME", str(tiny_set.parent))
     for path in ("$SETS/set", "${SETS}/set", "set", "~/set", "set/*.parquet", f"{tiny_set}/t*-000*"):
-        assert [len(v) for v in parquet.find(path).values()] == [1, 2]
+        assert [len(v) for v in parquet.find_shards(path).values()] == [1, 2]
     (tiny_set.parent / "data").mkdir()
     os.rename(tiny_set, tiny_set.parent / "data" / "data")  # noqa: PTH104
-    assert len(parquet.find("data")) == 2
+    assert len(parquet.find_shards("data")) == 2
     with pytest.raises(UserError, match="NOT_SET_ANYWHERE") as error:
-        parquet.find("$NOT_SET_ANYWHERE/set")
+        parquet.find_shards("$NOT_SET_ANYWHERE/set")
     prose(str(error.value))
 
 
@@ -107,7 +107,7 @@ def test_scaling_is_torchvisions() -> None:
 
     for size in ((50, 31), (31, 50), (20, 20), (17, 90)):
         image = picture(1, size=size)
-        assert images.fit(image, 16).tobytes() == tv.center_crop(tv.resize(image, 16), [16, 16]).tobytes()
+        assert images.resize_and_crop(image, 16).tobytes() == tv.center_crop(tv.resize(image, 16), [16, 16]).tobytes()
 
 
 BAD = [

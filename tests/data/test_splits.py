@@ -18,7 +18,7 @@ NAMES = tuple("abcdefghij")
 @pytest.mark.parametrize("y", [EVEN, UNEVEN], ids=["even", "uneven"])
 @pytest.mark.parametrize("n", [10, 37, 120, 350])
 def test_every_prefix_is_stratified(y: np.ndarray, n: int) -> None:
-    order = splits.order(y, "x", 0)
+    order = splits.stratified_order(y, "x", 0)
     assert sorted(order) == list(range(len(y)))
     got = np.bincount(y[order[:n]], minlength=y.max() + 1)
     share = np.bincount(y) * n / len(y)

@@ -46,14 +46,14 @@ def _run(words: list[str], log: Path, crash_at: int, every_s: float, asked_by: i
     plots.drawn = lambda *args: dict([next(iter(drawn(*args).items()))])  # most of a report's time goes into figures
     dying(crash_at, log.with_suffix(".calls"))
     if asked_by:
-        member_of = cohort_job.member_of
+        member_of = cohort_job.make_member
 
         def asked(*args: Any) -> Any:
             signal.raise_signal(asked_by)
-            cohort_job.member_of = member_of
+            cohort_job.make_member = member_of
             return member_of(*args)
 
-        cohort_job.member_of = asked  # type: ignore[assignment]
+        cohort_job.make_member = asked  # type: ignore[assignment]
     cli.main()
 
 
@@ -89,6 +89,6 @@ def dying(at: int, counted: Path) -> None:
     for name in ("replace", "unlink"):
         setattr(Path, name, wrapped(name, getattr(Path, name)))
     Path.write_bytes = torn  # type: ignore[method-assign, assignment]
-    cohort_job._finish = wrapped("finish", cohort_job._finish)
+    cohort_job._evaluate_and_end = wrapped("finish", cohort_job._evaluate_and_end)
     for name in ("create_run", "log_batch", "log_artifact", "log_text", "set_terminated", "update_run"):
         setattr(mlflow.MlflowClient, name, wrapped(name, getattr(mlflow.MlflowClient, name)))

@@ -46,7 +46,7 @@ def whole(suite_file: Path) -> tuple[Path, float]:
 
 def numbers(record: Record) -> list[dict[str, float]]:
     """Every number of a run but the clock's: each epoch's, then the final ones."""
-    assert record.final is not None and record.intact()
+    assert record.final is not None and record.is_intact()
     rows = [{**row["metrics"], "epoch": row["epoch"]} for row in record.epochs]
     return [{k: v for k, v in row.items() if k not in TIMES} for row in [*rows, record.final["metrics"]]]
 

@@ -51,7 +51,7 @@ def test_a_full_disk(
         for name, content in safe.items():
             assert (results / name).read_bytes() == content
         done = [record for record in scan(results / "faulty") if record.status == "finished"]
-        assert all(record.intact() for record in done)
+        assert all(record.is_intact() for record in done)
         safe = {str(record.path.relative_to(results)): record.path.read_bytes() for record in done}
     filler.unlink()
     code, said = called(suite_file, results, log)

@@ -46,39 +46,39 @@ def test_the_runs_of_the_dead_are_ended_at_the_next_start(tmp_path: Path, suite_
     killed, told = scan(results / "faulty"), list[Record]()
     assert [record.status for record in killed] == ["running"] * 2
 
-    class Follower:
+    class RecordMirror:
         offer = finish = told.append
 
-    run.end_orphaned_runs(results / "faulty", Follower())  # type: ignore[arg-type]
+    run.end_orphaned_runs(results / "faulty", RecordMirror())  # type: ignore[arg-type]
     assert [record.status for record in killed] == ["interrupted"] * 2 and len(told) == 2
     assert killed[0].final is not None and killed[0].final["reason"].startswith("its process is gone")
-    run.end_orphaned_runs(results / "faulty", Follower())  # type: ignore[arg-type]
+    run.end_orphaned_runs(results / "faulty", RecordMirror())  # type: ignore[arg-type]
     assert len(told) == 2
 
 
 def test_an_epoch_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "GRACE_S", 0.05)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(stop.Interrupted) as stopped, stop.gracefully():
+    with pytest.raises(stop.Interrupted) as stopped, stop.stop_gracefully():
         signal.raise_signal(signal.SIGTERM)
         time.sleep(30)
-    assert stopped.value.number == signal.SIGTERM and not stopped.value.whole
+    assert stopped.value.number == signal.SIGTERM and not stopped.value.between_epochs
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_end_of_an_epoch_is_waited_for() -> None:
     reached = False
-    with pytest.raises(stop.Interrupted) as stopped, stop.gracefully() as pause:
+    with pytest.raises(stop.Interrupted) as stopped, stop.stop_gracefully() as pause:
         signal.raise_signal(signal.SIGINT)
         reached = True
         pause()
-    assert reached and stopped.value.whole and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert reached and stopped.value.between_epochs and signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_one_that_the_process_was_started_to_ignore_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stop.gracefully() as pause:
+        with stop.stop_gracefully() as pause:
             signal.raise_signal(signal.SIGINT)
             pause()
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -87,7 +87,7 @@ def test_one_that_the_process_was_started_to_ignore_stays_ignored() -> None:
 
 
 def _stubborn() -> None:
-    with stop.gracefully():
+    with stop.stop_gracefully():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 

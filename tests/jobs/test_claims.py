@@ -14,14 +14,21 @@ from typing import Any
 import pytest
 
 from bench.jobs import claims
-from bench.jobs.claims import Held, claim, file_of, run_each_when_free, run_when_free, take_dead_claims
+from bench.jobs.claims import (
+    ClaimHeld,
+    claim,
+    claim_file,
+    remove_stale_claims,
+    run_each_when_free,
+    run_when_free,
+)
 
 FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return file_of(tmp_path, "resnet14->resnet8 seed 0")
+    return claim_file(tmp_path, "resnet14->resnet8 seed 0")
 
 
 def left_by(path: Path, **changes: Any) -> dict[str, Any]:
@@ -44,7 +51,10 @@ def test_one_at_a_time(path: Path) -> None:
     assert path.parent.name == "claims" and "->" not in path.name
     with claim(path, "work") as check:
         check()
-        with pytest.raises(Held, match=rf"^work: in work by process {os.getpid()} on "), claim(path, "work"):
+        with (
+            pytest.raises(ClaimHeld, match=rf"^work: in work by process {os.getpid()} on "),
+            claim(path, "work"),
+        ):
             pass
         check()
     assert not path.exists()
@@ -58,7 +68,7 @@ def _try(path: Path, ready: Barrier, won: Any) -> None:
         with claim(path, "work"):
             won.put(os.getpid())
             time.sleep(1.0)
-    except Held:
+    except ClaimHeld:
         pass
 
 
@@ -83,16 +93,16 @@ def test_a_number_that_was_used_again_is_not_the_owner(path: Path) -> None:
 def test_elsewhere_only_silence_tells(path: Path) -> None:
     """Of another machine, or another container on this one, no process can be seen."""
     left_by(path, host="another", space=["another", "boot", "pid:[1]"])
-    with pytest.raises(Held, match=r"on another$"), claim(path, "work"):
+    with pytest.raises(ClaimHeld, match=r"on another$"), claim(path, "work"):
         pass
-    assert take_dead_claims(path.parent.parent) == []
-    os.utime(path, (time.time() - 2 * claims.DEAD_S,) * 2)
+    assert remove_stale_claims(path.parent.parent) == []
+    os.utime(path, (time.time() - 2 * claims.STALE_S,) * 2)
     with claim(path, "work"):
         pass
 
 
 def test_the_heart_beats(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "BEAT_S", 0.02)
+    monkeypatch.setattr(claims, "HEARTBEAT_S", 0.02)
     with claim(path, "work"):
         os.utime(path, (1.0, 1.0))
         end = time.monotonic() + 5
@@ -102,7 +112,7 @@ def test_the_heart_beats(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_who_slept_too_long_learns_of_it(path: Path) -> None:
-    with pytest.raises(Held, match="taken over"), claim(path, "work") as check:
+    with pytest.raises(ClaimHeld, match="taken over"), claim(path, "work") as check:
         owner = json.loads(path.read_text())
         path.write_text(json.dumps(owner | {"id": "another"}))
         check()
@@ -118,19 +128,19 @@ def test_a_torn_claim_is_nobodys(path: Path) -> None:
 
 def test_the_dead_are_buried_with_what_they_wrote(path: Path) -> None:
     left_by(path)
-    with claim(file_of(path.parent.parent, "another"), "other work"):
-        assert take_dead_claims(path.parent.parent) == [path.parent / "record"] and not path.exists()
-        assert take_dead_claims(path.parent.parent) == []
+    with claim(claim_file(path.parent.parent, "another"), "other work"):
+        assert remove_stale_claims(path.parent.parent) == [path.parent / "record"] and not path.exists()
+        assert remove_stale_claims(path.parent.parent) == []
 
 
 def test_what_others_hold_comes_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "WAIT_S", 0.0)
+    monkeypatch.setattr(claims, "RETRY_S", 0.0)
     held, said = {"b": 3, "d": 1}, list[str]()
 
     def act(name: str) -> str:
         if held.get(name):
             held[name] -= 1
-            raise Held(f"{name}: in work by process 1 on host")
+            raise ClaimHeld(f"{name}: in work by process 1 on host")
         return name
 
     def acts() -> Iterator[Any]:

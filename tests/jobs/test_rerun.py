@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from bench.jobs.rerun import Verdict, find, three_errors
+from bench.jobs.rerun import Verdict, find_record, three_standard_errors
 from tests.conftest import TINY
 from tests.prose import Prose, numbers
 from tests.test_cli import call
-from tracking.lines import bare, encoded
+from tracking.lines import encode_lines, without_crc
 from tracking.record import Record, scan
 
 
@@ -41,18 +41,18 @@ def test_the_same_machine_gives_every_bit(from_scratch: bool, ran: Path, capsys:
     code, got = told(ran, capsys, fingerprint[:8], *["--from-scratch"] * from_scratch)
     assert code == 0 and got["agrees"] and got["tolerance"] == 0 and not got["other"] and not got["changed"]
     assert len(got["metrics"]) > 10 and all(before == now for before, now in got["metrics"].values())
-    assert kd.intact() and Path(got["folder"]).name == fingerprint
+    assert kd.is_intact() and Path(got["folder"]).name == fingerprint
 
 
 def altered(record: Record, folder: Path, **changes: Any) -> Path:
     """A copy of a record with other final numbers or another environment."""
     lines = record.read()
-    header, end = bare(lines.header), bare(lines.end or {})
+    header, end = without_crc(lines.header), without_crc(lines.end or {})
     header["environment"] = {**header["environment"], **changes.pop("environment", {})}
     end["metrics"] = {**end["metrics"], **changes}
     out = folder / "tiny" / "runs" / header["fingerprint"]
     out.mkdir(parents=True)
-    text = encoded((header, *map(bare, lines.epochs), end))
+    text = encode_lines((header, *map(without_crc, lines.epochs), end))
     (out / "record.jsonl").write_text(text)
     (folder / "tiny" / "suite.json").write_text((record.folder.parent.parent / "suite.json").read_text())
     return out
@@ -72,8 +72,8 @@ def test_other_numbers_are_noticed(ran: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_tolerance(prose: Prose) -> None:
-    assert three_errors(50.0, 100) == pytest.approx(300 * (2 * 0.25 / 100) ** 0.5)
-    assert 0 < three_errors(100.0, 1000) < 1  # no accuracy is known to be perfect
+    assert three_standard_errors(50.0, 100) == pytest.approx(300 * (2 * 0.25 / 100) ** 0.5)
+    assert 0 < three_standard_errors(100.0, 1000) < 1  # no accuracy is known to be perfect
     verdict = Verdict("f", "kd", "a->b", 1, {"test/top1": (70.0, 69.5)}, "cpu", "", 0.4, Path())
     assert not verdict.agrees and {69.5, 70.0, 0.4} <= set(numbers(verdict.sentence()))
     prose(verdict.sentence())
@@ -94,4 +94,4 @@ def test_what_is_not_there_is_said(words: list[str], said: str, ran: Path, capsy
 
 def test_the_projects_own_results_are_found(tmp_path: Path) -> None:
     some = next((Path(__file__).parents[2] / "results" / "reference" / "digits" / "runs").iterdir())
-    assert find(some.name, tmp_path).folder == some
+    assert find_record(some.name, tmp_path).folder == some

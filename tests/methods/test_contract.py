@@ -14,7 +14,7 @@ from torch import Tensor
 import methods
 from bench import models
 from bench.models.base import Network
-from bench.seeds import drawing_from
+from bench.seeds import fork_rng
 from methods.base import Dims, Method, Needs, NetworkView, Out, Progress, Refusal
 
 NAMES = methods.names()
@@ -22,7 +22,7 @@ N, C, SIZE = 40, 5, 8
 
 
 def network(name: str, n_classes: int = C) -> Network:
-    with drawing_from("contract", name):
+    with fork_rng("contract", name):
         return models.build(name, in_channels=1, size=SIZE, n_classes=n_classes)
 
 
@@ -49,7 +49,7 @@ class Scene:
         shapes = self.student.dims(), self.teacher.dims()
         self.dims = Dims(*shapes, n_classes, batch, train_y, lambda: (0.1, 0.4, 0.3, 0.2))
         self.kind.check(self.dims)
-        with drawing_from("contract", "method"):
+        with fork_rng("contract", "method"):
             self.method = self.kind(self.dims, **self.hp)
 
     def predicts_otherwise(self) -> bool:

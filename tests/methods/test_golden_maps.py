@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.ab import SCALE, ab_loss
-from methods.adapters import match
+from methods.adapters import match_sizes
 from methods.at import at_loss
 from methods.fitnet import Regressor, fitnet_loss
 from methods.fsp import flow, fsp_loss
@@ -77,7 +77,7 @@ def test_vid() -> None:
 
     def loss(a: Tensor, b: Tensor) -> Tensor:
         net = next(turn)
-        a, b = match(a, b)
+        a, b = match_sizes(a, b)
         return vid_loss(net(a), b, net.rho, eps=eps)
 
     stages(g, loss)
@@ -174,7 +174,7 @@ def test_ofd() -> None:
 
     def loss(a: Tensor, b: Tensor) -> Tensor:
         connector, m = next(turn)
-        a, b = match(connector(a), b)
+        a, b = match_sizes(connector(a), b)
         return ofd_loss(a, b, m)
 
     total, *_ = stages(g, loss, lambda i, n: 2.0 ** (i - n + 1))
@@ -254,7 +254,7 @@ def test_logit_free() -> None:
     losses = []
     for i, (a, b) in enumerate(zip(fs, ft, strict=True)):
         g.load(projectors[i], f"projector{i}.")
-        a, b = match(a, b)
+        a, b = match_sizes(a, b)
         losses.append(fitnet_loss(projectors[i](a), b))
     each = torch.stack([loss.mean() for loss in losses])
     each.mean().backward()

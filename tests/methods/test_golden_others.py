@@ -103,7 +103,7 @@ def test_dot() -> None:
             for name, p in params.items():
                 p.grad = g[key] if (key := f"in_{kind}_grad_{name}_step{step}") in g.arrays else None
             if kind == "kd":
-                optimizer.hold()
+                optimizer.save_kd_gradients()
         optimizer.step()
         for name, p in params.items():
             g.close(f"out_{name}_step{step}", p)

@@ -48,7 +48,7 @@ def suite(
                 said = {"label": label, "guess": guess, "confidence": confidence, "teacher_guess": teacher}
                 record = run(root, f"{p:08x}{i:04x}{seed:04x}", name, seed, pair, protocol)
                 curve = level * 100 * (1 - np.exp(-np.arange(1, epochs + 1) / 3))
-                record.hold_epochs(_epoch(k, value) for k, value in enumerate(curve, 1))
+                record.write_epochs(_epoch(k, value) for k, value in enumerate(curve, 1))
                 if predictions:
                     np.savez_compressed(record.folder / "predictions.npz", **said)  # type: ignore[arg-type]
                 top1, best = 100 * float((guess == label).mean()), "test/top1_best_epoch_on_test"

@@ -76,7 +76,7 @@ def study(
     }
     space = {"study": name, "space": SPACE, "hp": {"ce": 0.1, "kd": 0.9, "tau": 4.0}, "tune": dict(tune)}
     record.begin(slug, spec | space, ENVIRONMENT)
-    record.hold_epochs([{"epoch": n, "time": 0.0, "metrics": {}} for n in rows["trial"]])
+    record.write_epochs([{"epoch": n, "time": 0.0, "metrics": {}} for n in rows["trial"]])
     rows.to_csv(record.folder / "trials.csv", index=False)
     if chosen:
         values = {"ce": 0.1, "kd": 1.25, "tau": 7.5}

@@ -93,7 +93,7 @@ def test_learning_golden(tmp_path: Path) -> None:
         if spec["label"] == "vanilla":
             values = curves["vanilla"][spec["seed"]]
             metrics = [{"validation/top1": value, "train/loss": 9.0} for value in values]
-            record.hold_epochs({"epoch": k, "time": 0.0, "metrics": m} for k, m in enumerate(metrics, 1))
+            record.write_epochs({"epoch": k, "time": 0.0, "metrics": m} for k, m in enumerate(metrics, 1))
             record.end("finished", "", {"test/top1": 1.0}, [])
     data = learning.data(made, records, {"resnet32x4->resnet8x4": ["kd", "vanilla"]})
     assert set(data["label"]) == {"vanilla"} and data[["epoch", "n"]].to_numpy().tolist() == [[1, 3], [2, 3], [3, 2]]

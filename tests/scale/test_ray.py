@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.faults.conftest import SUITE, same_in_mlflow, same_results
-from tracking.locks import alive
+from tracking.locks import process_may_live
 from tracking.record import scan
 
 pytest.importorskip("ray", reason="Ray is not installed; make test-scale does it")
@@ -82,7 +82,7 @@ def workers(driver: subprocess.Popen[bytes], results: Path, n: int, but: int = 0
     end = time.monotonic() + 500
     while driver.poll() is None and time.monotonic() < end:
         pids = {r.environment["pid"] for r in scan(results / "faulty") if r.status == "running" and len(r.epochs)}
-        if len(living := [pid for pid in pids if alive(pid) and pid != but]) >= n:
+        if len(living := [pid for pid in pids if process_may_live(pid) and pid != but]) >= n:
             return living
         time.sleep(0.2)
     raise AssertionError(results.with_suffix(".log").read_text())
@@ -101,7 +101,7 @@ def test_whoever_is_killed_the_numbers_are_those_of_one_process(cluster: str, fi
     driver.kill()
     driver.wait()
     end = time.monotonic() + 30
-    while any(map(alive, second)):
+    while any(map(process_may_live, second)):
         assert time.monotonic() < end, "its workers outlive the driver"
         time.sleep(0.1)
     stopped = started("run", files, there, *ray)

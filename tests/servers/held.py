@@ -34,7 +34,7 @@ def holds_exactly(uri: str, results: Path, suite: str | None = None, *, artifact
 def _holds(store: Store, found: Any, record: Record, artifacts: bool) -> int:
     run, lines = store.client.get_run(found.info.run_id), record.read()
     kind = lines.header["spec"].get("kind", "run")
-    words = summary.words(record, store.uri) if kind == "suite" else payload.words(lines, kind)
+    words = summary.run_description(record, store.uri) if kind == "suite" else payload.run_description(lines, kind)
     assert run.info.status == (payload.MLFLOW_STATUS[lines.end["status"]] if lines.end else "RUNNING"), record
     assert run.data.params == words.params
     assert {name: run.data.tags.get(name) for name in words.tags} == words.tags

@@ -29,7 +29,7 @@ def write(uri: str, folder: Path, writers: int) -> float:
     for seed in range(RUNS):
         record = Record(folder / f"suite{writers}" / "runs" / f"f{seed}")
         record.begin(f"f{seed}", spec(seed, suite="limits"), environment())
-        record.hold_epochs(rows(14, 14))
+        record.write_epochs(rows(14, 14))
         for name in ("student.safetensors", "predictions.npz"):
             (record.folder / name).write_bytes(os.urandom(400_000))
         record.end("finished", "", {"test/top1": 0.5}, ["student.safetensors", "predictions.npz"])

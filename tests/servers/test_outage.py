@@ -18,7 +18,7 @@ from tests.servers.held import holds_exactly
 from tests.servers.proxy import DROP, ERROR, HANG, LOSE, PASS, Proxy, waited
 from tests.test_cli import call
 from tests.tracking.conftest import FINAL, environment, rows, spec
-from tracking.deliver import delivered_to
+from tracking.deliver import last_delivery
 from tracking.location import TrackingError
 from tracking.mirror import Mirror, records, sync
 from tracking.record import Record
@@ -41,12 +41,12 @@ def suite(tmp_path: Path) -> Iterator[str]:
 def open_run(results: Path, suite: str, seed: int, epochs: int = 0) -> Record:
     record = Record(results / suite / "runs" / f"f{seed}")
     record.begin(f"f{seed}", spec(seed, suite=suite), environment())
-    record.hold_epochs(rows(epochs))
+    record.write_epochs(rows(epochs))
     return record
 
 
 def ended(record: Record, epochs: int = 3) -> Record:
-    record.hold_epochs(rows(epochs))
+    record.write_epochs(rows(epochs))
     (record.folder / "student.safetensors").write_bytes(bytes(range(256)))
     record.end("finished", "", FINAL, ["student.safetensors"])
     return record
@@ -61,7 +61,7 @@ def test_the_server_goes_away_between_two_epochs_and_comes_back(
         mirror.offer(record)
         assert waited(lambda: not mirror.pending(), 60)
         proxy.stop() if fault == "refused" else proxy.always(fault)
-        record.hold_epochs(rows(2))
+        record.write_epochs(rows(2))
         mirror.offer(record, every_s=0)
         ended(record)
         mirror.finish(record)
@@ -106,7 +106,7 @@ def test_a_server_with_a_mind_of_its_own(tmp_path: Path, suite: str, proxy: Prox
         known = [open_run(tmp_path, suite, seed) for seed in range(6)]
         for epoch in (1, 2, 3):
             for record in known:
-                record.hold_epochs(rows(epoch))
+                record.write_epochs(rows(epoch))
                 mirror.offer(record, every_s=0)
             time.sleep(0.3)
         for record in known:
@@ -166,7 +166,7 @@ def test_whole_suites_offline_then_synced_from_another_machine(
     assert small("tune", tmp_path / "here") == 0 and small("run", tmp_path / "here") == 0
     assert "(offline)" in capsys.readouterr().out
     made = list(records(tmp_path / "here", suite))
-    assert len(made) == 2 + 1 + 2 + 1 and not any(delivered_to(record) for record in made)
+    assert len(made) == 2 + 1 + 2 + 1 and not any(last_delivery(record) for record in made)
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     shutil.rmtree(tmp_path / "here")
     monkeypatch.delenv("KDBENCH_OFFLINE")

@@ -23,7 +23,7 @@ EIGHT = """
 import os, sys, time
 from pathlib import Path
 import mlflow, optuna, torch
-from bench.tune.storage import connect, study_of
+from bench.tune.storage import connect, load_study
 from optuna.study import StudyDirection
 from tests.tracking.conftest import environment, rows, spec
 from tracking.record import Record
@@ -38,10 +38,10 @@ def work(seed):
     own.mkdir(exist_ok=True)
     record = Record(own / "tiny" / "runs" / f"f{seed}")
     record.begin(f"f{seed}", spec(seed), environment())
-    record.hold_epochs(rows(3))
+    record.write_epochs(rows(3))
     record.end("finished", "", {"test/top1": 0.5}, [])
     time.sleep(max(0.0, start - time.monotonic()))
-    study = study_of(connect(studies, own), "s", [StudyDirection.MAXIMIZE], {"a": 1})
+    study = load_study(connect(studies, own), "s", [StudyDirection.MAXIMIZE], {"a": 1})
     study.add_trial(optuna.create_trial(value=float(seed)))
     Store(uri, own).deliver(record)
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from bench.suite.plain import changes, flat
+from bench.suite.plain import changes, flatten
 
 
 def test_nested_settings_are_one_level_of_names() -> None:
-    assert flat({"kd": {"tau": 2, "more": {"x": None}}, "lr": 0.1}) == {"kd.tau": 2, "kd.more.x": None, "lr": 0.1}
+    assert flatten({"kd": {"tau": 2, "more": {"x": None}}, "lr": 0.1}) == {"kd.tau": 2, "kd.more.x": None, "lr": 0.1}
 
 
 def test_changes_name_every_key_of_nested_mappings() -> None:

@@ -20,8 +20,8 @@ def runs_of(raw: dict[str, Any]) -> list[Run]:
 
 
 def test_every_suite_of_the_project_is_valid() -> None:
-    assert {"digits", "cifar100", "cifar100-mini"} <= set(suites.available())
-    for name in suites.available():
+    assert {"digits", "cifar100", "cifar100-mini"} <= set(suites.built_in_suites())
+    for name in suites.built_in_suites():
         assert suites.load(name).name == name
 
 

@@ -15,7 +15,7 @@ from bench import data as datasets
 from bench.suite import suite as suites
 from bench.timing import tune as timing_tune
 from bench.timing.step import STEPS
-from bench.timing.tune import laps_of, measure_trials, trials_of
+from bench.timing.tune import make_trials, measure_trials, sequential_and_lockstep_laps
 from bench.training.cohort import Cohort
 from tests.test_cli import call
 
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def cohort(tiny: dict[str, Any]) -> Cohort:
     suite = suites.validate({**tiny, "methods": ["kd"]}, "tiny")
-    return trials_of(suite, K, datasets.load(suite.data, CPU))
+    return make_trials(suite, K, datasets.load(suite.data, CPU))
 
 
 @pytest.mark.parametrize(("way", "forwards_per_step"), [("lockstep", 1), ("sequential", K)])
@@ -37,16 +37,16 @@ def test_every_trial_takes_every_step_and_only_lockstep_shares_the_teacher(
     assert cohort.teacher is not None
     cohort.teacher.register_forward_hook(lambda *_: forwards.append(1))
     before = [[p.clone() for p in member.network.parameters()] for member in cohort.members]
-    laps_of(cohort)[way]()
+    sequential_and_lockstep_laps(cohort)[way]()
     assert len(forwards) == STEPS * forwards_per_step
     for member, old in zip(cohort.members, before, strict=True):
-        assert member.status == "running" and member.spent["images"] == STEPS * cohort.protocol.batch_size
+        assert member.status == "running" and member.images["images"] == STEPS * cohort.protocol.batch_size
         assert all((p != o).any() for p, o in zip(member.network.parameters(), old, strict=True))
 
 
 def test_the_trials_are_the_recipe_and_others_within_the_space(tiny: dict[str, Any]) -> None:
     suite = suites.validate({**tiny, "methods": ["kd"], "tune": {"space": {"kd": {"kd": [0.5, 2.0]}}}}, "tiny")
-    first, *others = (vars(m.method) for m in trials_of(suite, 5, datasets.load(suite.data, CPU)).members)
+    first, *others = (vars(m.method) for m in make_trials(suite, 5, datasets.load(suite.data, CPU)).members)
     assert (first["kd"], first["tau"]) == (0.9, 4.0)
     assert len({(m["kd"], m["tau"]) for m in others}) == 4
     assert all(0.5 < m["kd"] < 2 and 1 < m["tau"] < 20 and m["ce"] == first["ce"] for m in others)
@@ -56,8 +56,8 @@ def test_the_trials_are_the_recipe_and_others_within_the_space(tiny: dict[str, A
 def test_every_kind_of_knob_spreads(tiny: dict[str, Any], method: str) -> None:
     """Trains before its first epoch; takes whole numbers; takes choices; takes real numbers."""
     suite = suites.validate({**tiny, "methods": [method]}, "tiny")
-    cohort = trials_of(suite, 2, datasets.load(suite.data, CPU))
-    laps_of(cohort)["lockstep"]()
+    cohort = make_trials(suite, 2, datasets.load(suite.data, CPU))
+    sequential_and_lockstep_laps(cohort)["lockstep"]()
     assert {m.status for m in cohort.members} == {"running"} and {m.epoch for m in cohort.members} == {0}
 
 
@@ -69,7 +69,7 @@ def test_the_figures_are_medians_over_the_rounds_without_the_first(
             yield from (sequential * STEPS * K, lockstep * STEPS * K)
 
     clock = spans()
-    monkeypatch.setattr(timing_tune, "timed", lambda lap, device: next(clock))
+    monkeypatch.setattr(timing_tune, "milliseconds_of", lambda lap, device: next(clock))
     suite = suites.validate({**tiny, "methods": ["kd"]}, "tiny")
     figures = measure_trials(suite, K, 3, CPU, Console(quiet=True))
     assert (figures["sequential_ms"], figures["lockstep_ms"], figures["speed_up"]) == (8, 4, 2)

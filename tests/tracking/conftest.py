@@ -65,7 +65,7 @@ def make(tmp_path: Path) -> Make:
     def build(seed: int = 0, epochs: int = 3, status: str | None = "finished", reason: str = "") -> Record:
         record = Record(tmp_path / "tiny" / "runs" / f"f{seed}")
         record.begin(f"f{seed}", spec(seed), environment())
-        record.hold_epochs(rows(epochs))
+        record.write_epochs(rows(epochs))
         if status:
             (record.folder / "student.safetensors").write_bytes(bytes(range(256)))
             (record.folder / "predictions.npz").write_bytes(b"npz")

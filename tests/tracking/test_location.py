@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.prose import Prose
-from tracking.location import TrackingError, check, default_uri, explain, mask
+from tracking.location import TrackingError, check_uri, default_uri, mask_secrets, tracking_error
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ from tracking.location import TrackingError, check, default_uri, explain, mask
     ],
 )
 def test_mask(text: str, shown: str) -> None:
-    assert mask(text) == shown
+    assert mask_secrets(text) == shown
 
 
 def test_a_message_does_not_tell_the_password() -> None:
-    error = explain("postgresql://me:p%40ss@db/x", RuntimeError('FATAL: no "p@ss" for me\nsecond line'))
+    error = tracking_error("postgresql://me:p%40ss@db/x", RuntimeError('FATAL: no "p@ss" for me\nsecond line'))
     assert "p@ss" not in str(error) and "\n" not in str(error)
 
 
@@ -36,14 +36,14 @@ def test_a_message_does_not_tell_the_password() -> None:
 )
 def test_wrong_uri_is_answered_with_a_right_one(uri: str, prose: Prose) -> None:
     with pytest.raises(TrackingError, match=r"sqlite:////folder/mlflow\.db") as error:
-        check(uri)
+        check_uri(uri)
     prose(str(error.value))
 
 
 def test_right_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert check("sqlite:///a/b.db") == f"sqlite:///{tmp_path.resolve()}/a/b.db"
-    assert check("http://h:5000") == "http://h:5000" and check("postgresql+psycopg://u@h/d")
+    assert check_uri("sqlite:///a/b.db") == f"sqlite:///{tmp_path.resolve()}/a/b.db"
+    assert check_uri("http://h:5000") == "http://h:5000" and check_uri("postgresql+psycopg://u@h/d")
     assert default_uri("results") == f"sqlite:///{tmp_path.resolve()}/results/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://h:5000")
     assert default_uri("results") == "http://h:5000"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracking.locks import locked
+from tracking.locks import file_lock
 
 FORK = multiprocessing.get_context("fork")
 
@@ -18,7 +18,7 @@ def _excluded(path: Path) -> bool:
     """Does another process wait for the lock?"""
 
     def take() -> None:
-        with locked(path):
+        with file_lock(path):
             pass
 
     process = FORK.Process(target=take)
@@ -43,6 +43,6 @@ def test_a_folder_is_locked_also_where_only_files_can_be(
 
     if nfs:
         monkeypatch.setattr(fcntl, "flock", as_on_nfs)
-    with locked(tmp_path):
+    with file_lock(tmp_path):
         assert _excluded(tmp_path) and (tmp_path / ".lock").exists() == nfs
     assert not _excluded(tmp_path)

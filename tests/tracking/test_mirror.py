@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.tracking.conftest import Make, rows, until
-from tracking.deliver import delivered_to
+from tracking.deliver import last_delivery
 from tracking.location import TrackingError
 from tracking.mirror import Mirror, sync, undelivered
 from tracking.query import runs
@@ -19,7 +19,7 @@ def test_mirror_delivers_all_before_it_closes(make: Make, store: Store) -> None:
         for record in records:
             mirror.offer(record)
         until(lambda: not mirror.pending())
-        records[0].hold_epochs(rows(4))
+        records[0].write_epochs(rows(4))
         mirror.offer(records[0])
         assert mirror.pending() == []  # too soon after the last time
         mirror.offer(records[0], every_s=0)
@@ -56,7 +56,7 @@ def test_waiting_ends_with_the_last_delivery_or_with_the_store(make: Make, store
         for record in records:
             mirror.finish(record)
         mirror.wait()
-        assert all(delivered_to(record)["done"] for record in records)
+        assert all(last_delivery(record)["done"] for record in records)
     mirror = Mirror(lambda: Store("http://127.0.0.1:9", tmp_path))
     mirror.finish(make(3))
     start = time.monotonic()
@@ -81,7 +81,7 @@ def test_mirror_goes_on_when_the_store_comes_back(make: Make, store: Store) -> N
         record = make()
         mirror.finish(record)
         until(lambda: not mirror.pending())
-    assert delivered_to(record)["done"]
+    assert last_delivery(record)["done"]
 
 
 def test_mirror_passes_over_a_damaged_record(make: Make, store: Store) -> None:
@@ -91,7 +91,7 @@ def test_mirror_passes_over_a_damaged_record(make: Make, store: Store) -> None:
         mirror.finish(damaged)
         mirror.finish(sound)
     ((record, reason),) = mirror.pending()
-    assert record is damaged and "line 1 is damaged" in reason and delivered_to(sound)["done"]
+    assert record is damaged and "line 1 is damaged" in reason and last_delivery(sound)["done"]
 
 
 def test_mirror_survives_whatever_a_store_does(make: Make) -> None:

@@ -20,7 +20,7 @@ def test_round_trip(make: Make) -> None:
     assert record.header["spec"] == spec() and record.header["environment"] == environment()
     assert record.header["fingerprint"] == "f0" and record.header["schema"] == 2
     assert record.epochs == rows(3)
-    assert record.status == "finished" and record.intact()
+    assert record.status == "finished" and record.is_intact()
     final = record.final
     assert final is not None and final["metrics"].keys() == FINAL.keys()
     assert math.isnan(final["metrics"]["test/nll"]) and final["metrics"]["cost/step_ms"] == math.inf
@@ -30,7 +30,7 @@ def test_round_trip(make: Make) -> None:
 def test_what_is_not_json_becomes_json(tmp_path: Path) -> None:
     record = Record(tmp_path / "x")
     record.begin("x", {"hp": {10: (1, 2), 9: np.float32(0.5)}, "at": Path("a")}, {"n": np.int64(3)})
-    record.hold_epochs([{"epoch": 1, "time": 1, "metrics": {"a": np.float64(0.1), "b": 2}}])
+    record.write_epochs([{"epoch": 1, "time": 1, "metrics": {"a": np.float64(0.1), "b": 2}}])
     again = Record(record.folder)
     assert again.header["spec"] == {"hp": {"10": [1, 2], "9": 0.5}, "at": "a"} and again.environment == {"n": 3}
     assert again.epochs == [{"epoch": 1, "time": 1.0, "metrics": {"a": 0.1, "b": 2.0}}]
@@ -38,7 +38,7 @@ def test_what_is_not_json_becomes_json(tmp_path: Path) -> None:
 
 def test_running_until_its_end(make: Make) -> None:
     record = make(status=None)
-    assert record.status == "running" and record.final is None and record.files() == {} and not record.intact()
+    assert record.status == "running" and record.final is None and record.files() == {} and not record.is_intact()
 
 
 @pytest.mark.parametrize("cut", [1, 5, 60])
@@ -48,7 +48,7 @@ def test_torn_last_line_is_passed_over_and_repaired(make: Make, cut: int) -> Non
     record.path.write_bytes(whole[:-cut])
     torn = Record(record.folder)
     assert torn.epochs == rows(2)
-    torn.hold_epochs(rows(3))
+    torn.write_epochs(rows(3))
     assert record.path.read_bytes() == whole
 
 
@@ -108,22 +108,22 @@ def test_lines_of_another_run_are_found(make: Make) -> None:
 def test_a_damaged_record_goes_on_from_the_lines_before_the_damage(make: Make) -> None:
     record = make()
     identity, whole = record.header["id"], record.path.read_bytes()
-    assert Record(record.folder).mend() == ""
+    assert Record(record.folder).repair() == ""
     damaged = b"".join(gone(whole.splitlines(keepends=True)))
     record.path.write_bytes(damaged)
-    assert "line 3 is damaged (kept as" in Record(record.folder).mend()
+    assert "line 3 is damaged (kept as" in Record(record.folder).repair()
     assert record.path.with_suffix(".damaged").read_bytes() == damaged
     again = Record(record.folder)
     assert again.status == "running" and again.epochs == rows(1) and again.header["id"] == identity
-    again.hold_epochs(rows(3))
+    again.write_epochs(rows(3))
     again.end("finished", "", FINAL, ["student.safetensors", "predictions.npz"])
-    assert Record(record.folder).epochs == rows(3) and again.intact()
+    assert Record(record.folder).epochs == rows(3) and again.is_intact()
 
 
 def test_a_record_without_its_header_is_taken_away(make: Make) -> None:
     record = make()
     record.path.write_bytes(b"\0" * 512 + record.path.read_bytes()[512:])
-    assert "line 1 is damaged" in Record(record.folder).mend()
+    assert "line 1 is damaged" in Record(record.folder).repair()
     assert record.status == "absent"
     record.begin("f0", spec(), environment())
     assert record.status == "running"
@@ -136,7 +136,7 @@ def test_records_of_the_first_schema_are_read_and_go_on_as_such(make: Make) -> N
     old.path.write_text("".join(lines))
     record = Record(old.folder)
     assert record.epochs == rows(3)
-    record.hold_epochs(rows(4))
+    record.write_epochs(rows(4))
     record.end("finished", "", FINAL, [])
     assert Record(old.folder).status == "finished" and Record(old.folder).epochs == rows(4)
     assert old.path.read_text().startswith("".join(lines))
@@ -147,7 +147,7 @@ def test_a_file_that_was_left_is_known_by_its_checksum(make: Make, prose: Prose)
     assert record.file("student.safetensors") == record.folder / "student.safetensors"
     assert record.file("nothing.npz") is None
     (record.folder / "predictions.npz").write_bytes(b"nqz")
-    assert record.damaged() == [record.folder / "predictions.npz"]
+    assert record.damaged_files() == [record.folder / "predictions.npz"]
     with pytest.raises(RecordError, match=r"predictions\.npz: damaged") as error:
         record.file("predictions.npz")
     prose(str(error.value))
@@ -161,7 +161,7 @@ def test_no_record_at_all(tmp_path: Path, data: bytes) -> None:
 
 
 def test_missing_record(tmp_path: Path) -> None:
-    assert Record(tmp_path).status == "absent" and not Record(tmp_path).intact()
+    assert Record(tmp_path).status == "absent" and not Record(tmp_path).is_intact()
     with pytest.raises(RecordError, match="No such file"):
         _ = Record(tmp_path).header
 
@@ -194,7 +194,7 @@ def test_begin_opens_an_unfinished_record_again(make: Make, status: str) -> None
 def test_begin_opens_a_finished_record_whose_files_are_damaged(make: Make) -> None:
     record = make()
     (record.folder / "predictions.npz").write_bytes(b"other")
-    assert not record.intact()
+    assert not record.is_intact()
     record.begin("f0", spec(), environment())
     assert record.status == "running"
 
@@ -207,31 +207,31 @@ def test_begin_refuses_another_run(make: Make) -> None:
 def test_hold_epochs_appends_and_rewrites(make: Make) -> None:
     record = make(status=None)
     before = record.path.read_bytes()
-    record.hold_epochs(rows(3))
+    record.write_epochs(rows(3))
     assert record.path.read_bytes() == before
-    record.hold_epochs(rows(5))
+    record.write_epochs(rows(5))
     assert record.path.read_bytes().startswith(before)
-    record.hold_epochs(rows(2))
+    record.write_epochs(rows(2))
     assert Record(record.folder).epochs == rows(2)
     other = [{**row, "time": row["time"] + 9} for row in rows(2)]
-    record.hold_epochs(other)
+    record.write_epochs(other)
     assert Record(record.folder).epochs == other
 
 
 def test_hold_epochs_knows_nan(make: Make) -> None:
     record = make(status=None, epochs=0)
     row = {"epoch": 1, "time": 1.0, "metrics": {"loss": float("nan"), "top": float("inf")}}
-    record.hold_epochs([row])
+    record.write_epochs([row])
     before = record.path.stat()
-    record.hold_epochs([{**row, "metrics": {"loss": np.float32("nan"), "top": float("inf")}}])
+    record.write_epochs([{**row, "metrics": {"loss": np.float32("nan"), "top": float("inf")}}])
     assert record.path.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_other_epochs_take_the_end_away(make: Make) -> None:
     record = make()
-    record.hold_epochs(rows(3))
+    record.write_epochs(rows(3))
     assert record.status == "finished"
-    record.hold_epochs(rows(4))
+    record.write_epochs(rows(4))
     assert record.status == "running" and record.epochs == rows(4)
 
 
@@ -240,9 +240,9 @@ def test_a_finished_record_that_grows_notes_where(make: Make) -> None:
     for pid in (1, 1, 2):
         record.begin("f0", spec(), environment(pid=pid))
         assert record.status == "finished" and record.environment == environment()
-    record.hold_epochs(rows(4))
+    record.write_epochs(rows(4))
     assert Record(record.folder).environment == environment(pid=2) and len(record.header["resumed"]) == 1
-    record.hold_epochs(rows(2))
+    record.write_epochs(rows(2))
     assert len(Record(record.folder).header["resumed"]) == 1
 
 
@@ -260,11 +260,11 @@ def test_intact_sees_a_lost_and_a_changed_file(make: Make) -> None:
     weights = record.folder / "student.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(b"\1" + data[1:])
-    assert not record.intact()
+    assert not record.is_intact()
     weights.write_bytes(data)
-    assert record.intact()
+    assert record.is_intact()
     weights.unlink()
-    assert not record.intact()
+    assert not record.is_intact()
 
 
 def test_end_twice_keeps_the_last(make: Make) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.tracking.conftest import FINAL, Make, environment, rows, spec
-from tracking.deliver import CACHE, delivered_to
+from tracking.deliver import CACHE, last_delivery
 from tracking.frame import frame
 from tracking.location import TrackingError
 from tracking.mirror import sync
@@ -99,12 +99,12 @@ def test_deliver_twice_is_once(make: Make, store: Store, tmp_path: Path, lose_ca
 def test_delivery_in_pieces_equals_one(make: Make, store: Store) -> None:
     record = make(status=None, epochs=1)
     assert store.deliver(record, experiment=EXPERIMENT)
-    assert only_run(store).info.status == "RUNNING" and delivered_to(record)["epochs"] == 1
-    record.hold_epochs(rows(2))
+    assert only_run(store).info.status == "RUNNING" and last_delivery(record)["epochs"] == 1
+    record.write_epochs(rows(2))
     store.deliver(record, experiment=EXPERIMENT)
-    assert not delivered_to(record)["done"]
+    assert not last_delivery(record)["done"]
     make(status="finished")
-    assert store.deliver(record, experiment=EXPERIMENT) and delivered_to(record)["done"]
+    assert store.deliver(record, experiment=EXPERIMENT) and last_delivery(record)["done"]
     steps = {(f"train/m{i}", e): 1 for i in (0, 1) for e in (1, 2, 3)}
     assert points(store) == steps | {("cost/odd_name" if "@" in name else name, 3): 1 for name in FINAL}
     assert only_run(store).info.status == "FINISHED"
@@ -141,7 +141,7 @@ def test_an_interrupted_run_goes_on_in_the_same_place(make: Make, store: Store) 
 def test_epochs_that_the_record_took_back_are_gone(make: Make, store: Store) -> None:
     record = make(status=None)
     store.deliver(record, experiment=EXPERIMENT)
-    record.hold_epochs(rows(1))
+    record.write_epochs(rows(1))
     store.deliver(record, experiment=EXPERIMENT)
     assert points(store) == {("train/m0", 1): 1, ("train/m1", 1): 1}
 
@@ -156,7 +156,7 @@ def test_a_run_deleted_in_mlflow_comes_back(make: Make, store: Store) -> None:
 
 def test_more_metrics_than_a_request_takes(make: Make, store: Store) -> None:
     record = make(status=None)
-    record.hold_epochs(rows(90, 12))
+    record.write_epochs(rows(90, 12))
     store.deliver(record, experiment=EXPERIMENT)
     assert len(points(store)) == 90 * 12
 
@@ -204,7 +204,7 @@ def test_reap_ends_runs_whose_process_is_gone(make: Make, store: Store, tmp_path
         record = Record(tmp_path / "tiny" / "runs" / f"f{seed}")
         record.begin(f"f{seed}", spec(seed), environment(**changes))
         store.deliver(record, experiment=EXPERIMENT)
-    dead = delivered_to(record)["run_id"]
+    dead = last_delivery(record)["run_id"]
     store.client.set_tag(dead, "kd.host", environment()["host"])
     store.client.set_tag(dead, "kd.pid", gone.stdout.decode().strip())
     assert store.end_orphaned_runs(EXPERIMENT) == [dead] and store.end_orphaned_runs(EXPERIMENT) == []
@@ -215,7 +215,7 @@ def test_reap_ends_runs_whose_process_is_gone(make: Make, store: Store, tmp_path
 def test_a_killed_runs_record_is_delivered_as_killed(store: Store, tmp_path: Path) -> None:
     record = Record(tmp_path / "tiny" / "runs" / "f0")
     record.begin("f0", spec(), environment(boot_id="an earlier start of this machine"))
-    record.hold_epochs(rows(2))
+    record.write_epochs(rows(2))
     assert store.deliver(record, experiment=EXPERIMENT) and only_run(store).info.status == "KILLED"
     assert not store.deliver(record, experiment=EXPERIMENT)
 

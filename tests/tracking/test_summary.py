@@ -37,7 +37,7 @@ def folder(make: Make, tmp_path: Path) -> Path:
 
 
 def write(folder: Path, answer: str = ANSWER) -> Record:
-    return summary.record(folder, answer, table(folder))
+    return summary.write_record(folder, answer, table(folder))
 
 
 def table(folder: Path) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def listed(store: Store, run: Any, to: Path) -> list[dict[str, str]]:
 
 def test_a_record_keeps_the_report_and_says_what_it_is_of(folder: Path) -> None:
     made = write(folder)
-    assert made.folder == folder / "summary" and made.status == "finished" and made.intact()
+    assert made.folder == folder / "summary" and made.status == "finished" and made.is_intact()
     assert sorted(made.files()) == ["figures/difference.png", "report.md", "table.csv", "table.tex"]
     said = made.header["spec"]
     assert (said["kind"], said["suite"], said["answer"]) == ("suite", "tiny", ANSWER)
@@ -90,7 +90,7 @@ def test_a_changed_report_is_another_record(folder: Path, name: str, make: Make)
         (folder / name).write_text("changed")
     after = write(folder, "Another answer." if name == "answer" else ANSWER)
     assert after.header["id"] != before["id"] and after.header["fingerprint"] != before["fingerprint"]
-    assert not (folder / "summary" / CACHE).exists() and after.intact()
+    assert not (folder / "summary" / CACHE).exists() and after.is_intact()
 
 
 def test_what_a_report_no_longer_has_is_gone(folder: Path) -> None:
@@ -106,10 +106,10 @@ def test_damage_and_the_remains_of_a_kill_are_replaced(folder: Path) -> None:
     (folder / "summary.partial" / "figures").mkdir(parents=True)
     (folder / "summary.partial" / "old.csv").touch()
     again = write(folder)
-    assert again.header["fingerprint"] == fingerprint and again.intact()
+    assert again.header["fingerprint"] == fingerprint and again.is_intact()
     assert not (folder / "summary" / "old.csv").exists()
     (folder / "summary" / "report.md").write_text("somebody wrote here")
-    assert write(folder).intact()
+    assert write(folder).is_intact()
 
 
 def test_no_report_and_no_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_a_note_of_many_runs_is_cut_at_a_line(folder: Path, store: Store, tmp_pa
     many = pd.concat([table(folder)] * 300, ignore_index=True)
     many["fingerprint"] = [f"{i:016x}" for i in range(len(many))]
     many.loc[1, "status"] = "diverged"
-    store.deliver(summary.record(folder, ANSWER, many))
+    store.deliver(summary.write_record(folder, ANSWER, many))
     (run,) = reports(store)
     note = run.data.tags["mlflow.note.content"]
     shown = note.count("\n- KD")

@@ -40,7 +40,7 @@ def study(
         "tune": TUNE,
     }
     record.begin(fingerprint, spec(label="kd", **own), environment(pid=pid))
-    record.hold_epochs(
+    record.write_epochs(
         {
             "epoch": n,
             "time": 1_700_000_000.0 + n,
@@ -69,7 +69,7 @@ def trial(
     record = Record(results / "tiny" / "tuning" / "big__small-kd" / "trials" / f"t{number}s{seed}")
     own = {"kind": "trial", "study": STUDY, "study_fingerprint": FINGERPRINT, "trial": number, "stage": stage}
     record.begin(record.folder.name, spec(seed, **own, label="kd", hp={"tau": 2.5, "alpha": 0.5}), environment())
-    record.hold_epochs(rows(3 if status == "finished" else 2))
+    record.write_epochs(rows(3 if status == "finished" else 2))
     if status:
         record.end(status, reason, {"validation/top1": 0.25} if status == "finished" else {}, [])
     return record

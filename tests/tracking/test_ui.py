@@ -40,7 +40,7 @@ def run(store: Store, suite: str, label: str, seed: int, pair: str = "big->small
     record.begin(name, spec(seed, suite=suite, pair=pair, method=label, label=label), environment())
     value = VALIDATION[label][seed]
     if value == value:
-        record.hold_epochs([{"epoch": 1, "time": 1.7e9, "metrics": {"validation/top1": value}}])
+        record.write_epochs([{"epoch": 1, "time": 1.7e9, "metrics": {"validation/top1": value}}])
     record.end(status, "", {"test/top1": 100 - value}, [])  # on test the other seed is the better one
     store.deliver(record)
     return str(json.loads((record.folder / "mlflow.json").read_text())["run_id"])
@@ -82,12 +82,12 @@ def test_a_report_knows_its_runs_without_asking(store: Store) -> None:
     records = [Record(store.results / "tiny" / "runs" / f"tiny-small-kd-{seed}") for seed in (0, 1, 2)]
     records[2].begin("later", spec(2, suite="tiny"), environment())  # not delivered
     experiment = store.experiment("kd/tiny")
-    runs, views_ = ui.known(records)
+    runs, views_ = ui.run_addresses(records)
     assert runs == {f"tiny-small-kd-{s}": views.run_link(BASE, experiment, ids[s]) for s in (0, 1)}
     assert list(views_.values()) == [views.ui_link(BASE, experiment)]
     found = query.suite(store.uri, "tiny", results=store.results)
-    assert ui.known_of(found) == (runs, views_)
-    assert ui.known([]) == ({}, {})
+    assert ui.run_addresses_of_store(found) == (runs, views_)
+    assert ui.run_addresses([]) == ({}, {})
 
 
 def test_a_server_has_pages_of_its_own() -> None:
@@ -102,7 +102,7 @@ def test_nothing_to_compare(store: Store) -> None:
 
 
 def test_of_many_suites_the_newest_are_looked_at(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ui, "DETAILED", 1)
+    monkeypatch.setattr(ui, "N_DETAILED_SUITES", 1)
     for suite in ("b", "c", "a"):
         run(store, suite, "kd", 0)
         time.sleep(0.01)
@@ -145,10 +145,13 @@ def test_a_port_that_is_taken() -> None:
 
 def test_a_server_that_ends_at_once_is_one_line(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with ui.serving(store.uri, 1, tmp_path) as server, pytest.raises(TrackingError, match="ended before it answered"):
+    with (
+        ui.serve_mlflow(store.uri, 1, tmp_path) as server,
+        pytest.raises(TrackingError, match="ended before it answered"),
+    ):
         ui.wait_for(1, server)
     monkeypatch.setattr(sys, "executable", "/bin/cat")  # cat: -m: invalid option
-    with ui.serving(store.uri, 1, tmp_path) as server, pytest.raises(TrackingError, match=r"answered: .*cat"):
+    with ui.serve_mlflow(store.uri, 1, tmp_path) as server, pytest.raises(TrackingError, match=r"answered: .*cat"):
         ui.wait_for(1, server)
 
 
@@ -156,7 +159,10 @@ def test_a_server_that_never_answers(store: Store, tmp_path: Path, monkeypatch: 
     (tmp_path / "sleeper").write_text("#!/bin/sh\nsleep 60\n")
     (tmp_path / "sleeper").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "sleeper"))
-    with ui.serving(store.uri, 1, tmp_path) as server, pytest.raises(TrackingError, match="did not answer within 0 s"):
+    with (
+        ui.serve_mlflow(store.uri, 1, tmp_path) as server,
+        pytest.raises(TrackingError, match="did not answer within 0 s"),
+    ):
         ui.wait_for(1, server, 0.3)
     assert server.process.returncode == -signal.SIGTERM
 
@@ -167,9 +173,9 @@ def test_no_browser_without_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    assert not ui.show(BASE) and opened == []
+    assert not ui.open_browser(BASE) and opened == []
     monkeypatch.setenv("DISPLAY", ":0")
-    assert ui.show(BASE) and opened == [BASE]
+    assert ui.open_browser(BASE) and opened == [BASE]
 
 
 def cli(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from bench.jobs.run_writer import RunWriter
 from bench.suite.suite import MethodSpec, Run, Suite, validate
 from bench.training.clock import Clock
 from bench.training.cohort import Cohort
-from bench.training.member import FORMAT, Member
+from bench.training.member import STATE_FORMAT, Member
 from methods.base import NetworkView, Progress
 from methods.kd import KD
 from tracking.record import Record
@@ -43,21 +43,21 @@ class Raising(KD):
 
 def suite_of(tiny: dict[str, Any], **changes: Any) -> Suite:
     raw = {**tiny, "pairs": ["resnet14w4 -> resnet8w4"], **changes}  # equal channels: a pair for every method
-    return run.resolved(validate(raw, "test"), torch.device("cpu"))
+    return run.resolve_suite(validate(raw, "test"), torch.device("cpu"))
 
 
 def cohort_of(suite: Suite, names: list[str], **swaps: type[KD]) -> Cohort:
     data = datasets.load(suite.data, torch.device("cpu"))
     pair = suite.pairs[0]
-    network = teacher.build(pair.teacher, data, init="teacher").requires_grad_(False).eval()
-    shapes = cohort_job.dims(pair, data, suite.protocol.batch_size, network)
+    network = teacher.build_network(pair.teacher, data, init="teacher").requires_grad_(False).eval()
+    shapes = cohort_job.method_dims(pair, data, suite.protocol.batch_size, network)
     members = []
     specs = {spec.method: spec for spec in suite.methods}
     for name in names:
-        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, cohort_job.describe(data), "")
-        member = cohort_job.member_of(entry, data, shapes)
+        entry = Run.of(suite, pair, specs.get(name, MethodSpec(method=name)), 0, cohort_job.describe_data(data), "")
+        member = cohort_job.make_member(entry, data, shapes)
         if name in swaps:
-            member.method = swaps[name](shapes, **entry.hp)
+            member.train_step.method = swaps[name](shapes, **entry.hp)
         members.append(member)
     return Cohort(data, suite.protocol, network, members, 0)
 
@@ -95,7 +95,7 @@ class KnownClock(Clock):
 
     LAPS = {"view strong": 2.0, "view weak": 1.0, "teacher strong": 20.0, "teacher weak": 10.0}
 
-    def read(self) -> dict[str, float]:
+    def read_medians(self) -> dict[str, float]:
         names = list(self._laps)
         self._laps.clear()
         return {name: self.LAPS.get(name, 100.0) for name in names}
@@ -106,7 +106,7 @@ def costs_of(suite: Suite, names: list[str]) -> dict[str, dict[str, float]]:
     cohort = cohort_of(suite, names)
     cohort.clock = KnownClock(cohort.data.device)
     trained(cohort)
-    finals = {member.name: cohort.final(member).metrics for member in cohort.members}
+    finals = {member.name: cohort.evaluate_final(member).metrics for member in cohort.members}
     return {name: {k: v for k, v in row.items() if k.startswith("cost/")} for name, row in finals.items()}
 
 
@@ -144,7 +144,7 @@ def test_stopping_and_going_on_changes_nothing(name: str, tiny: dict[str, Any]) 
     trained(resumed)
     assert same(whole, resumed.members[0])
     assert [r["epoch"] for r in resumed.members[0].history if r["epoch"] > 0] == [1, 2, 3]
-    assert accuracies(whole) == accuracies(resumed.members[0]) and whole.spent == resumed.members[0].spent
+    assert accuracies(whole) == accuracies(resumed.members[0]) and whole.images == resumed.members[0].images
 
 
 def test_members_that_resume_from_different_epochs_meet_again(tiny: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ def test_no_method_touches_the_teacher(name: str, tiny: dict[str, Any]) -> None:
     assert cohort.teacher is not None
     before = models.state_hash(cohort.teacher)
     trained(cohort)
-    cohort.final(cohort.members[0])
+    cohort.evaluate_final(cohort.members[0])
     assert models.state_hash(cohort.teacher) == before
     assert not cohort.teacher.training
     assert all(p.grad is None for p in cohort.teacher.parameters())
@@ -175,7 +175,7 @@ def test_the_headline_is_the_last_epochs_and_so_are_the_weights(tiny: dict[str, 
     member.best.state = {k: torch.zeros_like(v) for k, v in member.best.state.items()}  # unlike any trained network
     before = {k: v.clone() for k, v in member.weights().items()}
     last = member.history[-1]["metrics"]
-    final = cohort.final(member).metrics
+    final = cohort.evaluate_final(member).metrics
     assert all(torch.equal(v, before[k]) for k, v in member.weights().items())
     assert all(final[name] == last[name] for name in ("test/top1", "test/nll", "validation/top1"))
     assert final["test/top1_best_epoch_on_validation"] != final["test/top1"]
@@ -186,7 +186,7 @@ def test_every_test_image_is_counted_once(size: int, tiny: dict[str, Any]) -> No
     tiny["protocol"] = {**tiny["protocol"], "epochs": 1, "milestones": [], "eval_batch_size": size}
     cohort = cohort_of(suite_of(tiny), ["vanilla"])
     trained(cohort)
-    final = cohort.final(cohort.members[0])
+    final = cohort.evaluate_final(cohort.members[0])
     got, said = final.metrics, final.predictions
     correct = torch.from_numpy(said.guess == said.label)
     assert len(correct) == len(cohort.data.test.y) == 100
@@ -223,23 +223,23 @@ def test_all_methods_start_from_the_same_student(tiny: dict[str, Any]) -> None:
 
 def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
     """The harness is what a script of ten lines would do, to the bit: plain SGD on the same batches."""
-    from bench.data.augment import apply, draw
+    from bench.data.augment import apply_view, draw_view
     from bench.data.batches import batches
     from bench.seeds import generator
 
     suite = suite_of(tiny)
     cohort = cohort_of(suite, ["vanilla"])
     data = cohort.data
-    network = teacher.build("resnet8w4", data, init=0).train()
+    network = teacher.build_network("resnet8w4", data, init=0).train()
     optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=True)
     for epoch in (1, 2, 3):
         views = generator("view", "weak", 0, epoch)
         for group in optimizer.param_groups:
             group["lr"] = 0.05 if epoch <= 2 else 0.005
         for index in batches(90, 32, generator("order", 0, epoch)):
-            x = apply(
+            x = apply_view(
                 data.train.x[index],
-                draw("weak", len(index), data.size, views, pad=data.pad, flip=data.flip),
+                draw_view("weak", len(index), data.size, views, pad=data.pad, flip=data.flip),
                 data.mean,
                 data.std,
             )
@@ -256,7 +256,7 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
     ("change", "epoch", "why"),
     [
         ({}, 2, ""),
-        ({"format": FORMAT - 1}, 0, f"format {FORMAT - 1}"),
+        ({"format": STATE_FORMAT - 1}, 0, f"format {STATE_FORMAT - 1}"),
         ({"device": "cuda"}, 0, "made on cuda"),
         ({"weights": {}}, 0, "Missing key"),
         ({"stream": {"explicit": torch.zeros(16, dtype=torch.uint8), "default": None}}, 0, "state"),

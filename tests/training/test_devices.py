@@ -18,11 +18,11 @@ from bench import models
 from bench.data import augment, strong
 from bench.data.spec import DigitsSpec
 from bench.models.base import Network
-from bench.seeds import drawing_from, generator
+from bench.seeds import fork_rng, generator
 from bench.suite.protocol import Protocol
 from bench.training.clock import Clock
 from bench.training.cohort import Cohort
-from bench.training.evaluate import logits_of, metrics, plain
+from bench.training.evaluate import logits_of, metrics, unaugmented_batches
 from bench.training.member import Member
 from bench.training.rng import MemberRNG
 from methods.base import Dims, Method, NetDims, NetworkView, Progress
@@ -50,10 +50,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "bench.training.member.MemberRNG", lambda device, *parts: MemberRNG(torch.device("cpu"), *parts)
     )
     monkeypatch.setattr("bench.training.cohort.Clock", lambda device: Clock(torch.device("cpu")))
-    monkeypatch.setattr(Member, "guarded", lambda member, when, alone: nullcontext())  # an error ends the test
+    monkeypatch.setattr(Member, "contain_errors", lambda member, when, alone: nullcontext())  # an error ends the test
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
-    kept = (augment._affine, augment._fill)  # a later test must not be given tensors without values
+    kept = (augment._scale_and_shift, augment._fill_colour)  # a later test must not be given tensors without values
     for function in kept:
         function.cache_clear()
     with MODE:
@@ -74,7 +74,7 @@ def teacher() -> tuple[NetDims, Network]:
 
 
 def build(name: str) -> Network:
-    with drawing_from("devices"):
+    with fork_rng("devices"):
         return models.build(name, in_channels=1, size=8, n_classes=10)
 
 
@@ -83,7 +83,7 @@ def cohort_of(kind: type[Method]) -> Cohort:
     student, (taught, network), y = build("resnet8w4"), teacher(), digits("cpu").train.y
     method = kind(Dims(student.dims(), taught, 10, 16, y, lambda: (0.1, 0.4, 0.3, 0.2)), **kind.resolve(""))
     member = Member(kind.name(), student, method, PROTOCOL, GPU, "devices")
-    member.memory = 1  # it is counted by addresses, which these tensors have none of
+    member.train_step.memory = 1  # it is counted by addresses, which these tensors have none of
     return Cohort(digits("cuda"), PROTOCOL, network, [member], 0)
 
 
@@ -93,7 +93,7 @@ def take_steps(cohort: Cohort, patch: pytest.MonkeyPatch) -> None:
 
     def backward(loss: Tensor, **_: Any) -> None:
         assert loss.device.type == "cuda" and loss.requires_grad
-        for p in (p for group in member.optimizer.param_groups for p in group["params"]):
+        for p in (p for group in member.train_step.optimizer.param_groups for p in group["params"]):
             p.grad = torch.zeros_like(p)
 
     patch.setattr(Tensor, "backward", backward)
@@ -158,10 +158,10 @@ def test_a_harness_that_waits_is_found(gpu: None, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("view", augment.VIEWS)
 def test_no_view_waits(view: str, channels: int, gpu: None) -> None:
     n = 20 * len(strong.OPS)
-    params = augment.draw(view, n, 8, generator(view), pad=1, flip=True)
+    params = augment.draw_view(view, n, 8, generator(view), pad=1, flip=True)
     assert params.op is None or len(params.op.unique()) == len(strong.OPS)
     x = torch.zeros(n, channels, 8, 8, dtype=torch.uint8, device=GPU)
-    out = augment.apply(x, params, (0.5,) * channels, (0.5,) * channels)
+    out = augment.apply_view(x, params, (0.5,) * channels, (0.5,) * channels)
     assert out.device.type == "cuda" and out.shape == x.shape
 
 
@@ -194,7 +194,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_an_evaluation_reads_once(gpu: None, asked: list[int]) -> None:
     data = digits("cuda")
-    images = list(plain(data.test, data, 30))
+    images = list(unaugmented_batches(data.test, data, 30))
     assert [len(x) for x in images] == [30, 30, 30, 10] and {x.device.type for x in images} == {"cuda"}
     logits = torch.zeros(100, 20, device=GPU)
     assert len(metrics(logits, data.test.y, logits)) == 6 and asked == [6]

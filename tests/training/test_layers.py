@@ -107,7 +107,7 @@ def test_the_best_stages_come_in_order_of_depth() -> None:
 
 
 def test_passes_cover_every_column_once() -> None:
-    passes = layers._passes([5, 3, 9], 4)
+    passes = layers._split_into_passes([5, 3, 9], 4)
     assert all(sum(last - first for _, first, last in slices) <= 4 for slices in passes) and len(passes) == 5
     covered = [(stage, column) for slices in passes for stage, a, b in slices for column in range(a, b)]
     assert covered == [(stage, column) for stage, width in enumerate([5, 3, 9]) for column in range(width)]
@@ -115,24 +115,24 @@ def test_passes_cover_every_column_once() -> None:
 
 def test_rows_are_the_same_in_one_pass_and_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
     data = datasets.load(DigitsSpec(source="digits", train=120, validation=60, test=60))
-    network = teacher.build("resnet8w4", data, init="test").eval()
+    network = teacher.build_network("resnet8w4", data, init="test").eval()
     with torch.no_grad():
-        maps = [f.flatten(1) for f in network(next(layers.plain(data.train, data, 120))).feats]
+        maps = [f.flatten(1) for f in network(next(layers.unaugmented_batches(data.train, data, 120))).feats]
     whole = [values(knowledge_quality(f, data.train.y, n=120)) for f in maps]
-    for room, batch in ((layers.ROOM, 100), (120 * 100, 32)):
-        monkeypatch.setattr(layers, "ROOM", room)
-        monkeypatch.setattr(layers, "BATCH", batch)
-        found = layers.rows(network, data)
+    for room, batch in ((layers.MAX_NUMBERS_IN_MEMORY, 100), (120 * 100, 32)):
+        monkeypatch.setattr(layers, "MAX_NUMBERS_IN_MEMORY", room)
+        monkeypatch.setattr(layers, "BATCH_SIZE", batch)
+        found = layers.stage_qualities(network, data)
         assert [row["stage"] for row in found] == [0.0, 1.0, 2.0, 3.0] and {row["images"] for row in found} == {120.0}
         for row, expected in zip(found, whole, strict=True):
             assert {key: row[key] for key in KEYS} == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_sample_is_of_the_training_split_and_stratified(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "SAMPLES", 12)
+    monkeypatch.setattr(layers, "MAX_SAMPLES", 12)
     y = torch.tensor([0] * 20 + [1] * 3 + [2] * 9)
-    chosen = layers._sample(y)
-    assert y[chosen].bincount().tolist() == [4, 3, 4] and torch.equal(chosen, layers._sample(y))
+    chosen = layers._sample_positions(y)
+    assert y[chosen].bincount().tolist() == [4, 3, 4] and torch.equal(chosen, layers._sample_positions(y))
 
 
 @pytest.mark.parametrize("stages", [2, 9])
@@ -206,8 +206,8 @@ def test_logit_free_trains_on_those_stages_and_says_so(made: Path, capsys: pytes
     (pair,) = said(made, capsys)
     suite, quiet = load(str(made / "tiny.yaml")), Progress(Console(), quiet=True)
     results = made / "results"
-    done = run_suite(suite, results, device=torch.device("cpu"), rerun=False, progress=quiet, follower=None)
-    assert done.trained == 1 and not done.troubles
+    done = run_suite(suite, results, device=torch.device("cpu"), rerun=False, progress=quiet, mirror=None)
+    assert done.n_trained == 1 and not done.failures
     (record,) = scan(results / "tiny")
     spec = record.header["spec"]
     assert record.status == "finished" and spec["hp"]["layers"] == "auto"

@@ -46,5 +46,5 @@ def test_compiled(backend: str, name: str, tiny: dict[str, Any], monkeypatch: py
     """One compiled network serves all members: torch's own backend takes minutes for the first and none for others."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     cohort = one_epoch(tiny, name, compile=True)
-    assert isinstance(cohort.members[0].forward, OptimizedModule)
+    assert isinstance(cohort.members[0].train_step.forward, OptimizedModule)
     assert_finite(trained(cohort))

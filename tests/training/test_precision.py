@@ -47,13 +47,16 @@ def in_precision(tiny: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def test_auto_is_what_the_device_is_good_at() -> None:
-    assert (precision.resolve("auto", CPU), precision.resolve("auto", CUDA)) == ("float32", "bfloat16")
-    assert precision.resolve("tf32", CUDA) == "tf32"
+    assert (precision.resolve_precision("auto", CPU), precision.resolve_precision("auto", CUDA)) == (
+        "float32",
+        "bfloat16",
+    )
+    assert precision.resolve_precision("tf32", CUDA) == "tf32"
 
 
 @pytest.mark.parametrize(("name", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", False)])
 def test_float32_is_no_tf32(name: str, tf32: bool) -> None:
-    precision.switch(Protocol(epochs=1, precision=name))  # type: ignore[arg-type]
+    precision.set_torch_backends(Protocol(epochs=1, precision=name))  # type: ignore[arg-type]
     assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
 
 
@@ -61,10 +64,10 @@ def test_deterministic_kernels_are_asked_for_and_hashed(monkeypatch: pytest.Monk
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     plain, strict = Protocol(epochs=1), Protocol(epochs=1, deterministic=True)
     try:
-        precision.switch(strict)
+        precision.set_torch_backends(strict)
         assert torch.are_deterministic_algorithms_enabled()
     finally:
-        precision.switch(plain)
+        precision.set_torch_backends(plain)
     assert not torch.are_deterministic_algorithms_enabled()
     assert strict.model_dump()["deterministic"] and Protocol.model_validate(strict.model_dump()) == strict
     assert plain.model_dump().keys() == Protocol.model_fields.keys() - {"deterministic"}  # older fingerprints stand
@@ -83,7 +86,7 @@ def test_teacher_student_tails_and_adapters_compute_alike(
     suite = suite_of(in_precision(tiny, asked))
     cohort = cohort_of(suite, [name])
     member = cohort.members[0]
-    lap = timing.harness(cohort)
+    lap = timing.harness_lap(cohort)
     with Convolutions() as seen:
         lap()
         cohort.evaluator.evaluate(member, "validation")
@@ -95,7 +98,7 @@ def test_teacher_student_tails_and_adapters_compute_alike(
 
 def test_both_sides_of_a_timing_compute_alike(tiny: dict[str, Any]) -> None:
     suite = suite_of(in_precision(tiny, "bfloat16"))
-    lap = timing.bare(suite, datasets.load(suite.data, CPU), "block_kd")
+    lap = timing.bare_loop_lap(suite, datasets.load(suite.data, CPU), "block_kd")
     with Convolutions() as seen:
         lap()
     assert set(seen.types) == {torch.bfloat16}
@@ -104,7 +107,7 @@ def test_both_sides_of_a_timing_compute_alike(tiny: dict[str, Any]) -> None:
 def test_a_teacher_has_one_accuracy(tmp_path: Path, tiny: dict[str, Any]) -> None:
     suite = suite_of(in_precision(tiny, "bfloat16"))
     data, pair, quiet = datasets.load(suite.data, CPU), suite.pairs[0], Progress(Console(), quiet=True)
-    got = teacher.obtain(suite, pair, data, cohort_job.describe(data), tmp_path, {}, quiet)
+    got = teacher.obtain(suite, pair, data, cohort_job.describe_data(data), tmp_path, {}, quiet)
     said = Evaluator(data, suite.protocol, got.network).teacher_logits("validation")
     assert said is not None and metrics(said, data.validation.y)["top1"] == got.top1
 
@@ -117,9 +120,9 @@ def test_distances_are_of_the_papers_precision_alone() -> None:
 
 
 def test_a_record_names_what_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert environment.environment(CPU)["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert environment.describe(CPU)["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
-    made = environment.environment(CUDA)
+    made = environment.describe(CUDA)
     assert made["device"] == "NVIDIA H100" and {"cuda", "cudnn", "driver"} <= made.keys()
 
 
@@ -128,7 +131,7 @@ def test_the_named_gpu_is_the_one_that_all_else_means(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", asked.append)
-    assert [environment.device(name) for name in ("auto", "cuda", "cuda:1")] == asked
+    assert [environment.resolve_device(name) for name in ("auto", "cuda", "cuda:1")] == asked
     assert [device.index for device in asked] == [0, 0, 1]
 
 

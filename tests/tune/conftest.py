@@ -9,10 +9,10 @@ from rich.console import Console
 
 from bench.jobs.progress import Progress
 from bench.suite.suite import validate
-from bench.tune import Tuned, tune
+from bench.tune import TuningResult, tune
 
 
-def tuned(raw: dict[str, Any], results: Path, name: str = "", **plan: Any) -> list[Tuned]:
+def tuned(raw: dict[str, Any], results: Path, name: str = "", **plan: Any) -> list[TuningResult]:
     """`kdbench tune` in this process, with a plan of seconds."""
     results.mkdir(exist_ok=True)
     plan = {"trials": 4, "batch": 2, "rule": "best_trial", **raw.get("tune", {}), **plan}

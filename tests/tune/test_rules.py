@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import methods
 from bench.suite.spec import TuneSpec
-from bench.tune.pruning import losers, rungs
-from bench.tune.select import best_trial, confirmed, fresh_seeds, ranked
-from bench.tune.trials import Result
+from bench.tune.pruning import rungs, trials_to_prune
+from bench.tune.select import best_trial, confirmed, ranked, unused_seeds
+from bench.tune.trials import TrialResult
 
 
 def test_rungs_stand_at_thirds_of_what_is_left() -> None:
@@ -34,18 +34,18 @@ def test_hyperband_takes_turns() -> None:
 
 def test_one_in_three_goes_on() -> None:
     scores = {6: (50.0, 1.0), 1: (60.0, 1.0), 2: (60.0, 0.9), 3: (40.0, 0.1), 4: (60.0, 0.9), 5: (1.0, 9.0)}
-    assert sorted(losers(scores)) == [1, 3, 5, 6]  # 2 and 4 are equal, and the lower NLL of the three with 60
-    assert losers({7: (1.0, 1.0)}) == [] and losers({}) == []
-    assert losers({2: (5.0, 1.0), 1: (5.0, 1.0)}) == [2]
+    assert sorted(trials_to_prune(scores)) == [1, 3, 5, 6]  # 2 and 4 are equal, and the lower NLL of the three with 60
+    assert trials_to_prune({7: (1.0, 1.0)}) == [] and trials_to_prune({}) == []
+    assert trials_to_prune({2: (5.0, 1.0), 1: (5.0, 1.0)}) == [2]
 
 
 def test_the_recipe_is_one_of_those_that_go_on() -> None:
     scores = {0: (1.0, 9.0), 1: (60.0, 1.0), 2: (60.0, 0.9), 3: (40.0, 0.1), 4: (60.0, 0.9), 5: (1.0, 9.0)}
-    assert sorted(losers(scores)) == [1, 3, 4, 5]
+    assert sorted(trials_to_prune(scores)) == [1, 3, 4, 5]
 
 
-def result(top1: float | None, nll: float = 1.0, status: str = "finished") -> Result:
-    return Result(status, "", top1, nll, 1.0, 3, 9, 1.0, 0.0, 1.0)
+def result(top1: float | None, nll: float = 1.0, status: str = "finished") -> TrialResult:
+    return TrialResult(status, "", top1, nll, 1.0, 3, 9, 1.0, 0.0, 1.0)
 
 
 RESULTS = {
@@ -58,7 +58,7 @@ RESULTS = {
 }
 
 
-def never(numbers: Sequence[int], seed: int) -> dict[int, Result]:
+def never(numbers: Sequence[int], seed: int) -> dict[int, TrialResult]:
     raise AssertionError
 
 
@@ -70,7 +70,7 @@ def test_the_best_trial() -> None:
 def test_the_confirmed_trial_is_the_best_mean_of_the_top_three() -> None:
     asked = []
 
-    def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:
+    def again(numbers: Sequence[int], seed: int) -> dict[int, TrialResult]:
         asked.append((list(numbers), seed))
         luck = {2: 60.0, 1: 70.0 + seed, 5: 71.0}
         return {number: result(luck[number]) for number in numbers}
@@ -81,7 +81,7 @@ def test_the_confirmed_trial_is_the_best_mean_of_the_top_three() -> None:
 
 
 def test_a_trial_that_fails_when_it_is_confirmed_is_not_chosen() -> None:
-    def again(numbers: Sequence[int], seed: int) -> dict[int, Result]:
+    def again(numbers: Sequence[int], seed: int) -> dict[int, TrialResult]:
         return {n: result(90.0) if n != 2 or seed != 2 else result(None, status="diverged") for n in numbers}
 
     assert confirmed(RESULTS, again, [1, 2, 3]).trial == 1
@@ -92,5 +92,5 @@ def test_a_trial_that_fails_when_it_is_confirmed_is_not_chosen() -> None:
 
 
 def test_no_seed_of_the_suite_is_used() -> None:
-    assert fresh_seeds([0, 1]) == [1000, 1001, 1002, 1003]
-    assert fresh_seeds([1001]) == [1000, 1002, 1003, 1004]
+    assert unused_seeds([0, 1]) == [1000, 1001, 1002, 1003]
+    assert unused_seeds([1001]) == [1000, 1002, 1003, 1004]

@@ -157,14 +157,16 @@ def test_a_suite_narrows_the_space() -> None:
     spec = TuneSpec(
         space={"kd": {"tau": [2, 6]}, "sld": {"detach": [True, False]}, "crd + 0.5*kd": {"kd.weight": [0.1, 2]}}
     )
-    assert spec.narrowed("kd")["tau"] == Float(2.0, 6.0, log=True) and "ce" not in spec.narrowed("kd")
-    assert spec.narrowed("sld")["detach"] == Choice((True, False))  # a knob that no study turns unless it is asked to
-    assert spec.narrowed("crd+kd")["kd.weight"] == Float(0.1, 2.0, log=True)
-    assert spec.narrowed("vanilla") == {}
+    assert spec.search_space("kd")["tau"] == Float(2.0, 6.0, log=True) and "ce" not in spec.search_space("kd")
+    assert spec.search_space("sld")["detach"] == Choice(
+        (True, False)
+    )  # a knob that no study turns unless it is asked to
+    assert spec.search_space("crd+kd")["kd.weight"] == Float(0.1, 2.0, log=True)
+    assert spec.search_space("vanilla") == {}
 
 
 def test_a_logarithm_does_not_start_at_zero() -> None:
-    from bench.suite.spec import _narrow
+    from bench.suite.spec import _narrow_range
 
     with pytest.raises(ValueError, match="logarithmic scale starts above 0"):
-        _narrow("x", Float(0.0, 1.0, log=True), [0.0, 1.0])
+        _narrow_range("x", Float(0.0, 1.0, log=True), [0.0, 1.0])

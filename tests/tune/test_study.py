@@ -20,7 +20,7 @@ import bench.tune.search
 import bench.tune.study
 import bench.tune.trials
 from bench.data import sources
-from bench.data.raw import Arrays
+from bench.data.raw import SplitArrays
 from bench.data.spec import DigitsSpec
 from bench.errors import UserError
 from bench.training.cohort import Cohort
@@ -50,7 +50,9 @@ def test_a_study_begins_with_the_recipe_and_leaves_what_it_chose(tmp_path: Path,
         False,
     ]
     record = Record(folder)
-    assert record.status == "finished" and record.intact() and [row["epoch"] for row in record.epochs] == [0, 1, 2, 3]
+    assert (
+        record.status == "finished" and record.is_intact() and [row["epoch"] for row in record.epochs] == [0, 1, 2, 3]
+    )
 
 
 def test_calling_again_changes_nothing_and_more_trials_are_added(
@@ -92,7 +94,7 @@ def test_the_test_split_is_never_read(tmp_path: Path, tiny: dict[str, Any], monk
     real = sources.digits
 
     def digits(spec: DigitsSpec) -> Any:
-        def test() -> Arrays:
+        def test() -> SplitArrays:
             raise AssertionError("the test split was read")
 
         return replace(real(spec), test=test)
@@ -132,9 +134,9 @@ PLACES: list[tuple[Any, str]] = [
     (Cohort, "_train"),
     (Record, "begin"),
     (Record, "end"),
-    (Record, "hold_epochs"),
-    (bench.tune.trials, "_judge"),
-    (bench.tune.study.tuned, "write"),
+    (Record, "write_epochs"),
+    (bench.tune.trials, "_prune"),
+    (bench.tune.study.tuned, "write_tuned"),
 ]
 ALWAYS = {
     "after-add_trial",
@@ -282,7 +284,7 @@ def test_a_trial_that_diverges_fails_alone(
     assert got.budget["failed"] == states.count("FAIL") and other.budget["failed"] == 0
     record = Record(tmp_path / "tiny" / "tuning" / "resnet8w8--resnet8w4_kd")
     assert record.status == ("finished" if worst else "failed")
-    assert ("no trial finished" in got.trouble) == (worst == 0.0) and got.file.exists() == (worst > 0)
+    assert ("no trial finished" in got.failure) == (worst == 0.0) and got.file.exists() == (worst > 0)
 
 
 def test_accuracy_and_cost(tmp_path: Path, tiny: dict[str, Any]) -> None:

@@ -26,9 +26,9 @@ from tracking.record import scan
 
 
 def bench(raw: dict[str, Any], results: Path, how: str = "both") -> Any:
-    suite = values.rows(validate(raw, "test"), how)
+    suite = values.with_tuned_rows(validate(raw, "test"), how)
     quiet = Progress(Console(quiet=True), quiet=True)
-    return run_suite(suite, results, device=torch.device("cpu"), rerun=False, progress=quiet, follower=None)
+    return run_suite(suite, results, device=torch.device("cpu"), rerun=False, progress=quiet, mirror=None)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_tuned_rows_stand_beside_the_recipes(studied: Path, tiny: dict[str, Any]) -> None:
     raw = {**tiny, "methods": ["vanilla", "kd", {"method": "dkd", "label": "mine"}], "seeds": 1}
-    assert bench(raw, studied).trained == 5
+    assert bench(raw, studied).n_trained == 5
     found = {row["label"]: row for row in frame(scan(studied / "tiny")).to_dict("records")}
     assert sorted(found) == ["kd", "kd(tuned)", "mine", "mine(tuned)", "vanilla"]
     content = yaml.safe_load(next(studied.glob("tuned/tiny/*/kd.yaml")).read_text())
@@ -59,11 +59,11 @@ def test_tuned_rows_stand_beside_the_recipes(studied: Path, tiny: dict[str, Any]
     assert "## Tuned against recipe" in text and "## Tuning" in text and "One seed says nothing" in text
     told = {line.split(" | ")[0].strip("| *"): line for line in text.splitlines() if line.startswith("| ")}
     assert "tuned, 3 trials" in told["kd(tuned)"] and "recipe" in told["vanilla"]
-    assert bench({**raw, "methods": ["vanilla", "kd"]}, studied, "only").skipped == 2
+    assert bench({**raw, "methods": ["vanilla", "kd"]}, studied, "only").n_skipped == 2
 
 
 def test_a_suite_can_ask_for_a_tuned_row(studied: Path, tiny: dict[str, Any]) -> None:
-    assert bench({**tiny, "methods": [{"method": "kd", "recipe": "tuned"}], "seeds": [7]}, studied).trained == 1
+    assert bench({**tiny, "methods": [{"method": "kd", "recipe": "tuned"}], "seeds": [7]}, studied).n_trained == 1
 
 
 def test_where_the_recipe_was_best_the_row_is_a_run_of_its_own(studied: Path, tiny: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def test_where_the_recipe_was_best_the_row_is_a_run_of_its_own(studied: Path, ti
     content["values"] = KD.resolve("")
     file.write_text(yaml.safe_dump(content))
     try:
-        assert bench({**tiny, "methods": ["kd"], "seeds": [3]}, studied).trained == 2
+        assert bench({**tiny, "methods": ["kd"], "seeds": [3]}, studied).n_trained == 2
     finally:
         file.write_text(kept)
     rows = frame(scan(studied / "tiny"))

@@ -49,7 +49,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for record in records:
             store.deliver(record)
         (folder / suite / "report.md").write_text("# tiny\n\nkd beats vanilla.\n")
-        store.deliver(summary.record(folder / suite, "kd beats vanilla.", frame(records)))
+        store.deliver(summary.write_record(folder / suite, "kd beats vanilla.", frame(records)))
     return folder
 
 
@@ -64,7 +64,7 @@ def _run(folder: Path, suite: str, number: int, which: tuple[str, str, int]) -> 
     record.begin(f"{suite}{number}", said, environment())
     top1 = 60.0 + METHODS.index(method) + seed
     epochs = [{"epoch": e, "time": 1.7e9 + e, "metrics": _curve(top1, e)} for e in (1, 2, 3)]
-    record.hold_epochs(epochs)
+    record.write_epochs(epochs)
     final = {"test/top1": top1, "test/agreement": top1 + 5, "test/nll": 1 / top1, "cost/step_alone_ms": 3.0 + number}
     record.end("finished", "", final, [])
     return record
