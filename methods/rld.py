@@ -38,7 +38,7 @@ def correlation(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
 
 def pair(z: Tensor, column: Tensor) -> Tensor:
     """(log p, log(1 - p)) of one class, as log-sigmoids of its margin. z: [B, C]; column: [B] int64 → [B, 2]."""
-    chosen = F.one_hot(column, z.shape[1]).bool()
+    chosen = torch.arange(z.shape[1], device=z.device) == column[:, None]
     margin = z.gather(1, column[:, None]).squeeze(1) - z.masked_fill(chosen, -torch.inf).logsumexp(dim=1)
     return F.logsigmoid(torch.stack([margin, -margin], dim=1))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,15 +11,26 @@ from torch import Tensor, nn
 
 import methods
 from methods import rld
+from methods.abkd import ab_divergence
 from methods.base import Method, NetworkView, Out
 from methods.cat_kd import cat_loss
 from methods.crld import CRLD
+from methods.dkd import dkd_loss
+from methods.ea_kd import ea_weight
+from methods.itrd import ITRD
+from methods.kd import kd_loss
+from methods.ldrld import LDRLD
 from methods.srrl import Connector, feature_statistics, softmax_regression
 from methods.ttm import ttm_loss
 from methods.wttm import wttm_loss
-from tests.methods.golden import Golden, at_epoch, dims_of, dims_of_logits, two_views
+from tests.methods.golden import Golden, at_epoch, dims_of, dims_of_logits, seen, two_views
 
 pytestmark = pytest.mark.golden
+NOW = at_epoch(1, 1)
+
+
+def _but_dtype(g: Golden) -> dict[str, Any]:
+    return {key: value for key, value in g.hyper.items() if key != "dtype"}
 
 
 def of_logits(name: str, loss: Callable[[Golden, Tensor], Tensor]) -> tuple[Golden, Tensor]:
@@ -34,7 +46,7 @@ def of_logits(name: str, loss: Callable[[Golden, Tensor], Tensor]) -> tuple[Gold
 
 @pytest.mark.parametrize(("name", "loss"), [("ttm", ttm_loss), ("wttm", wttm_loss)])
 def test_transformed_teacher(name: str, loss: Callable[..., Tensor]) -> None:
-    g, _ = of_logits(name, lambda g, z: loss(z, g["in_logits_t"], gamma=g.hyper["gamma"]).mean())
+    g, _ = of_logits(name, lambda g, z: loss(z, g["in_logits_t"], **_but_dtype(g)).mean())
     g.all_compared()
 
 
@@ -72,7 +84,7 @@ def test_crld() -> None:
     method = CRLD(dims_of_logits(g["in_logits_s_weak"]), **{key: h[key] for key in CRLD.space})
     s, zs = two_views(g, CRLD, "s", wanted=True)
     t, _ = two_views(g, CRLD, "t")
-    terms = method.loss(s, t, g["in_target"], at_epoch(1, 1))
+    terms = method.loss(s, t, g["in_target"], NOW)
     loss = torch.stack(list(terms.values())).sum()
     loss.backward()
     for key, value in {"out_loss": loss, "out_ce": terms["ce"], "out_kd": terms["within"] + terms["across"]}.items():
@@ -113,8 +125,74 @@ def test_sdd() -> None:
         fixed = {"ce": 0.0, "kd": 1.0, "warmup": 0.0, **g.hyper}
         method = kind(dims_of([fs], [ft], n_classes=10), **{key: fixed[key] for key in kind.space})
         s, t = (with_head(g, kind, side, f) for side, f in (("student", fs), ("teacher", ft)))
-        loss = method.loss(s, t, y, at_epoch(1, 1))["sdd"]
+        loss = method.loss(s, t, y, NOW)["sdd"]
         loss.backward()
         g.close(f"out_loss_{base}", loss)
         g.close(f"grad_{base}_feat_s", fs.grad)
+    g.all_compared()
+
+
+@pytest.mark.parametrize("bound", ["entropy", "classes"])
+def test_ea(bound: str) -> None:
+    g = Golden("ea_kd")
+    h, zt, y = g.hyper, g["in_logits_t"], g["in_target"]
+    for base in ("kd", "dkd"):
+        z = g.wanted("in_logits_s")
+        weight = ea_weight(z, zt, tau=h["tau_w"], bound=bound)
+        alone = (
+            kd_loss(z, zt, tau=h["tau"])
+            if base == "kd"
+            else dkd_loss(z, zt, y, alpha=h["alpha"], beta=h["beta"], tau=h["tau"])
+        )
+        loss = (weight * alone).mean()
+        loss.backward()
+        g.close(f"out_loss_{base}_{bound}", loss)
+        g.close(f"grad_{base}_{bound}_logits_s", z.grad)
+
+
+def test_ldrld() -> None:
+    g = Golden("ldrld")
+    z = g.wanted("in_logits_s")
+    method = LDRLD(dims_of_logits(z), **{key: g.hyper[key] for key in LDRLD.space})
+    terms = method.loss(seen(LDRLD, logits=z), seen(LDRLD, logits=g["in_logits_t"]), g["in_target"], NOW)
+    loss = torch.stack(list(terms.values())).sum()
+    loss.backward()
+    for key, value in {"out_loss": loss, "out_pairs": terms["pairs"], "out_rest": terms["rest"]}.items():
+        g.close(key, value / {"out_pairs": method.alpha, "out_rest": method.beta}.get(key, 1.0))
+    g.close("grad_logits_s", z.grad)
+    g.all_compared()
+
+
+def test_abkd() -> None:
+    g, _ = of_logits("abkd", lambda g, z: ab_divergence(z, g["in_logits_t"], **_but_dtype(g)).mean())
+    g.all_compared()
+
+
+@pytest.mark.parametrize("name", ["label_smoothing", "tf_kd"])
+def test_without_a_teacher(name: str) -> None:
+    def loss(g: Golden, z: Tensor) -> Tensor:
+        kind = methods.get(name)
+        terms = kind(dims_of_logits(z), **_but_dtype(g)).loss(seen(kind, logits=z), seen(kind), g["in_target"], NOW)
+        return torch.stack(list(terms.values())).sum()
+
+    g, _ = of_logits(name, loss)
+    g.all_compared()
+
+
+@pytest.mark.parametrize("name", ["itrd", "itrd_same"])  # the same: both networks' pooled vectors are of one width
+def test_itrd(name: str) -> None:
+    g = Golden(name)
+    hs, ht = g.wanted("in_pooled_s"), g["in_pooled_t"]
+    maps = [hs.detach()[:, :, None, None]]
+    method = ITRD(dims_of(maps, maps, (hs.shape[1], ht.shape[1])), ce=0.0, **_but_dtype(g))
+    g.load(method.embed, "embed")
+    z, y = torch.zeros(len(hs), 2), torch.zeros(len(hs), dtype=torch.int64)
+    terms = method.loss(seen(ITRD, logits=z, pooled=hs), seen(ITRD, pooled=ht), y, NOW)
+    loss = terms["corr"] + terms["mutual"]
+    loss.backward()
+    g.close("out_loss", loss)
+    g.close("out_corr", terms["corr"] / method.corr)
+    g.close("out_mutual", terms["mutual"] / method.mutual)
+    g.close("grad_pooled_s", hs.grad)
+    g.gradients("grad_param_embed", method.embed)
     g.all_compared()
