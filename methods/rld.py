@@ -12,9 +12,11 @@ from methods.functional import cross_entropy
 
 def masked_kl(zs: Tensor, zt: Tensor, keep: Tensor, tau: float) -> Tensor:
     """τ²·KL of the kept classes, renormalised; 0 where none is kept. zs, zt: [B, C]; keep: [B, C] bool → [B] nats."""
-    keep = keep | ~keep.any(dim=1, keepdim=True)  # no row is empty: its softmax would be 0/0
-    log_s, log_t = (F.log_softmax((z / tau).masked_fill(~keep, -torch.inf), dim=1) for z in (zs, zt))
-    return tau**2 * (log_t.exp() * (log_t - log_s).masked_fill(~keep, 0.0)).sum(dim=1)
+    none = ~keep.any(dim=1)
+    left_out = ~(keep | none[:, None])  # an empty row is computed whole, since its softmax would be 0/0
+    log_s, log_t = (F.log_softmax((z / tau).masked_fill(left_out, -torch.inf), dim=1) for z in (zs, zt))
+    divergence = (log_t.exp() * (log_t - log_s).masked_fill(left_out, 0.0)).sum(dim=1)
+    return tau**2 * divergence.masked_fill(none, 0.0)
 
 
 def confidence(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
@@ -32,8 +34,7 @@ def correlation(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
 
     Arguments as `confidence` → [B] nats, 0 where the teacher ranks y last. arXiv 2408.07703.
     """
-    below = zt < zt.gather(1, y[:, None])
-    return torch.where(below.any(dim=1), masked_kl(zs, zt, below, tau), 0.0)
+    return masked_kl(zs, zt, zt < zt.gather(1, y[:, None]), tau)
 
 
 def pair(z: Tensor, column: Tensor) -> Tensor:

@@ -211,6 +211,14 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("sld", "strong view"),
     ),
     "dot without sgd": (also(setting("methods", ["dot"]), setting("protocol.optimizer", "adamw")), ("dot", "sgd")),
+    "deepkd without sgd": (
+        also(setting("methods", ["deepkd"]), setting("protocol.optimizer", "adamw")),
+        ("deepkd", "sgd"),
+    ),
+    "deepkd with a momentum too large": (
+        also(setting("methods", ["deepkd"]), setting("protocol.momentum", 0.95)),
+        ("deepkd", "momentum"),
+    ),
     "dot with a momentum too small": (also(setting("methods", ["dot"]), setting("protocol.momentum", 0.0)), ("dot",)),
     "unknown layers": (setting("methods", [{"logit_free": {"layers": "best"}}]), ("logit_free.layers", "auto")),
     "too many layers": (

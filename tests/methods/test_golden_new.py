@@ -15,18 +15,22 @@ from methods.abkd import ab_divergence
 from methods.base import Method, NetworkView, Out
 from methods.cat_kd import cat_loss
 from methods.crld import CRLD
+from methods.deepkd import DeepKD, ThreeMomenta
 from methods.dkd import dkd_loss
 from methods.ea_kd import ea_weight
 from methods.itrd import ITRD
 from methods.kd import kd_loss
 from methods.ldrld import LDRLD
+from methods.norm import NORM
 from methods.srrl import Connector, feature_statistics, softmax_regression
 from methods.ttm import ttm_loss
+from methods.wkd_f import WKDF
 from methods.wttm import wttm_loss
 from tests.methods.golden import Golden, at_epoch, dims_of, dims_of_logits, seen, two_views
 
 pytestmark = pytest.mark.golden
 NOW = at_epoch(1, 1)
+CODE = ("target", "others", "target")  # whose momentum DeepKD's code takes for labels, others, right class
 
 
 def _but_dtype(g: Golden) -> dict[str, Any]:
@@ -107,12 +111,14 @@ def test_cat_kd(name: str) -> None:
 
 def with_head(g: Golden, kind: type[Method], side: str, f: Tensor) -> NetworkView:
     """A network of one stage whose head is a pooling and the file's classifier."""
-    fc = g.load(nn.Linear(f.shape[1], 10), f"{side}_fc")
+    fc = g.load(nn.Linear(f.shape[1], 10), f"{side}_fc") if f"param_{side}_fc.bias" in g.arrays else None
 
     def tail(i: int, f: Tensor, *, batch_stats: bool = False) -> Tensor:
+        assert fc is not None
         return fc(f.mean((2, 3)))
 
-    return NetworkView({"weak": Out(tail(1, f), (f, f), (None, None), f)}, kind.needs.taps, tail)
+    logits = g["in_logits_t"] if side == "teacher" and "in_logits_t" in g.arrays else tail(1, f)
+    return NetworkView({"weak": Out(logits, (f, f), (None, None), f)}, kind.needs.taps, tail)
 
 
 def test_sdd() -> None:
@@ -195,4 +201,67 @@ def test_itrd(name: str) -> None:
     g.close("out_mutual", terms["mutual"] / method.mutual)
     g.close("grad_pooled_s", hs.grad)
     g.gradients("grad_param_embed", method.embed)
+    g.all_compared()
+
+
+def test_norm() -> None:
+    g = Golden("norm")
+    y, ft = g["in_target"], g["in_feat_t"]
+    fs = g.wanted("in_feat_s")
+    method = NORM(dims_of([fs], [ft], (fs.shape[1], ft.shape[1]), n_classes=10), **_but_dtype(g))
+    g.load(method.transform, "transform")
+    s, t = (with_head(g, NORM, side, f) for side, f in (("student", fs), ("teacher", ft)))
+    terms = method.loss(s, t, y, NOW)
+    loss = torch.stack(list(terms.values())).sum()
+    loss.backward()
+    for key, value in {"out_loss": loss, **{f"out_{term}": terms[term] for term in ("ce", "norm", "kd")}}.items():
+        g.close(key, value)
+    g.close("out_logits", method.predict(s, t))
+    g.close("grad_feat_s", fs.grad)
+    g.gradients("grad_param_transform", method.transform)
+    g.all_compared()
+
+
+@pytest.mark.parametrize("name", ["wkd_f", "wkd_f_grid", "wkd_f_uneven"])  # uneven: cells overlap, in 7 pixels by 3
+def test_wkd_f(name: str) -> None:
+    g = Golden(name)
+    fs, ft = g.wanted("in_feat_s"), g["in_feat_t"]
+    method = WKDF(dims_of([fs], [ft]), ce=0.0, wkd=1.0, decay=1.0, **_but_dtype(g)).double()
+    g.load(method.regress, "regress")
+    z, y = torch.zeros(len(fs), 2), torch.zeros(len(fs), dtype=torch.int64)
+    loss = method.loss(seen(WKDF, logits=z, feats=(fs, fs)), seen(WKDF, feats=(ft, ft)), y, NOW)["wkd"]
+    loss.backward()
+    g.close("out_loss", loss)
+    g.close("grad_feat_s", fs.grad)
+    g.gradients("grad_param_regress", method.regress)
+    g.all_compared()
+
+
+def test_deepkd() -> None:
+    g = Golden("deepkd")
+    fixed: dict[str, Any] = DeepKD.resolve("", "reference", {"kd": 1.0, "tau": g.hyper["tau"]})  # type: ignore[assignment]
+    for k in (0, 4):
+        z = g.wanted("in_logits_s")
+        method = DeepKD(dims_of_logits(z), **{**fixed, "k": k})
+        s, t = seen(DeepKD, logits=z), seen(DeepKD, logits=g["in_logits_t"])
+        terms = method.loss(s, t, g["in_target"], NOW)
+        (terms["target"] + terms["others"]).backward()
+        for part in ("target", "others"):
+            g.close(f"out_{part}_{k}", terms[part])
+        g.close(f"grad_{k}_logits_s", z.grad)
+    g.all_compared()
+
+
+def test_deepkd_steps() -> None:
+    """The code moves the labels' gradient by the momentum that it is given for the right class's."""
+    g = Golden("deepkd_steps")
+    h, p = g.hyper, nn.Parameter(g["param_init"].clone())
+    momenta = {part: h["momentum"] + h[key] for part, key in zip(("task", "others", "target"), CODE, strict=True)}
+    optimizer = ThreeMomenta([p], lr=h["lr"], weight_decay=h["weight_decay"], momenta=momenta)
+    for step in range(1, h["steps"] + 1):
+        for part in momenta:
+            p.grad = g[f"in_{part}_grad_step{step}"].clone()
+            optimizer.hold(part)
+        optimizer.step()
+        g.close(f"out_param_step{step}", p)
     g.all_compared()
