@@ -104,6 +104,8 @@ class Dims:
     train_y: Tensor  # [N] int64, label of every training example
     quality: Callable[[], tuple[float, ...]] | None = field(default=None, compare=False)
     """Knowledge quality Q of the teacher's feats (see methods/logit_free.py); None while no teacher is trained."""
+    relations: Callable[[], Tensor] | None = field(default=None, compare=False)
+    """Likeness of the classes in the teacher's last maps, [C, C] (see methods/wkd_l.py); None likewise."""
 
     @property
     def n_train(self) -> int:

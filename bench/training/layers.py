@@ -1,7 +1,9 @@
-"""How much knowledge each stage of a teacher offers, by the geometry of its features: what `layers: auto` goes by."""
+"""What methods go by that look at a trained teacher's features: how much knowledge each stage offers (`layers: auto`),
+and how alike its classes are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -13,11 +15,13 @@ from bench.models.base import Network
 from bench.seeds import generator
 from bench.training.evaluate import plain
 from methods.logit_free import add_products, quality_of_products
+from methods.wkd_l import class_similarity
 
 SAMPLES = 5000  # of the training split, at most
 LARGEST = 262_144  # numbers of a map; larger ones are max-pooled
 ROOM = 250_000_000  # numbers of maps held at a time (1 GB); what does not fit takes another pass over the images
 BATCH = 100
+ALIKE = 32  # images of every class whose maps are compared, at most
 
 Slice = tuple[int, int, int]
 """A stage, and the first and last (exclusive) of its flattened map's columns."""
@@ -47,12 +51,27 @@ def quality(teacher: Network, data: Data) -> tuple[float, ...]:
     return tuple(row["quality"] for row in rows(teacher, data))
 
 
+@torch.no_grad()
+def relations(teacher: Network, data: Data) -> Tensor:
+    """[C, C] likeness of the classes' last maps, on the CPU; every class is shown by as many images."""
+    size = math.prod(teacher.dims().feats[-1])
+    room = max(2, ROOM // (data.n_classes * size))
+    n = min(ALIKE, room, int(data.train.y.bincount(minlength=data.n_classes).min()))
+    chosen = torch.cat(_of_classes(data.train.y, n))
+    maps = [teacher(x).feats[-1].float() for x in plain(Split(data.train.x[chosen], data.train.y[chosen]), data, BATCH)]
+    rows = torch.cat(maps).flatten(2).mT  # [images, pixels, channels]
+    return class_similarity(rows.reshape(data.n_classes, -1, rows.shape[2])).cpu()
+
+
 def _sample(y: Tensor) -> Tensor:
     """At most SAMPLES positions, drawn once and for all, as many of every class as there are to share."""
+    return torch.cat(_of_classes(y, max(2, SAMPLES // int(y.max() + 1)))).sort().values
+
+
+def _of_classes(y: Tensor, n: int) -> list[Tensor]:
+    """At most n positions of every class, drawn once and for all."""
     order = torch.randperm(len(y), generator=generator("layers")).to(y.device)
-    per_class = max(2, SAMPLES // int(y.max() + 1))
-    taken = [order[y[order] == c][:per_class] for c in y.unique().tolist()]
-    return torch.cat(taken).sort().values
+    return [order[y[order] == c][:n] for c in y.unique().tolist()]
 
 
 def _passes(widths: list[int], room: int) -> list[list[Slice]]:

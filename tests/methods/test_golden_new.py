@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from methods.norm import NORM
 from methods.srrl import Connector, feature_statistics, softmax_regression
 from methods.ttm import ttm_loss
 from methods.wkd_f import WKDF
+from methods.wkd_l import WKDL, class_similarity
 from methods.wttm import wttm_loss
 from tests.methods.golden import Golden, at_epoch, dims_of, dims_of_logits, seen, two_views
 
@@ -264,4 +266,21 @@ def test_deepkd_steps() -> None:
             optimizer.hold(part)
         optimizer.step()
         g.close(f"out_param_step{step}", p)
+    g.all_compared()
+
+
+def test_wkd_l() -> None:
+    g = Golden("wkd_l")
+    for rows in ("few", "many"):  # beside the number of channels
+        alike = class_similarity(g[f"in_features_{rows}"])
+        g.close(f"out_similarity_{rows}", alike)
+    z = g.wanted("in_logits_s")
+    dims = replace(dims_of_logits(z), relations=lambda: alike)
+    method = WKDL(dims, ce=0.0, decay=1.0, **_but_dtype(g))
+    terms = method.loss(seen(WKDL, logits=z), seen(WKDL, logits=g["in_logits_t"]), g["in_target"], NOW)
+    loss = terms["target"] + terms["others"]
+    loss.backward()
+    g.close("out_loss", loss)
+    g.close("out_target", terms["target"])
+    g.close("grad_logits_s", z.grad)
     g.all_compared()
