@@ -36,7 +36,7 @@ def two_classes(name: str, dims: Dims) -> None:
 class EAKD(Method):
     paper = Paper(
         title="EA-KD: Entropy-based Adaptive Knowledge Distillation",
-        authors="Su, Tsai, Huang, Cheng",
+        authors="Su, Tseng, Pu, Zhao, Yang, Chen, Lee",
         venue="ICCV",
         year=2025,
         url="https://arxiv.org/abs/2311.13621",

@@ -58,7 +58,7 @@ class Cells:
 class SDD(Method):
     paper = Paper(
         title="Scale Decoupled Distillation",
-        authors="Luo",
+        authors="Wei, Luo, Luo",
         venue="CVPR",
         year=2024,
         url="https://arxiv.org/abs/2403.13512",
