@@ -19,9 +19,11 @@ from methods.base import Dims, NetworkView, Progress
 from methods.cat_kd import class_maps
 from methods.deepkd import DeepKD, ThreeMomenta
 from methods.fcfd import FCFD
+from methods.ft import ft_loss
 from methods.wkd_f import decay
 from tests.methods.golden import at_epoch, dims_of_logits, seen
 from tests.methods.test_naive import divergence, logits, softmax
+from tests.methods.test_naive_views import moved, slope
 
 Y = torch.tensor([0, 3, 1, 2, 2])
 
@@ -151,3 +153,27 @@ def test_a_term_fades_along_half_a_cosine() -> None:
     expected = {1: 1.0, 150: 1.0, 195: 0.5, 240: 0.0, 180: 0.5 * (1 + math.cos(math.pi * 30 / 90))}
     assert {epoch: decay(at(epoch), 150 / 240) for epoch in expected} == pytest.approx(expected)
     assert decay(at(240), 1.0) == 1.0
+
+
+def test_ft_by_whole_factors() -> None:
+    """Every example's factor is one vector of unit length; its gradient against differences of the loops."""
+    fs, ft = (
+        torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in (1, 2)
+    )
+
+    def naive(rows: list[list[float]]) -> float:
+        total = 0.0
+        for a, b in zip(rows, ft.flatten(1).tolist(), strict=True):
+            lengths = [math.sqrt(sum(v * v for v in row)) for row in (a, b)]
+            total += sum(abs(v / lengths[0] - w / lengths[1]) for v, w in zip(a, b, strict=True)) / len(a)
+        return total / 2
+
+    leaf = fs.clone().requires_grad_()
+    loss = ft_loss(leaf, ft, form="factor").mean()
+    loss.backward()
+    rows = fs.flatten(1).tolist()
+    assert loss.item() == pytest.approx(naive(rows), rel=1e-9)
+    assert leaf.grad is not None
+    for (b, c), gradient in zip(itertools.product(range(2), range(12)), leaf.grad.flatten().tolist(), strict=True):
+        expected = slope(lambda by, b=b, c=c: naive(moved(rows, b, c, by)))  # type: ignore[misc]
+        assert gradient == pytest.approx(expected, rel=1e-5, abs=1e-8)
