@@ -9,7 +9,7 @@ from methods.functional import cross_entropy
 from methods.kd import kd_loss
 
 
-def confident(zt: Tensor, *, least: float) -> Tensor:
+def confidence_mask(zt: Tensor, *, least: float) -> Tensor:
     """1 where the teacher's greatest probability is at least `least`, else 0. zt: [B, C] float → [B] float."""
     return (zt.softmax(dim=1).amax(dim=1) >= least).to(zt.dtype)
 
@@ -20,7 +20,7 @@ def within_views(zs: tuple[Tensor, Tensor], zt: tuple[Tensor, Tensor], *, tau: f
     zs, zt: weak and strong view, [B, C] float each → [B] nats. arXiv 2412.16493.
     """
     both = kd_loss(zs[0], zt[0], tau=tau) + kd_loss(zs[1], zt[1], tau=tau)
-    return confident(zt[0], least=tau_w) * both
+    return confidence_mask(zt[0], least=tau_w) * both
 
 
 def across_views(zs: tuple[Tensor, Tensor], zt: tuple[Tensor, Tensor], *, tau: float, tau_s: float) -> Tensor:
@@ -29,7 +29,7 @@ def across_views(zs: tuple[Tensor, Tensor], zt: tuple[Tensor, Tensor], *, tau: f
     Arguments as `within_views` → [B] nats. arXiv 2412.16493.
     """
     both = kd_loss(zs[1], zt[0], tau=tau) + kd_loss(zs[0], zt[1], tau=tau)
-    return confident(zt[1], least=tau_s) * both
+    return confidence_mask(zt[1], least=tau_s) * both
 
 
 class CRLD(Method):

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from methods.base import Choice, Dims, Float, Int, Method, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.dkd import tckd
-from methods.functional import cross_entropy
-from methods.rld import masked_kl
+from methods.functional import cross_entropy, masked_kl
 
 PARTS = ("task", "others", "target")  # in the order in which they move a parameter
 

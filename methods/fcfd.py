@@ -113,14 +113,13 @@ class FCFD(Method):
         inner = self.pairs[:-1]  # where a path changes networks: behind the last stage there is no other way on
         self.chance = min(1.0, paths / max(1, 2 * len(inner)))
         self.to_teacher = nn.ModuleList(Bridge(s.feats[i], t.feats[j], relu=t.relu[j]) for i, j in self.pairs)
-        mixed = inner if self.chance else []
-        self.to_student = nn.ModuleList(Bridge(t.feats[j], s.feats[i], relu=s.relu[i]) for i, j in mixed)
+        self.to_student = nn.ModuleList(Bridge(t.feats[j], s.feats[i], relu=s.relu[i]) for i, j in inner if self.chance)
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
-        bridged = [bridge(s.feats[i]) for bridge, (i, _) in zip(self.to_teacher, self.pairs, strict=True)]
-        l2 = self.to_own_maps(bridged, t.feats[self.pairs[0][1] :])
+        at_teacher = [bridge(s.feats[i]) for bridge, (i, _) in zip(self.to_teacher, self.pairs, strict=True)]
+        l2 = self.to_own_maps(at_teacher, t.feats[self.pairs[0][1] :])
         mix = torch.zeros_like(l2)
-        for f, to_student, (i, j) in zip(bridged, self.to_student, self.pairs, strict=False):
+        for f, to_student, (i, j) in zip(at_teacher, self.to_student, self.pairs, strict=False):
             maps: list[Tensor] = []
             through_teacher = t.tail(j, f, batch_stats=True, maps=maps)
             through_student = s.tail(i, to_student(t.feats[j]), batch_stats=True)

@@ -94,9 +94,9 @@ class ITRD(Method):
         self.same = dims.student.pooled == dims.teacher.pooled
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
-        embedded = self.embed(s.pooled)
+        hs = self.embed(s.pooled)
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
-            "corr": self.corr * correlation_loss(embedded, t.pooled, alpha=self.alpha),
-            "mutual": self.mutual * mutual_loss(s.pooled if self.same else embedded, t.pooled),
+            "corr": self.corr * correlation_loss(hs, t.pooled, alpha=self.alpha),
+            "mutual": self.mutual * mutual_loss(s.pooled if self.same else hs, t.pooled),
         }

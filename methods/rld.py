@@ -7,16 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import Dims, Float, Method, NetworkView, Paper, Progress, Recipe, Refusal
-from methods.functional import cross_entropy
-
-
-def masked_kl(zs: Tensor, zt: Tensor, keep: Tensor, tau: float) -> Tensor:
-    """τ²·KL of the kept classes, renormalised; 0 where none is kept. zs, zt: [B, C]; keep: [B, C] bool → [B] nats."""
-    none = ~keep.any(dim=1)
-    left_out = ~(keep | none[:, None])  # an empty row is computed whole, since its softmax would be 0/0
-    log_s, log_t = (F.log_softmax((z / tau).masked_fill(left_out, -torch.inf), dim=1) for z in (zs, zt))
-    divergence = (log_t.exp() * (log_t - log_s).masked_fill(left_out, 0.0)).sum(dim=1)
-    return tau**2 * divergence.masked_fill(none, 0.0)
+from methods.functional import cross_entropy, masked_kl
 
 
 def confidence(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
@@ -25,7 +16,7 @@ def confidence(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
     zs, zt: [B, C] float; y: [B] int64 → [B] nats. arXiv 2408.07703. The teacher's greatest probability becomes the
     student's for the label, whichever class the teacher gives it to.
     """
-    log_s, log_t = (pair(z / tau, column) for z, column in ((zs, y), (zt, zt.argmax(dim=1))))
+    log_s, log_t = (log_pair(z / tau, column) for z, column in ((zs, y), (zt, zt.argmax(dim=1))))
     return tau**2 * (log_t.exp() * (log_t - log_s)).sum(dim=1)
 
 
@@ -37,7 +28,7 @@ def correlation(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
     return masked_kl(zs, zt, zt < zt.gather(1, y[:, None]), tau)
 
 
-def pair(z: Tensor, column: Tensor) -> Tensor:
+def log_pair(z: Tensor, column: Tensor) -> Tensor:
     """(log p, log(1 - p)) of one class, as log-sigmoids of its margin. z: [B, C]; column: [B] int64 → [B, 2]."""
     chosen = torch.arange(z.shape[1], device=z.device) == column[:, None]
     margin = z.gather(1, column[:, None]).squeeze(1) - z.masked_fill(chosen, -torch.inf).logsumexp(dim=1)

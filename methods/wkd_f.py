@@ -36,14 +36,14 @@ def wasserstein(fs: Tensor, ft: Tensor, bessel: Tensor, *, ratio: float) -> Tens
     return each.sum(dim=1).mean(dim=(1, 2))
 
 
-def unbiased(size: Size, k: int) -> Tensor:
+def bessel_factors(size: Size, k: int) -> Tensor:
     """n/(n - 1) for the n pixels of every cell of adaptive pooling to k x k, and 1 for one pixel. → [k, k] float32."""
     rows, columns = ([-(-(i + 1) * length // k) - i * length // k for i in range(k)] for length in size)
     n = torch.tensor(rows)[:, None] * torch.tensor(columns)[None, :]
     return n / (n - 1).clamp(min=1)
 
 
-def decay(at: Progress, after: float) -> float:
+def fade(at: Progress, after: float) -> float:
     """1 for a share of all epochs, then along a half cosine to 0 at the end."""
     begin = after * at.epochs
     gone = (at.epoch - begin) / (at.epochs - begin) if at.epoch > begin else 0.0
@@ -89,14 +89,14 @@ class WKDF(Method):
         super().__init__(dims)
         self.ce, self.wkd, self.ratio, self.decay = ce, wkd, ratio, decay
         self.regress = Regressor(dims.student.feats[-1], dims.teacher.feats[-1])
-        self.register_buffer("bessel", unbiased(self.regress.size, grid), persistent=False)
+        self.register_buffer("bessel", bessel_factors(self.regress.size, grid), persistent=False)
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         ft = shrink(t.feats[-1], self.regress.size)
         loss = wasserstein(self.regress(s.feats[-1]), ft, self.bessel, ratio=self.ratio)
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
-            "wkd": self.wkd * decay(at, self.decay) * loss.mean(),
+            "wkd": self.wkd * fade(at, self.decay) * loss.mean(),
         }
 
     @classmethod

@@ -8,7 +8,7 @@ from torch import Tensor
 from methods.base import Dims, Float, Int, Method, NetworkView, Progress, Recipe, Refusal
 from methods.functional import cross_entropy
 from methods.nkd import nkd_target
-from methods.wkd_f import WKDF, decay
+from methods.wkd_f import WKDF, fade
 
 SMALL = 1e-8  # keeps divisions and costs positive, as in the reference code
 
@@ -105,8 +105,10 @@ class WKDL(Method):
         super().__init__(dims)
         self.ce, self.target, self.wkd, self.tau, self.decay = ce, target, wkd, tau, decay
         self.reg, self.iterations = reg, iterations
-        alike = torch.eye(dims.n_classes) if dims.relations is None else dims.relations()  # no teacher yet: any will do
-        self.register_buffer("cost", transport_cost(alike, sharpen=sharpen))
+        similarity = (
+            torch.eye(dims.n_classes) if dims.relations is None else dims.relations()
+        )  # no teacher yet: any will do
+        self.register_buffer("cost", transport_cost(similarity, sharpen=sharpen))
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         cost = self.cost.to(s.logits.dtype)
@@ -114,7 +116,7 @@ class WKDL(Method):
         return {
             "ce": self.ce * cross_entropy(s.logits, y).mean(),
             "target": self.target * nkd_target(s.logits, t.logits, y).mean(),
-            "others": self.wkd * decay(at, self.decay) * others.mean(),
+            "others": self.wkd * fade(at, self.decay) * others.mean(),
         }
 
     @classmethod

@@ -20,7 +20,7 @@ from methods.cat_kd import class_maps
 from methods.deepkd import DeepKD, ThreeMomenta
 from methods.fcfd import FCFD
 from methods.ft import ft_loss
-from methods.wkd_f import decay
+from methods.wkd_f import fade
 from tests.methods.golden import at_epoch, dims_of_logits, seen
 from tests.methods.test_naive import divergence, logits, softmax
 from tests.methods.test_naive_views import moved, slope
@@ -151,8 +151,8 @@ def test_a_term_fades_along_half_a_cosine() -> None:
         return at_epoch(epoch, 240)
 
     expected = {1: 1.0, 150: 1.0, 195: 0.5, 240: 0.0, 180: 0.5 * (1 + math.cos(math.pi * 30 / 90))}
-    assert {epoch: decay(at(epoch), 150 / 240) for epoch in expected} == pytest.approx(expected)
-    assert decay(at(240), 1.0) == 1.0
+    assert {epoch: fade(at(epoch), 150 / 240) for epoch in expected} == pytest.approx(expected)
+    assert fade(at(240), 1.0) == 1.0
 
 
 def test_ft_by_whole_factors() -> None:
