@@ -30,8 +30,8 @@ class NetworkView:
     """What a method may read of one network: the declared taps, of the declared views.
 
     `s.logits` is the tap of the first declared view, `s["strong"].logits` that of a named one. `s.tail(i, f)` runs
-    stages i+1..n and the head on a feature map f; a list `maps` takes the maps on the way. Reading what `needs` does not
-    declare raises AttributeError.
+    stages i+1..n and the head on a feature map f; a list `maps` takes the maps on the way. Reading what `needs` does
+    not declare raises AttributeError.
     Tensors are float32 whatever the network computed in (float64 stays).
     """
 

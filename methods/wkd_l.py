@@ -105,9 +105,8 @@ class WKDL(Method):
         super().__init__(dims)
         self.ce, self.target, self.wkd, self.tau, self.decay = ce, target, wkd, tau, decay
         self.reg, self.iterations = reg, iterations
-        similarity = (
-            torch.eye(dims.n_classes) if dims.relations is None else dims.relations()
-        )  # no teacher yet: any will do
+        # while there is no trained teacher, any similarity will do to check the rest
+        similarity = torch.eye(dims.n_classes) if dims.relations is None else dims.relations()
         self.register_buffer("cost", transport_cost(similarity, sharpen=sharpen))
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
