@@ -82,8 +82,8 @@ class CATKD(Method):
         ),
     }
     deviations = (
-        "The loss is a mean over classes, as in the code, so that a β for 100 classes weighs ten times as much on 10; there,"
-        " maps that are not normalised take a smaller one.",
+        "The loss is a mean over classes, as in the code, so that a β for 100 classes weighs ten times as much on 10;"
+        " there, maps that are not normalised take a smaller one.",
         "The authors rebuild both networks with a classifier of 1x1 convolution without bias; here the networks stay as"
         " they are, and every cell of a map goes through the head, whose bias is in every cell.",
         "Where the head does more than pool before its linear layer (BatchNorm and ReLU, a convolution), a cell's value"
