@@ -24,6 +24,15 @@ def kl(zs: Tensor, zt: Tensor, tau: float | Tensor) -> Tensor:
     return tau**2 * (log_t.exp() * (log_t - log_s)).sum(dim=1)
 
 
+def masked_kl(zs: Tensor, zt: Tensor, keep: Tensor, tau: float) -> Tensor:
+    """τ²·KL of the kept classes, renormalised; 0 where none is kept. zs, zt: [B, C]; keep: [B, C] bool → [B] nats."""
+    none = ~keep.any(dim=1)
+    left_out = ~(keep | none[:, None])  # an empty row is computed whole, since its softmax would be 0/0
+    log_s, log_t = (F.log_softmax((z / tau).masked_fill(left_out, -torch.inf), dim=1) for z in (zs, zt))
+    divergence = (log_t.exp() * (log_t - log_s).masked_fill(left_out, 0.0)).sum(dim=1)
+    return tau**2 * divergence.masked_fill(none, 0.0)
+
+
 def standardise(z: Tensor) -> Tensor:
     """(z - mean) / (std + 1e-7) over the classes, the unbiased std. z: [B, C ≥ 2] float → [B, C].
 

@@ -30,7 +30,8 @@ class NetworkView:
     """What a method may read of one network: the declared taps, of the declared views.
 
     `s.logits` is the tap of the first declared view, `s["strong"].logits` that of a named one. `s.tail(i, f)` runs
-    stages i+1..n and the head on a feature map f. Reading what `needs` does not declare raises AttributeError.
+    stages i+1..n and the head on a feature map f; a list `maps` takes the maps on the way. Reading what `needs` does
+    not declare raises AttributeError.
     Tensors are float32 whatever the network computed in (float64 stays).
     """
 
@@ -104,6 +105,8 @@ class Dims:
     train_y: Tensor  # [N] int64, label of every training example
     quality: Callable[[], tuple[float, ...]] | None = field(default=None, compare=False)
     """Knowledge quality Q of the teacher's feats (see methods/logit_free.py); None while no teacher is trained."""
+    relations: Callable[[], Tensor] | None = field(default=None, compare=False)
+    """Likeness of the classes in the teacher's last maps, [C, C] (see methods/wkd_l.py); None likewise."""
 
     @property
     def n_train(self) -> int:

@@ -142,7 +142,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "misspelt top key": (setting("sedes", 3), ("sedes", "did you mean 'seeds'")),
     "misspelt data key": (setting("data.validaton", 3), ("validaton", "did you mean 'validation'")),
     "misspelt method": (setting("methods", ["vanila", "kd"]), ("no method 'vanila'", "did you mean 'vanilla'")),
-    "misspelt method, typed": (typed("--methods", "ddk"), ("no method 'ddk'", "did you mean 'dkd'")),
+    "misspelt method, typed": (typed("--methods", "dkdd"), ("no method 'dkdd'", "did you mean 'dkd'")),
     "misspelt network": (setting("pairs", ["resnet8y4 -> resnet8"]), ("resnet8y4", "did you mean")),
     "impossible depth": (setting("pairs", ["resnet21 -> resnet8"]), ("resnet21", "nearest are 20 and 26")),
     "misspelt data source": (
@@ -211,6 +211,14 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("sld", "strong view"),
     ),
     "dot without sgd": (also(setting("methods", ["dot"]), setting("protocol.optimizer", "adamw")), ("dot", "sgd")),
+    "deepkd without sgd": (
+        also(setting("methods", ["deepkd"]), setting("protocol.optimizer", "adamw")),
+        ("deepkd", "sgd"),
+    ),
+    "deepkd with a momentum too large": (
+        also(setting("methods", ["deepkd"]), setting("protocol.momentum", 0.95)),
+        ("deepkd", "momentum"),
+    ),
     "dot with a momentum too small": (also(setting("methods", ["dot"]), setting("protocol.momentum", 0.0)), ("dot",)),
     "unknown layers": (setting("methods", [{"logit_free": {"layers": "best"}}]), ("logit_free.layers", "auto")),
     "too many layers": (

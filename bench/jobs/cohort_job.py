@@ -154,7 +154,9 @@ def method_dims(pair: Pair, data: Data, batch_size: int, teacher: Network | None
         shapes = teachers.build_network(pair.teacher, data, init="dims").dims()
         return Dims(student, shapes, data.n_classes, batch_size, data.train.y)
     return Dims(
-        student, teacher.dims(), data.n_classes, batch_size, data.train.y, cache(lambda: layers.quality(teacher, data))
+        *(student, teacher.dims(), data.n_classes, batch_size, data.train.y),
+        quality=cache(lambda: layers.quality(teacher, data)),
+        relations=cache(lambda: layers.relations(teacher, data)),
     )
 
 

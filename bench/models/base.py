@@ -66,18 +66,21 @@ class Network(nn.Module):
         logits, pooled = self.head(feats[-1])
         return Out(logits, feats, preacts, pooled)
 
-    def tail(self, i: int, f: Tensor, *, batch_stats: bool = False) -> Tensor:
+    def tail(self, i: int, f: Tensor, *, batch_stats: bool = False, maps: list[Tensor] | None = None) -> Tensor:
         """Logits [B, C] of a map f shaped like feats[i], through stages i+1..n and the head.
 
-        With `batch_stats`, BatchNorms use the batch's own statistics and leave their running ones alone.
+        With `batch_stats`, BatchNorms use the batch's own statistics and leave their running ones alone. `maps` takes
+        what stages i+1..n give on the way.
         """
         if not 0 <= i <= self.n_stages:
             raise ValueError(f"tap {i} of {self.arch}; there are 0 to {self.n_stages}")
         if batch_stats:
             with batch_statistics(self):
-                return self.tail(i, f)
+                return self.tail(i, f, maps=maps)
         for j in range(i + 1, self.n_stages + 1):
             f, _ = self.stage(j, f)
+            if maps is not None:
+                maps.append(f)
         return self.head(f)[0]
 
     def dims(self) -> NetDims:

@@ -1,7 +1,9 @@
-"""How much knowledge each stage of a teacher offers, by the geometry of its features: what `layers: auto` goes by."""
+"""What methods go by that look at a trained teacher's features: how much knowledge each stage offers (`layers: auto`),
+and how alike its classes are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -13,11 +15,13 @@ from bench.models.base import Network
 from bench.seeds import generator
 from bench.training.evaluate import unaugmented_batches
 from methods.logit_free import add_products, quality_of_products
+from methods.wkd_l import class_similarity
 
 MAX_SAMPLES = 5000  # of the training split, at most
 MAX_MAP_SIZE = 262_144  # numbers of a map; larger ones are max-pooled
 MAX_NUMBERS_IN_MEMORY = 250_000_000  # of maps (1 GB); what does not fit takes another pass over the images
 BATCH_SIZE = 100
+IMAGES_PER_CLASS = 32  # whose maps are compared, at most
 
 Slice = tuple[int, int, int]
 """A stage, and the first and last (exclusive) of its flattened map's columns."""
@@ -47,12 +51,30 @@ def quality(teacher: Network, data: Data) -> tuple[float, ...]:
     return tuple(row["quality"] for row in stage_qualities(teacher, data))
 
 
+@torch.no_grad()
+def relations(teacher: Network, data: Data) -> Tensor:
+    """[C, C] likeness of the classes' last maps, on the CPU; every class is shown by as many images."""
+    size = math.prod(teacher.dims().feats[-1])
+    room = max(2, MAX_NUMBERS_IN_MEMORY // (data.n_classes * size))
+    n = min(IMAGES_PER_CLASS, room, int(data.train.y.bincount(minlength=data.n_classes).min()))
+    chosen = torch.cat(_of_classes(data.train.y, n))
+    maps = [
+        teacher(x).feats[-1].float()
+        for x in unaugmented_batches(Split(data.train.x[chosen], data.train.y[chosen]), data, BATCH_SIZE)
+    ]
+    rows = torch.cat(maps).flatten(2).mT  # [images, pixels, channels]
+    return class_similarity(rows.reshape(data.n_classes, -1, rows.shape[2])).cpu()
+
+
 def _sample_positions(y: Tensor) -> Tensor:
-    """At most SAMPLES positions, drawn once and for all, as many of every class as there are to share."""
+    """At most MAX_SAMPLES positions, drawn once and for all, as many of every class as there are to share."""
+    return torch.cat(_of_classes(y, max(2, MAX_SAMPLES // int(y.max() + 1)))).sort().values
+
+
+def _of_classes(y: Tensor, n: int) -> list[Tensor]:
+    """At most n positions of every class, drawn once and for all."""
     order = torch.randperm(len(y), generator=generator("layers")).to(y.device)
-    per_class = max(2, MAX_SAMPLES // int(y.max() + 1))
-    positions = [order[y[order] == c][:per_class] for c in y.unique().tolist()]
-    return torch.cat(positions).sort().values
+    return [order[y[order] == c][:n] for c in y.unique().tolist()]
 
 
 def _split_into_passes(widths: list[int], columns_per_pass: int) -> list[list[Slice]]:

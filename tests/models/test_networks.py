@@ -53,7 +53,9 @@ def test_tails_give_the_logits(name: str) -> None:
     net = lively(name, size=16, n_classes=7).eval()
     out = net(images(net))
     for i, f in enumerate(out.feats):
-        torch.testing.assert_close(net.tail(i, f), out.logits, rtol=1e-12, atol=1e-12)
+        maps: list[torch.Tensor] = []
+        torch.testing.assert_close(net.tail(i, f, maps=maps), out.logits, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(tuple(maps), out.feats[i + 1 :], rtol=1e-12, atol=1e-12)
     for bad in (-1, net.n_stages + 1):
         with pytest.raises(ValueError, match="there are 0 to"):
             net.tail(bad, out.feats[0])

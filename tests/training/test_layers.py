@@ -20,6 +20,7 @@ from bench import data as datasets
 from bench.data.spec import DigitsSpec
 from bench.jobs import teacher
 from bench.report import layers as shown
+from bench.seeds import generator
 from bench.training import layers
 from methods import logit_free
 from methods.base import Refusal
@@ -99,6 +100,27 @@ def test_quality_refuses_what_cannot_be_compared(y: list[int], prose: Prose) -> 
     prose(str(error.value))
     with pytest.raises(Refusal, match="finite"):
         knowledge_quality(torch.full((4, 3), math.nan), torch.tensor([0, 0, 1, 1]), n=4)
+
+
+def test_classes_are_compared_by_as_many_images_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By loops over the pixels of the last maps, of images of one class in one order."""
+    data = datasets.load(DigitsSpec(source="digits", train=120, validation=60, test=60))
+    network = teacher.build_network("resnet8w4", data, init="test").eval()
+    monkeypatch.setattr(layers, "IMAGES_PER_CLASS", 3)
+    found = layers.relations(network, data)
+    with torch.no_grad():
+        maps = network(next(layers.unaugmented_batches(data.train, data, 120))).feats[-1].double()
+    order = torch.randperm(120, generator=generator("layers")).tolist()
+    shown = [[i for i in order if data.train.y[i] == c][:3] for c in range(10)]
+    rows = [torch.stack([maps[i, :, h, w] for i in own for h in range(2) for w in range(2)]) for own in shown]
+    x = [r - r.mean(dim=0) for r in rows]
+
+    def shared(a: Tensor, b: Tensor) -> float:
+        return sum(float(a[:, i] @ b[:, j]) ** 2 for i in range(a.shape[1]) for j in range(b.shape[1]))
+
+    for i, j in ((0, 0), (0, 1), (7, 3)):
+        expected = shared(x[i], x[j]) / math.sqrt(shared(x[i], x[i]) * shared(x[j], x[j]))
+        assert found[i, j].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_best_stages_come_in_order_of_depth() -> None:
