@@ -12,7 +12,7 @@ import torch
 
 from bench import data as datasets
 from bench import environment as env
-from bench.jobs import claims
+from bench.jobs import claims, pool
 from bench.jobs import run as runs
 from bench.jobs.cohort_job import CohortJob, PairContext
 from bench.jobs.progress import Progress
@@ -23,7 +23,7 @@ from bench.tune.study import Do, Study, Tuned, recipe_of
 from bench.tune.trials import Batch, Result
 
 
-class Spread(Protocol):
+class RemoteExecutor(Protocol):
     """What brings work to other machines; the studies go on side by side in this process, and share those."""
 
     def run_task(self, task: Any) -> Any: ...
@@ -40,20 +40,21 @@ def tune(
     mirror: RecordMirror | None = None,
     url: str | None = None,
     name: str = "",
-    spread: Spread | None = None,
+    remote: RemoteExecutor | None = None,
+    workers: int | None = 1,
     group_size: int = 0,
 ) -> list[Tuned]:
     """Run every row's study up to the suite's number of trials. Those that were told are kept; test stays closed.
 
-    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; spread:
-    what brings batches to other machines, else they train in this process; group_size: trials on the device at a
-    time (0: a whole batch).
+    url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; remote:
+    what brings batches to other machines, else they train on this one; workers: in as many processes (1: this one;
+    None: as many as it has cores for); group_size: trials on the device at a time (0: a whole batch).
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     suite = runs.resolve_suite(suite, device)
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
     database = storage.connect(url, results)
-    data = datasets.load(suite.data, "cpu" if spread else device, test=False)
+    data = datasets.load(suite.data, "cpu" if remote else device, test=False)
     for pair in suite.pairs:
         runs.check_pair(suite, pair, data)
         for spec in suite.methods:
@@ -63,20 +64,23 @@ def tune(
         search.check_grid(suite.tune, tunable)
     runs.end_orphaned_runs(results / suite.name, mirror)
     out: list[Tuned] = []
-    for pair in suite.pairs:
-        if spread:
-            narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
-            spread.run_task(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
-        get = partial(PairContext.of, suite, pair, data, results, env.describe(device), progress, mirror)
-        context = claims.run_when_free(get, progress.log)
-        do: Do = spread.run_task if spread else partial(_here, context)
-        rows = [spec for spec in suite.methods if suite.tune.narrowed(spec.method)]
-        studies = [Study(context, spec, results, name, do, group_size) for spec in rows]
-        acts = [partial(study.run, database) for study in studies]
-        out += spread.run_studies(acts) if spread else claims.run_each_when_free(acts, progress.log)
-        for spec in suite.methods:
-            if not suite.tune.narrowed(spec.method):
-                progress.log(f"{spec.title} has nothing to tune")
+    rows = [spec for spec in suite.methods if suite.tune.narrowed(spec.method)]
+    n_studies = 0 if remote else len(rows)
+    with pool.open_pool(workers, suite, data, n_studies, suite.tune.batch, progress, mirror) as local_pool:
+        executor = remote or local_pool
+        for pair in suite.pairs:
+            if remote:
+                narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
+                remote.run_task(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
+            get = partial(PairContext.of, suite, pair, data, results, env.describe(device), progress, mirror)
+            context = claims.run_when_free(get, progress.log)
+            do: Do = executor.run_task if executor else partial(_here, context)
+            studies = [Study(context, spec, results, name, do, group_size) for spec in rows]
+            acts = [partial(study.run, database) for study in studies]
+            out += executor.run_studies(acts) if executor else claims.run_each_when_free(acts, progress.log)
+            for spec in suite.methods:
+                if spec not in rows:
+                    progress.log(f"{spec.title} has nothing to tune")
     return out
 
 
