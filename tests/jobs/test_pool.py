@@ -6,7 +6,6 @@ import dataclasses
 import io
 import os
 import signal
-import time
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import optuna
 import pytest
 import torch
-import yaml
 from rich.console import Console
 
 from bench import tune
@@ -27,10 +25,9 @@ from bench.memory import available_memory_bytes, physical_memory_bytes
 from bench.suite import suite as suites
 from bench.suite.suite import Suite
 from tests.faults.child import start
-from tests.faults.conftest import SUITE, same_in_mlflow, same_results, words
+from tests.faults.conftest import SUITE, same_results, working
 from tests.prose import Prose
-from tracking.locks import alive
-from tracking.record import Record, scan
+from tracking.record import scan
 
 PAIRS = ["resnet8w8 -> resnet8w4", "resnet8w6 -> resnet8w4"]
 CPU = torch.device("cpu")
@@ -49,17 +46,6 @@ def train(suite: Suite, results: Path, workers: int | None) -> tuple[SuiteOutcom
         suite, results, device=CPU, rerun=False, progress=progress, mirror=None, workers=workers, group_size=0
     )
     return outcome, said.getvalue()
-
-
-def working(results: Path, n: int = 1) -> list[int]:
-    """The process ids of n workers that have ended an epoch, as soon as there are as many."""
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        pids = {r.environment["pid"] for r in scan(results / "faulty") if r.status == "running" and r.epochs}
-        if len(living := [pid for pid in pids if alive(pid)]) >= n:
-            return living
-        time.sleep(0.02)
-    raise AssertionError("nobody works")
 
 
 def test_two_processes_give_the_bits_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,32 +85,6 @@ def test_one_that_dies_again_and_again_is_given_up(tmp_path: Path, monkeypatch: 
     assert outcome.n_trained == 0 and len(outcome.failures) == 3
     assert outcome.failures[0] == "teacher resnet8w8: its worker left (code 1), for the 6th time"
     assert said.count("another one goes on") == 3 * 5
-
-
-def test_sigterm_stops_all_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    suite, results, log = tmp_path / "faulty.yaml", tmp_path / "there", tmp_path / "log"
-    suite.write_text(yaml.safe_dump({**SUITE, "protocol": {**SUITE["protocol"], "epochs": 12}}))
-    command = [*words(suite, results), "--workers", "2"]
-    process = start(command, log)
-    workers = working(results, 2)
-    process.terminate()
-    process.join()
-    assert process.exitcode == 143 and log.read_text().endswith("stopped; the same command goes on where it was\n")
-    assert not any(map(alive, workers))
-    stopped = [record for record in scan(results / "faulty") if record.status == "interrupted"]
-    assert stopped and all((record.folder / "checkpoint.pt").exists() for record in stopped)
-    process = start(command, log)
-    working(results)
-    os.kill(process.pid or 0, signal.SIGKILL)  # its workers notice, and leave
-    process.join()
-    process = start(command, log)
-    process.join()
-    assert process.exitcode == 0, log.read_text()
-    whole = tmp_path / "here"
-    start(words(suite, whole), tmp_path / "here.log").join()
-    same_results(results, whole)
-    same_in_mlflow(results, whole)
-    assert any(record.header.get("resumed") for record in scan(results / "faulty"))
 
 
 def test_studies_side_by_side_are_told_what_one_process_tells_them(tmp_path: Path) -> None:
