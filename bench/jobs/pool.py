@@ -95,12 +95,13 @@ def start_loading(suite: Suite) -> None:
 
 
 def may_need_workers(asked: int | None, suite: Suite, device: torch.device, n_tasks: int) -> bool:
-    """Is it worth to `start_loading` before all is known?"""
-    cores, threads = len(os.sched_getaffinity(0)), suite.protocol.threads
-    on_cpu = device.type == "cpu"
-    return (
-        count_workers(asked, n_tasks=n_tasks, cores=cores, threads=threads, on_cpu=on_cpu, free=n_tasks, needed=1) > 1
-    )
+    """Would more than one process train, if memory allows it? Known before the data are loaded."""
+    return count_workers(asked, **_limits(suite, device, n_tasks), free=n_tasks, needed=1) > 1
+
+
+def _limits(suite: Suite, device: torch.device, n_tasks: int) -> dict[str, Any]:
+    cores, on_cpu = len(os.sched_getaffinity(0)), device.type == "cpu"
+    return {"n_tasks": n_tasks, "cores": cores, "threads": suite.protocol.threads, "on_cpu": on_cpu}
 
 
 @contextmanager
@@ -122,9 +123,7 @@ def open_pool(
         yield None
         return
     free, needed = available_memory_bytes(), worker_bytes(suite, data, n_students)
-    limits: dict[str, Any] = {"threads": suite.protocol.threads, "on_cpu": data.device.type == "cpu"}
-    limits |= {"n_tasks": n_tasks, "cores": len(os.sched_getaffinity(0)), "free": free, "needed": needed}
-    size = count_workers(asked, **limits)
+    size = count_workers(asked, **_limits(suite, data.device, n_tasks), free=free, needed=needed)
     if asked and size < min(asked, n_tasks):
         gib = f"{free / 2**30:.1f} GiB are free, and a worker takes about {needed / 2**30:.1f}"
         progress.log(f"--workers {asked}: {size} at a time, since {gib}")
@@ -157,6 +156,16 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     entry: _Entry | None = None  # its work
+
+
+def _settle(entry: _Entry | None, outcome: Outcome | Exception) -> None:
+    """Let who waits for a task have its outcome, the first one that there is."""
+    if entry is None or entry.future.done():
+        return
+    if isinstance(outcome, Exception):
+        entry.future.set_exception(outcome)
+    else:
+        entry.future.set_result(outcome)
 
 
 class WorkerPool(TaskExecutor):
@@ -226,10 +235,11 @@ class WorkerPool(TaskExecutor):
             while not self._closing:
                 self._hand_out()
                 self._hear(wait([self._bell, *self._workers]))
-            self._dismiss()
         except Exception as error:  # who waits must hear of it
-            for entry in [*self._queue, *(worker.entry for worker in self._workers.values() if worker.entry)]:
-                entry.future.set_exception(error)
+            self._closing = True
+            for entry in [*self._queue, *(worker.entry for worker in self._workers.values())]:
+                _settle(entry, error)
+        self._dismiss()
 
     def _hand_out(self) -> None:
         idle = [worker for worker in self._workers.values() if not worker.entry]
@@ -264,10 +274,7 @@ class WorkerPool(TaskExecutor):
             elif worker.entry:
                 entry, worker.entry = worker.entry, None
                 self.progress.shown_board.remove(entry.task.title)
-                if isinstance(message, Exception):
-                    entry.future.set_exception(message)
-                else:
-                    entry.future.set_result(message)
+                _settle(entry, message)
 
     def _bury(self, worker: _Worker) -> None:
         """Have a dead worker's task done by another one."""
@@ -280,9 +287,9 @@ class WorkerPool(TaskExecutor):
         entry.n_lost += 1
         why = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"left (code {code})"
         if self._closing:
-            entry.future.set_exception(CancelledError())
+            _settle(entry, CancelledError())
         elif entry.n_lost > MAX_RETRIES:
-            entry.future.set_exception(WorkerLost(f"{title}: its worker {why}, for the {entry.n_lost}th time"))
+            _settle(entry, WorkerLost(f"{title}: its worker {why}, for the {entry.n_lost}th time"))
         else:
             self.progress.log(f"{title}: its worker {why}; another one goes on from the checkpoints")
             self._queue.appendleft(entry)
@@ -290,7 +297,7 @@ class WorkerPool(TaskExecutor):
     def _dismiss(self) -> None:
         """Ask the workers to leave; those that do not are killed."""
         for entry in self._queue:
-            entry.future.set_exception(CancelledError())
+            _settle(entry, CancelledError())
         self._queue.clear()
         deadline = time.monotonic() + stop.GRACE_S + 1
         for worker in self._workers.values():

@@ -83,7 +83,10 @@ class RayExecutor(TaskExecutor):
                 error = error.cause if isinstance(error.cause, Exception) else error
             elif isinstance(error, RayError):  # its workers died again and again
                 error = WorkerLost(f"{task.title}: {type(error).__name__}: {error}".splitlines()[0])
-            future.set_exception(error) if error else future.set_result(done.result())
+            if error:
+                future.set_exception(error)
+            else:
+                future.set_result(done.result())
 
         ref.future().add_done_callback(pass_on)
         return future

@@ -82,8 +82,8 @@ def run_suite(
     group_size: students of a cohort on the device at a time; 0: all. Raises `UserError` before any training where the
     suite cannot be run."""
     suite = resolve_suite(suite, device)
-    n_cohorts = 0 if remote or _seems_finished(suite, results / suite.name) else len(suite.pairs) * len(suite.seeds)
-    if pool.may_need_workers(workers, suite, device, n_cohorts):
+    n_cohorts = 0 if remote else len(suite.pairs) * len(suite.seeds)
+    if pool.may_need_workers(workers, suite, device, n_cohorts) and not _seems_finished(suite, results / suite.name):
         pool.start_loading(suite)
     data = datasets.load(suite.data, "cpu" if remote else device)
     data_description, checksums = describe_data(data), _checksums(suite, results / suite.name)
