@@ -4,7 +4,7 @@ SUITE ?= digits
 PORT ?= 8080
 BIN := .venv/bin
 RUN_FLAGS := $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS)) \
-	$(if $(DEVICE),--device $(DEVICE))
+	$(if $(DEVICE),--device $(DEVICE)) $(if $(WORKERS),--workers $(WORKERS))
 BENCH_FLAGS := $(if $(RERUN),--rerun) $(if $(TUNED),--tuned $(if $(filter both,$(TUNED)),both,only))
 UI_FLAGS := $(if $(filter file,$(origin SUITE)),,--suite $(SUITE)) $(if $(filter file,$(origin PORT)),,--port $(PORT))
 TUNE_FLAGS := $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--name $(NAME))
@@ -16,7 +16,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu RERUN=1 TRIALS=24 TUNED=1 FROM=uri PDF=1"
+	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu WORKERS=2 RERUN=1 TRIALS=24 TUNED=1 FROM=uri PDF=1"
 
 setup: .venv/.ready ## make .venv and install everything into it
 

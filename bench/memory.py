@@ -5,10 +5,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+CGROUP_FILES = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Of a container: the limit of its memory, and what is used of it (version 2 and 1)."""
 
 
 @contextmanager
@@ -49,6 +56,26 @@ def device_works(device: torch.device) -> bool:
 def physical_memory_bytes() -> int:
     """Bytes of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def available_memory_bytes() -> int:
+    """Bytes that this machine, or the container that this process lies in, can still give to new processes (Linux);
+    where the system does not say it, all of the memory."""
+    free = physical_memory_bytes()
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    for limit, used in CGROUP_FILES:
+        with suppress(OSError, ValueError):  # there is no such file, or no limit in it
+            free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return max(free, 0)
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process occupies (Linux); 0 where the system does not say it."""
+    with suppress(OSError, ValueError, IndexError):
+        return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[1])
+    return 0
 
 
 def _storage(tensor: Tensor) -> int:

@@ -25,6 +25,7 @@ TINY: dict[str, Any] = {
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.environ["KDBENCH_WORKERS"] = "1"  # many tests replace functions of their own process
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `make test &` starts deaf to it
 
 

@@ -59,6 +59,13 @@ CohortSize = Annotated[
         "--cohort-size", min=0, help="Students on the device at a time, 0: all; halved by itself where memory runs out."
     ),
 ]
+Workers = Annotated[
+    str,
+    typer.Option(
+        envvar="KDBENCH_WORKERS",
+        help="Processes that train cohorts or studies side by side: a number; auto: by cores and memory.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 

@@ -23,6 +23,7 @@ from bench.cli.common import (
     Seeds,
     Sets,
     SuiteName,
+    Workers,
     app,
     console,
     mirror_to_mlflow,
@@ -52,25 +53,27 @@ def run(
     address: Address = None,
     gpus: Gpus = None,
     cohort_size: CohortSize = 0,
+    workers: Workers = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
 ) -> None:
     """Train what the suite still lacks, log it, and report the comparison."""
     from bench import environment, report
     from bench.jobs import tuned as values
+    from bench.jobs.pool import workers_asked
     from bench.jobs.progress import Progress
     from bench.jobs.run import run_suite
     from bench.suite.suite import results_folder
     from tracking import summary
 
-    chosen = suite_of(suite, methods, seeds, sets)
+    chosen, n_workers = suite_of(suite, methods, seeds, sets), workers_asked(workers)
     if tuned:
         chosen = values.with_tuned_rows(chosen, tuned)
     folder, on = results_folder(results), environment.resolve_device(device)
     with mirror_to_mlflow(folder, chosen.name) as mirror:
         progress = Progress(console, quiet)
         with open_executor(executor, address, gpus, chosen, folder, progress, mirror) as remote:
-            options = {"device": remote.device, "remote": remote.run_all} if remote else {"device": on}
-            options |= {"group_size": cohort_size}
+            options = {"device": remote.device, "remote": remote} if remote else {"device": on}
+            options |= {"group_size": cohort_size, "workers": n_workers}
             outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, mirror=mirror, **options)
         for failure in outcome.failures:
             console.print(f"[red]not finished:[/red] {escape(failure)}", highlight=False, soft_wrap=True)
@@ -118,12 +121,14 @@ def tune(
     address: Address = None,
     gpus: Gpus = None,
     cohort_size: CohortSize = 0,
+    workers: Workers = "auto",
     sets: Sets = None,
     results: Results = None,
     device: Device = "auto",
 ) -> None:
     """Find each method's hyper-parameters on the validation split, all methods with the same budget."""
     from bench import environment
+    from bench.jobs.pool import workers_asked
     from bench.jobs.progress import Progress
     from bench.report import tuning
     from bench.suite.suite import results_folder
@@ -133,13 +138,13 @@ def tune(
     given = {key: value for key, value in options.items() if value is not None}
     given |= {"objective": f"[{objective}]"} if objective else {}
     chosen = suite_of(suite, methods, seeds, [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())])
-    folder, on = results_folder(results), environment.resolve_device(device)
+    folder, on, n_workers = results_folder(results), environment.resolve_device(device), workers_asked(workers)
     with mirror_to_mlflow(folder, chosen.name) as mirror:
         progress = Progress(console)
         with open_executor(executor, address, gpus, chosen, folder, progress, mirror) as remote:
             on = remote.device if remote else on
-            execution = {"progress": progress, "mirror": mirror, "remote": remote, "group_size": cohort_size}
-            out = study(chosen, folder, device=on, url=storage, name=name, **execution)
+            execution = {"progress": progress, "mirror": mirror, "remote": remote, "workers": n_workers}
+            out = study(chosen, folder, device=on, url=storage, name=name, group_size=cohort_size, **execution)
     for row in out:
         if row.failure:
             console.print(

@@ -38,13 +38,16 @@ def claim_file(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def claim(path: Path, title: str, records: Iterable[Path] = ()) -> Iterator[Callable[[], None]]:
+def claim(
+    path: Path, title: str, records: Iterable[Path] = (), *, exclusive: bool = False
+) -> Iterator[Callable[[], None]]:
     """Hold the claim in the block, or raise `ClaimHeld`. Yields a check that raises `ClaimHeld` where the claim was
     lost after all: this process slept for longer than `STALE_S`, and another one went on.
 
-    records: the folders of the records that the owner writes, for those who find it dead.
+    records: the folders of the records that the owner writes, for those who find it dead; exclusive: no other claim
+    may name one of them, as that of a whole cohort and that of a part of it would.
     """
-    content = {
+    content: dict[str, Any] = {
         "id": uuid.uuid4().hex,
         "what": title,
         **_this_process(),
@@ -52,8 +55,11 @@ def claim(path: Path, title: str, records: Iterable[Path] = ()) -> Iterator[Call
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with file_lock(path.parent / ".lock"):
-        if (owner := _read_owner(path)) and _owner_is_alive(owner, path):
-            raise ClaimHeld(f"{title}: in work by process {owner['pid']} on {owner['host']}")
+        for rival in [path, *(path.parent.glob("*.json") if exclusive else ())]:
+            owner = _read_owner(rival)
+            held = rival == path or {*owner.get("records", ())} & {*content["records"]}
+            if owner and held and _owner_is_alive(owner, rival):
+                raise ClaimHeld(f"{title}: in work by process {owner['pid']} on {owner['host']}")
         write_atomically(path, json.dumps(content))
     released = Event()
     heartbeat = Thread(target=_heartbeat, args=(path, released), name="claim", daemon=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class CohortJob:
     retrain_before: float = 0.0  # records that were begun before (Unix seconds) are forgotten first (--rerun)
     group_size: int = 0  # students on the device at a time; 0: all
     retried_label: str = ""  # the only run's row, where it failed before: it stands apart, and takes no other with it
+    part: str = ""  # which one, where cores that had nothing else to do share the cohort: "part 1 of 2"
     opens_test_split: bool = field(default=True, init=False)  # is the test split open?
 
     @property
@@ -90,14 +91,31 @@ class CohortJob:
         return self.suite.pairs[0]
 
     @property
+    def teacher_key(self) -> str:
+        """Jobs of the same key come after the job of that teacher alone."""
+        return self.pair.teacher
+
+    @property
     def title(self) -> str:
         if not self.fingerprints:
             return f"teacher {self.pair.teacher}"
-        return " ".join(filter(None, (f"{self.pair.name} seed {self.suite.seeds[0]}", self.retried_label)))
+        return " ".join(filter(None, (f"{self.pair.name} seed {self.suite.seeds[0]}", self.retried_label, self.part)))
 
     @property
     def records(self) -> list[Record]:
         return [Record(self.results / self.suite.name / "runs" / fingerprint) for fingerprint in self.fingerprints]
+
+    def parts(self, n: int, costs: Sequence[float]) -> list[CohortJob]:
+        """The same work in n jobs at most, about as long as each other. costs: of each row's step, in any unit."""
+        rows: list[list[int]] = [[] for _ in range(min(n, len(self.fingerprints)))]
+        for row in sorted(range(len(costs)), key=lambda row: -costs[row]):
+            min(rows, key=lambda part: sum(costs[i] for i in part)).append(row)
+        return [self._part(sorted(part), f"part {k} of {len(rows)}") for k, part in enumerate(rows, 1)]
+
+    def _part(self, rows: Sequence[int], name: str) -> CohortJob:
+        suite = self.suite.model_copy(update={"methods": [self.suite.methods[i] for i in rows]})
+        sources, fingerprints = [self.value_sources[i] for i in rows], [self.fingerprints[i] for i in rows]
+        return replace(self, suite=suite, value_sources=tuple(sources), fingerprints=tuple(fingerprints), part=name)
 
     def run(self, context: PairContext) -> JobResult:
         """Train what is still to be trained of it. Raises `claims.ClaimHeld` where another process does; `UserError` if
@@ -111,7 +129,8 @@ class CohortJob:
         if not self.fingerprints:
             return JobResult()
         path = claims.claim_file(self.results / self.suite.name, self.title)
-        with claims.claim(path, self.title, [record.folder for record in self.records]) as check_claim:
+        folders = [record.folder for record in self.records]
+        with claims.claim(path, self.title, folders, exclusive=True) as check_claim:
             runs = [run for run in self._make_runs(context) if not self._is_finished(run)]
             return _train(runs, context, self.results / self.suite.name, check_claim, self) if runs else JobResult()
 

@@ -5,13 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bench.data import Data
 from bench.jobs import claims
 from bench.jobs.cohort_job import CohortJob, JobResult, PairContext
 from bench.jobs.progress import Progress
 from bench.jobs.run_writer import RecordMirror
+from bench.suite.suite import Pair, Suite
+from tracking.record import Record
+
+
+class Task(Protocol):
+    """Work as plain data."""
+
+    @property
+    def suite(self) -> Suite: ...
+    @property
+    def pair(self) -> Pair: ...
+    @property
+    def results(self) -> Path: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def records(self) -> list[Record]: ...
+    @property
+    def opens_test_split(self) -> bool: ...
+    def run(self, context: PairContext) -> Any: ...
 
 
 class LocalExecutor:
@@ -31,7 +51,7 @@ class LocalExecutor:
     def _run(self, job: CohortJob) -> JobResult:
         return job.run(self.context(job))
 
-    def context(self, job: CohortJob) -> PairContext:
+    def context(self, job: Task) -> PairContext:
         if self._context is None or self._context.pair != job.pair:
             self._context = None  # its memory goes before another teacher's comes
             self._context = PairContext.of(job.suite, job.pair, self.data, *self._context_arguments)

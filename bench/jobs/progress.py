@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 
@@ -26,11 +26,68 @@ class ProgressCallbacks:
     after_epoch: Callable[[int], None]
 
 
+@dataclass(frozen=True)
+class CohortNews:
+    """How far a cohort is that a worker trains."""
+
+    title: str
+    epoch: int
+    epochs: int
+    accuracy: str
+
+
+class Board:
+    """The bars of what is done by workers; without bars, nothing is shown."""
+
+    def __init__(self, bars: Bars | None = None, what: str = "", total: int = 0) -> None:
+        self._bars, self._what, self._total, self._ended = bars, what, total, 0
+        self._begun: dict[str, tuple[TaskID, float]] = {}  # by title: its bar, and which share of it is done
+        if bars:
+            self._all = bars.add_task(what, total=total, count="", accuracy="")
+            self._refresh()
+
+    def show(self, news: CohortNews) -> None:
+        """A cohort has ended an epoch."""
+        if self._bars:
+            if news.title not in self._begun:
+                bar = self._bars.add_task(news.title, total=news.epochs, count="", accuracy="")
+                self._begun[news.title] = bar, 0.0
+            bar, _ = self._begun[news.title]
+            done, count = max(news.epoch, 0), f"{news.epoch}/{news.epochs}"
+            self._bars.update(bar, completed=done, count=count, accuracy=news.accuracy)
+            self._begun[news.title] = bar, done / news.epochs
+            self._refresh()
+
+    def remove(self, title: str) -> None:
+        """It is no longer in training."""
+        if self._bars and title in self._begun:
+            self._bars.remove_task(self._begun.pop(title)[0])
+
+    def add(self, n: int) -> None:
+        """There are n more than were counted."""
+        self._total += n
+        self._refresh()
+
+    def count(self) -> None:
+        """One more has ended."""
+        self._ended += 1
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._bars:
+            begun = [done for title, (_, done) in self._begun.items() if not title.startswith("teacher ")]
+            completed = self._ended + (
+                sum(begun) if self._what == "cohorts" else 0
+            )  # of studies, nothing else is known
+            self._bars.update(self._all, completed=completed, total=self._total, count=f"{self._ended}/{self._total}")
+
+
 class Progress:
     def __init__(self, console: Console, quiet: bool = False) -> None:
         self.console = console
         self.live = console.is_terminal and not quiet and not os.environ.get("CI")
         self.quiet = quiet
+        self.shown_board = Board()  # the one that a worker's news go to
 
     @contextmanager
     def cohort(self, title: str, cohort: Cohort) -> Iterator[ProgressCallbacks]:
@@ -66,20 +123,24 @@ class Progress:
         self._log_cohort(title, cohort, time.monotonic() - start, images)
 
     @contextmanager
-    def count_finished(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """How many of them have ended, where they are done elsewhere."""
+    def board(self, what: str, total: int) -> Iterator[Board]:
+        """Follow what is done by workers: a bar for all of it, and one for each cohort in training."""
         if not self.live:
-            yield lambda: None
+            yield Board()
             return
         columns = (
             "{task.description}",
             BarColumn(bar_width=16),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[accuracy]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         )
-        with Bars(*columns, console=self.console, transient=True) as bars:
-            task = bars.add_task(what, total=total)
-            yield lambda: bars.advance(task)
+        with Bars(*columns, console=self.console, transient=True, expand=True) as bars:
+            self.shown_board = Board(bars, what, total)
+            try:
+                yield self.shown_board
+            finally:
+                self.shown_board = Board()
 
     def log(self, line: str) -> None:
         if not self.quiet:

@@ -13,56 +13,29 @@ import re
 import signal
 import socket
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
-from rich.console import Console
 
 import methods
-from bench import data as datasets
 from bench import environment as env
 from bench.errors import UserError
-from bench.jobs import claims, stop
-from bench.jobs.cohort_job import CohortJob, JobResult, PairContext
+from bench.jobs import stop
+from bench.jobs.executor import MAX_RETRIES, TaskExecutor, WorkerLost
+from bench.jobs.local import Task
 from bench.jobs.progress import Progress
 from bench.jobs.run_writer import RecordMirror
-from bench.suite.suite import Pair, Suite
+from bench.jobs.worker import Outcome, Worker
+from bench.suite.suite import Suite
 from tracking.locks import process_may_live
-from tracking.record import Record
-
-MAX_RETRIES = 5  # of a task whose worker died: each goes on where the last one was
-MIRROR_EVERY_S = 30.0  # between two looks at the records of what is in work, for MLflow
-
-
-T = TypeVar("T")
-
-
-class Task(Protocol):
-    """Work as plain data."""
-
-    @property
-    def suite(self) -> Suite: ...
-    @property
-    def pair(self) -> Pair: ...
-    @property
-    def results(self) -> Path: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def records(self) -> list[Record]: ...
-    @property
-    def opens_test_split(self) -> bool: ...
-    def run(self, context: PairContext) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +49,7 @@ class WorkerSetup:
     command: str
 
 
-class RayExecutor:
+class RayExecutor(TaskExecutor):
     """Made by `connect`."""
 
     def __init__(
@@ -87,115 +60,43 @@ class RayExecutor:
         mirror: RecordMirror | None,
         raise_if_asked: Callable[[], None],
     ) -> None:
-        self.raise_if_asked = (
-            raise_if_asked  # raises where a signal has asked to stop; raised inside Ray's calls it would be lost
-        )
-        self.setup, self.progress, self.mirror = setup, progress, mirror
+        super().__init__(progress, mirror, raise_if_asked)
+        self.setup = setup
         self.device = torch.device(setup.device)  # of the workers; this machine need not have it
         cpus = setup.threads if setup.device == "cpu" else 1
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": 1, "max_retries": MAX_RETRIES}
         self._remote = ray.remote(**options)(_run_on_worker)
-        self._refs: dict[Any, Task] = {}
-        self._mirrored_at, self._cancelled = 0.0, False
+        self._refs: set[Any] = set()
+        self._cancelled = False
 
-    def run_all(self, jobs: list[CohortJob]) -> Iterator[JobResult]:
-        """Do them all, a pair's cohorts after its teacher; yields what is done as it ends."""
-        queue: list[tuple[float, CohortJob]] = [(0.0, job) for job in jobs]
-        teacher_refs: dict[str, Any] = {}
-        with self.progress.count_finished("cohorts", sum(bool(job.fingerprints) for job in jobs)) as count:
-            while queue or self._refs:
-                now = time.monotonic()
-                for _, job in [entry for entry in queue if entry[0] <= now]:
-                    ref = self._submit(job, teacher_refs.get(job.pair.teacher))
-                    if not job.fingerprints:
-                        teacher_refs[job.pair.teacher] = ref  # several pairs may share it: one after the other
-                queue = [entry for entry in queue if entry[0] > now]
-                for job, result in self._ended_tasks():
-                    if isinstance(result, claims.ClaimHeld):
-                        queue.append((now + claims.RETRY_S, job))
-                        continue
-                    if job.fingerprints:
-                        count()
-                    yield result
+    def submit(self, task: Task) -> Future[Outcome]:
+        if self._cancelled:
+            raise RuntimeError(f"{task.title} comes too late: all work was cancelled")
+        ref = self._remote.remote(task, self.setup)
+        self._refs.add(ref)
+        future: Future[Outcome] = Future()
 
-    def run_studies(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """What each task returns: all at once, each in a thread that sends its batches to `run_task`."""
-        with ThreadPoolExecutor(max(len(tasks), 1)) as pool:
-            futures = [pool.submit(claims.run_when_free, task, self.progress.log) for task in tasks]
-            try:
-                pending = {*futures}
-                while pending:
-                    ended, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        future.result()
-                    self.raise_if_asked()
-                return [future.result() for future in futures]
-            except BaseException:
-                self.cancel()
-                raise
+        def pass_on(done: Future[Outcome]) -> None:
+            self._refs.discard(ref)
+            error = done.exception()
+            if isinstance(error, RayTaskError):
+                error = error.cause if isinstance(error.cause, Exception) else error
+            elif isinstance(error, RayError):  # its workers died again and again
+                error = WorkerLost(f"{task.title}: {type(error).__name__}: {error}".splitlines()[0])
+            if error:
+                future.set_exception(error)
+            else:
+                future.set_result(done.result())
 
-    def run_task(self, task: Task) -> Any:
-        """What one task returns. May be called from any thread."""
-
-        def submit_and_wait() -> Any:
-            ref = self._submit(task)
-            while not ray.wait([ref], timeout=1.0)[0]:
-                self.raise_if_asked()
-            result = self._fetch_result(ref)
-            if isinstance(result, claims.ClaimHeld):
-                raise result
-            return result
-
-        return claims.run_when_free(submit_and_wait, self.progress.log)
+        ref.future().add_done_callback(pass_on)
+        return future
 
     def cancel(self) -> None:
-        """Ask all workers to stop, and give them the time to keep what they have."""
         self._cancelled = True
         for ref in (refs := list(self._refs)):
             ray.cancel(ref, force=False)
         if refs:
             ray.wait(refs, num_returns=len(refs), timeout=stop.GRACE_S + 1)
-
-    def _submit(self, task: Task, after: Any = None) -> Any:
-        if self._cancelled:
-            raise RuntimeError(f"{task.title} comes too late: all work was cancelled")
-        ref = self._remote.remote(task, self.setup, after)
-        self._refs[ref] = task
-        return ref
-
-    def _ended_tasks(self) -> Iterator[tuple[Any, Any]]:
-        """Tasks that have ended, after a second at most."""
-        if not self._refs:
-            time.sleep(0.1)
-            return
-        ready, pending = ray.wait(list(self._refs), num_returns=1, timeout=1.0)
-        self.raise_if_asked()
-        for ref in ready:
-            task = self._refs[ref]
-            try:
-                yield task, self._fetch_result(ref)
-            except RayError as error:  # its workers died again and again
-                yield task, JobResult(failures=(f"{task.title}: {type(error).__name__}: {error}".splitlines()[0],))
-        if self.mirror and pending and time.monotonic() - self._mirrored_at > MIRROR_EVERY_S:
-            self._mirrored_at = time.monotonic()
-            for ref in pending:
-                for record in self._refs[ref].records:
-                    if record.path.exists():
-                        self.mirror.offer(record)
-
-    def _fetch_result(self, ref: Any) -> Any:
-        try:
-            result, messages = ray.get(ref)
-        except RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, Exception) else error) from None
-        finally:
-            task = self._refs.pop(ref)
-        for line in messages.splitlines():
-            self.progress.log(line)
-        if self.mirror:
-            for record in task.records:
-                self.mirror.finish(record)
-        return result
 
 
 @contextmanager
@@ -262,8 +163,8 @@ def _check_resources(needs: dict[str, float]) -> None:
             raise UserError(f"a cohort takes {amount:g} {kind}s, and {limit}; {remedy}")
 
 
-def _run_on_worker(task: Task, setup: WorkerSetup, after: Any) -> tuple[Any, str]:
-    """In a worker: the task's result, or who holds what it claims; and what there is to say. `after` has ended."""
+def _run_on_worker(task: Task, setup: WorkerSetup) -> Outcome:
+    """In a worker."""
     if not setup.sentinel.exists():
         problem = f"{socket.gethostname()} does not see {setup.sentinel.parent}"
         raise UserError(f"{problem}; the results must lie in a folder that all machines share")
@@ -272,17 +173,8 @@ def _run_on_worker(task: Task, setup: WorkerSetup, after: Any) -> tuple[Any, str
         file = Path(tempfile.mkdtemp(prefix="kdbench-")) / name
         file.write_bytes(content)
         methods.register_plugin(str(file))
-    torch.set_num_threads(setup.threads)
-    device, messages = env.resolve_device(setup.device), StringIO()
-    progress = Progress(Console(file=messages, width=1000))
-    environment = {**env.describe(device), "command": setup.command}
     try:
-        with redirect_stderr(messages):
-            data = datasets.load(task.suite.data, device, test=task.opens_test_split)
-            context = PairContext.of(task.suite, task.pair, data, task.results, environment, progress, None)
-            return task.run(context), messages.getvalue()
-    except claims.ClaimHeld as held:
-        return held, ""
+        return Worker(setup.device, setup.threads, setup.command).run(task)
     except stop.Interrupted as stopped:
         if stopped.number == signal.SIGTERM:  # this machine is taken back: Ray tries again on another
             os._exit(128 + stopped.number)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from bench.data import Data
 from bench.data.augment import VIEWS
 from bench.data.cache import checksum
 from bench.errors import UserError, notice
-from bench.jobs import claims, tuned
+from bench.jobs import claims, pool, tuned
 from bench.jobs import teacher as teachers
 from bench.jobs.cohort_job import CohortJob, JobResult, describe_data, method_dims
 from bench.jobs.local import LocalExecutor
@@ -43,8 +43,12 @@ MANIFEST = "suite.json"
 
 Rows = dict[str, list[tuple[MethodSpec, dict[str, Any]]]]
 """By pair, the rows of the comparison with their values, and where these come from, if from a study."""
-RemoteExecutor = Callable[[list[CohortJob]], Iterable[JobResult]]
-"""What brings cohorts to other machines."""
+
+
+class Executor(Protocol):
+    """What has jobs done: in this process, in others of this machine, or on other machines."""
+
+    def run_all(self, jobs: Iterable[CohortJob]) -> Iterator[JobResult]: ...
 
 
 @dataclass
@@ -69,13 +73,18 @@ def run_suite(
     rerun: bool,
     progress: Progress,
     mirror: RecordMirror | None,
-    remote: RemoteExecutor | None = None,
+    remote: Executor | None = None,
+    workers: int | None = 1,
     group_size: int = 0,
 ) -> SuiteOutcome:
-    """Train what the suite still lacks, in this process or where `remote` brings it; what another process trains at the
-    same time is waited for. group_size: students of a cohort on the device at a time; 0: all. Raises `UserError` before
-    any training where the suite cannot be run."""
+    """Train what the suite still lacks, on this machine or where `remote` brings it; what another process trains at the
+    same time is waited for. workers: processes of this machine (1: this one; None: as many as it has cores for);
+    group_size: students of a cohort on the device at a time; 0: all. Raises `UserError` before any training where the
+    suite cannot be run."""
     suite = resolve_suite(suite, device)
+    n_cohorts = 0 if remote else len(suite.pairs) * len(suite.seeds)
+    if pool.may_need_workers(workers, suite, device, n_cohorts) and not _seems_finished(suite, results / suite.name):
+        pool.start_loading(suite)
     data = datasets.load(suite.data, "cpu" if remote else device)
     data_description, checksums = describe_data(data), _checksums(suite, results / suite.name)
     rows = {
@@ -88,10 +97,12 @@ def run_suite(
     jobs, fingerprints = _plan_jobs(suite, rows, data, results, time.time() if rerun else 0.0, group_size)
     outcome = SuiteOutcome(fingerprints)
     _write_manifest(results / suite.name, suite, fingerprints, checksums)
-    run_jobs = remote or LocalExecutor(data, results, env.describe(device), progress, mirror).run_all
-    for result in run_jobs(jobs):
-        outcome.n_trained += result.n_trained
-        outcome.failures += result.failures
+    n_cohorts = 0 if remote else sum(bool(job.fingerprints) for job in jobs)
+    with pool.open_pool(workers, suite, data, n_cohorts, len(suite.methods), progress, mirror) as local_pool:
+        here = LocalExecutor(data, results, env.describe(device), progress, mirror)
+        for result in (remote or local_pool or here).run_all(jobs):
+            outcome.n_trained += result.n_trained
+            outcome.failures += result.failures
     # once more: another call of the suite may have asked for other runs meanwhile
     _write_manifest(results / suite.name, suite, fingerprints, checksums)
     return outcome
@@ -238,6 +249,18 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
             f" move {suite_folder / MANIFEST} away if the change is meant"
         )
     return before | now
+
+
+def _seems_finished(suite: Suite, suite_folder: Path) -> bool:
+    """Did the last call of the suite ask for as many runs, and are they all there? A first guess, nothing more."""
+    n_runs = len(suite.pairs) * len(suite.seeds) * len(suite.methods)
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, Damage):
+        fingerprints = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))[
+            "fingerprints"
+        ]
+        records = [Record(suite_folder / "runs" / fingerprint) for fingerprint in fingerprints]
+        return len(records) >= n_runs and all(record.status == "finished" for record in records)
+    return False
 
 
 def _write_manifest(suite_folder: Path, suite: Suite, fingerprints: list[str], checksums: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, or by a system that takes its machine back (SIGTERM)."""
+"""Being asked to stop: by Ctrl-C, by a system that takes its machine back (SIGTERM), by the process that started it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM)
+FROM_PARENT = signal.SIGUSR1  # to a worker by the process that started it
+SIGNALS = (*FROM_OUTSIDE, FROM_PARENT)
 GRACE_S = 5.0  # how long the end of an epoch is waited for: systems kill what has not left after 10 s or more
 
 

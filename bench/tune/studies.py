@@ -12,7 +12,7 @@ import torch
 
 from bench import data as datasets
 from bench import environment as env
-from bench.jobs import claims
+from bench.jobs import claims, pool
 from bench.jobs import run as runs
 from bench.jobs.cohort_job import CohortJob, PairContext
 from bench.jobs.progress import Progress
@@ -41,13 +41,14 @@ def tune(
     url: str | None = None,
     name: str = "",
     remote: RemoteExecutor | None = None,
+    workers: int | None = 1,
     group_size: int = 0,
 ) -> list[TuningResult]:
     """Run every row's study up to the suite's number of trials. Those that were told are kept; test stays closed.
 
     url: of Optuna's database, where it is not results/optuna.db; name: of new studies beside those that exist; remote:
-    what brings batches to other machines, else they train in this process; group_size: trials on the device at a
-    time (0: a whole batch).
+    what brings batches to other machines, else they train on this one; workers: in as many processes (1: this one;
+    None: as many as it has cores for); group_size: trials on the device at a time (0: a whole batch).
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     suite = runs.resolve_suite(suite, device)
@@ -63,20 +64,25 @@ def tune(
         search.check_grid(suite.tune, tunable)
     runs.end_orphaned_runs(results / suite.name, mirror)
     results_of_studies: list[TuningResult] = []
-    for pair in suite.pairs:
-        if remote:
-            narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
-            remote.run_task(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
-        make_context = partial(PairContext.of, suite, pair, data, results, env.describe(device), progress, mirror)
-        context = claims.run_when_free(make_context, progress.log)
-        run_batch: RunBatch = remote.run_task if remote else partial(_run_here, context)
-        rows = [spec for spec in suite.methods if suite.tune.search_space(spec.method)]
-        studies = [Study(context, spec, results, name, run_batch, group_size) for spec in rows]
-        tasks = [partial(study.run, database) for study in studies]
-        results_of_studies += remote.run_studies(tasks) if remote else claims.run_each_when_free(tasks, progress.log)
-        for spec in suite.methods:
-            if not suite.tune.search_space(spec.method):
-                progress.log(f"{spec.title} has nothing to tune")
+    rows = [spec for spec in suite.methods if suite.tune.search_space(spec.method)]
+    n_studies = 0 if remote else len(rows)
+    with pool.open_pool(workers, suite, data, n_studies, suite.tune.batch, progress, mirror) as local_pool:
+        executor = remote or local_pool
+        for pair in suite.pairs:
+            if remote:
+                narrow = {"pairs": [pair], "seeds": suite.seeds[:1]}
+                remote.run_task(CohortJob(suite.model_copy(update=narrow), results))  # its teacher
+            make_context = partial(PairContext.of, suite, pair, data, results, env.describe(device), progress, mirror)
+            context = claims.run_when_free(make_context, progress.log)
+            run_batch: RunBatch = executor.run_task if executor else partial(_run_here, context)
+            studies = [Study(context, spec, results, name, run_batch, group_size) for spec in rows]
+            tasks = [partial(study.run, database) for study in studies]
+            results_of_studies += (
+                executor.run_studies(tasks) if executor else claims.run_each_when_free(tasks, progress.log)
+            )
+            for spec in suite.methods:
+                if spec not in rows:
+                    progress.log(f"{spec.title} has nothing to tune")
     return results_of_studies
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import mlflow
 import torch
 
 from bench import cli
-from bench.jobs import cohort_job, local, run_writer
+from bench.jobs import cohort_job, local, run_writer, worker
 from bench.report import build, plots
 
-assert mlflow and local and build  # imported for those that are forked
+assert mlflow and local and build and worker  # imported for those that are forked
 context = multiprocessing.get_context("forkserver")
 
 
@@ -42,6 +43,7 @@ def _run(words: list[str], log: Path, crash_at: int, every_s: float, asked_by: i
     sys.argv = ["kdbench", *words]
     run_writer.CHECKPOINT_EVERY_S = every_s
     torch.set_num_threads(1)
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]  # workers come from there, too
     drawn = plots.drawn
     plots.drawn = lambda *args: dict([next(iter(drawn(*args).items()))])  # most of a report's time goes into figures
     dying(crash_at, log.with_suffix(".calls"))

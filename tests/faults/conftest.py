@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.faults.child import start
+from tracking.locks import process_may_live
 from tracking.record import Record, scan
 
 SUITE: dict[str, Any] = {
@@ -42,6 +43,17 @@ def whole(suite_file: Path) -> tuple[Path, float]:
     process.join()
     assert process.exitcode == 0, (suite_file.parent / "whole.log").read_text()
     return results, time.monotonic() - began
+
+
+def working(results: Path, n: int = 1) -> list[int]:
+    """The process ids of n workers that train, as soon as there are as many."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        pids = {r.environment["pid"] for r in scan(results / "faulty") if r.status == "running"}
+        if len(living := [pid for pid in pids if process_may_live(pid)]) >= n:
+            return living
+        time.sleep(0.02)
+    raise AssertionError("nobody works")
 
 
 def numbers(record: Record) -> list[dict[str, float]]:
