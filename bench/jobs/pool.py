@@ -216,7 +216,7 @@ class WorkerPool(TaskExecutor):
 
     def cut(self, job: CohortJob, n_left: int) -> list[CohortJob]:
         """The last cohorts, fewer than there are workers, are shared among all of them."""
-        if job.part or not job.fingerprints or n_left > self._n_shared:
+        if job.part or len(job.fingerprints) < 2 or n_left > self._n_shared:
             return [job]
         costs = [self._costs.get((job.pair.name, spec.title), 1.0) for spec in job.suite.methods]
         return job.parts(self.size // self._n_shared, costs)

@@ -75,11 +75,10 @@ class Board:
 
     def _refresh(self) -> None:
         if self._bars:
-            begun = [done for title, (_, done) in self._begun.items() if not title.startswith("teacher ")]
-            completed = self._ended + (
-                sum(begun) if self._what == "cohorts" else 0
-            )  # of studies, nothing else is known
-            self._bars.update(self._all, completed=completed, total=self._total, count=f"{self._ended}/{self._total}")
+            counted = self._what == "cohorts"  # of a study, how far it is is not known
+            begun = [done for title, (_, done) in self._begun.items() if counted and not title.startswith("teacher ")]
+            done, count = self._ended + sum(begun), f"{self._ended}/{self._total}"
+            self._bars.update(self._all, completed=done, total=self._total, count=count)
 
 
 class Progress:
