@@ -98,7 +98,7 @@ def sum_class(kinds: tuple[type[Method], ...]) -> type[Method]:
         space[f"{kind.name()}.weight"] = Float(0.0001, 10000.0, log=True, tune=False)
         space |= {f"{kind.name()}.{k}": knob for k, knob in kind.space.items() if k != "ce" or place == 0}  # type: ignore[misc]
     attributes = {
-        "kinds": kinds,
+        "part_classes": kinds,
         "paper": Paper(f"Sum of {title}", "-", "-", max(kind.paper.year for kind in kinds), kinds[0].paper.url),
         "needs": _union_of_needs([kind.needs for kind in kinds]),
         "space": space,
