@@ -65,12 +65,12 @@ class SLD(Method):
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         ce, soft = torch.zeros_like(y, dtype=s.logits.dtype), torch.zeros_like(y, dtype=s.logits.dtype)
-        alone = at.epoch <= self.switch * at.epochs
+        before_switch = at.epoch <= self.switch * at.epochs
         for view in self.needs.views:
             zs, zt = self.transform_logits(s[view].logits), self.transform_logits(t[view].logits)
             ce = ce + cross_entropy(s[view].logits, y)
             for tau in TEMPERATURES:
                 soft = soft + sld_teacher(zs, zt, y, tau=tau)
-                if not alone:
+                if not before_switch:
                     soft = soft + sld_student(zs, y, tau=tau, detach=self.detach)
         return {"ce": self.ce * ce.mean(), "kd": self.kd * soft.mean()}

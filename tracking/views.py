@@ -52,7 +52,7 @@ def shared_view(labels: Iterable[str] = (), pair: str | None = None) -> dict[str
         "runsHiddenMode": "SHOW_ALL",  # else the first ten rows alone
         "searchFilter": "" if pair is None else f"params.pair = '{pair}'",
         "compareRunCharts": _charts(),
-        "compareRunSections": [_section(OVERVIEW, shown=True), *(_section(name, shown=False) for name in FOLDED)],
+        "compareRunSections": [_section(OVERVIEW, expanded=True), *(_section(name, expanded=False) for name in FOLDED)],
         "isAccordionReordered": True,  # else sections are sorted by name
     }
     return view
@@ -132,8 +132,15 @@ def _card(kind: str, name: str) -> dict[str, Any]:
     return {"uuid": f"{kind}.{name}", "type": kind} | made
 
 
-def _section(name: str, *, shown: bool) -> dict[str, Any]:
-    return {"uuid": name, "name": name, "display": shown, "isReordered": False, "deleted": False, "isGenerated": True}
+def _section(name: str, *, expanded: bool) -> dict[str, Any]:
+    return {
+        "uuid": name,
+        "name": name,
+        "display": expanded,
+        "isReordered": False,
+        "deleted": False,
+        "isGenerated": True,
+    }
 
 
 SHARED_VIEW = shared_view()

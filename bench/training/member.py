@@ -51,7 +51,7 @@ class Member:
         self.best = BestEpoch()
         self.status, self.reason = "running", ""
         self._sums: dict[str, Tensor] = {}
-        self._seen = 0
+        self._n_examples = 0
 
     @property
     def network(self) -> Network:
@@ -87,7 +87,7 @@ class Member:
         names = ("loss", *(f"loss_{name}" for name in terms))
         for name, part in zip(names, parts.unbind(), strict=True):
             self._sums[name] = self._sums[name] + part if name in self._sums else part
-        self._seen += n
+        self._n_examples += n
         needs, seen = self.needs, n * len(self.needs.views)
         self.images += Counter(images=seen, student=seen * needs.student, teacher=seen * needs.teacher)
 
@@ -98,9 +98,9 @@ class Member:
         `diverged`.
         """
         phase, lr = "before" if self.pretraining else "train", self.train_step.optimizer.param_groups[0]["lr"]
-        values = (torch.stack(list(self._sums.values())) / self._seen).tolist()
+        values = (torch.stack(list(self._sums.values())) / self._n_examples).tolist()
         losses = dict(zip(self._sums, values, strict=True))
-        self._sums, self._seen = {}, 0
+        self._sums, self._n_examples = {}, 0
         self.epoch += 1
         if self.epoch == 0 and self.pretrain_epochs:
             self.train_step.reset()
