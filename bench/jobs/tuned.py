@@ -12,7 +12,8 @@ import methods
 from bench.errors import UserError, unknown
 from bench.jobs import teacher as teachers
 from bench.suite import plain as from_yaml
-from bench.suite.spec import TUNED, MethodSpec, Pair, flat
+from bench.suite.plain import changes
+from bench.suite.spec import TUNED, MethodSpec, Pair
 from bench.suite.suite import Suite
 from methods.base import Refusal
 from tracking.lines import plain, replace
@@ -96,6 +97,6 @@ def resolve_values(
 
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """'protocol.epochs 30, not 20; batch 4, not 8': the first three of what differs."""
-    old, new = flat(before), flat(now)
-    parts = [f"{k} {old.get(k, 'none')}, not {new.get(k, 'none')}" for k in old | new if old.get(k) != new.get(k)]
+    pairs = [(key, *("none" if v is None else v for v in pair)) for key, pair in changes(before, now).items()]
+    parts = [f"{key} {old}, not {new}" for key, old, new in pairs]
     return "; ".join(parts[:3]) + (f" (and {len(parts) - 3} more)" if len(parts) > 3 else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import is_dataclass
 from typing import Any
 
 import pandas as pd
@@ -15,16 +15,10 @@ from rich.text import Text
 
 from bench.report import sentences
 from bench.report import text as t
-from bench.report.compare import Answer
-from bench.report.compare_pair import Comparison
+from bench.report.compare import Answer, Comparison
 
-METRICS: dict[str, tuple[str, int | None]] = {
-    "top1": ("top-1 (%)", None),
-    "top1_by_validation": ("top-1 by val. (%)", None),
-    "nll": ("NLL", 3),
-    "ece": ("ECE (%)", None),
-    "agreement": ("agreement (%)", None),
-}  # decimals; None: as wide an interval as there is asks for
+METRICS = {"top1": "top-1 (%)", "top1_by_validation": "top-1 by val. (%)", "nll": "NLL", "ece": "ECE (%)"}
+METRICS |= {"agreement": "agreement (%)"}
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "step_ms": ("step time (ms)", lambda value: t.number(value, 1)),
     "memory_mb": ("memory (MiB)", lambda value: t.number(value, 1 if value >= 10 else 2)),
@@ -35,16 +29,16 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def rich(answer: Answer) -> Iterator[RenderableType]:
     """What is printed, from title to answer."""
-    found, sides = answer.comparisons, answer.sides
-    one = found[0]
+    comparisons, sides = answer.comparisons, answer.sides
+    one = comparisons[0]
     of = f"{sides.title}: " if sides.kind == "rows" else ""
-    if len(found) == 1:
+    if len(comparisons) == 1:
         yield Text(f"{of}{one.a} − {one.b}{f', {one.row},' if one.row else ''} on {one.pair}", "bold")
         yield _table(one, "one run each" if sides.kind == "runs" else "")
         yield _facts(one)
     else:
         yield Text(f"{of}{one.a} − {one.b}", "bold")
-        yield _overview(found)
+        yield _overview(comparisons)
     if sides.differ:
         yield Text(f"The sides differ in {'; '.join(sides.differ)}.", "yellow")
     elif sides.kind == "suites":
@@ -54,18 +48,11 @@ def rich(answer: Answer) -> Iterator[RenderableType]:
     yield Text(answer.sentence, "bold")
 
 
-def as_dict(found: Answer) -> dict[str, Any]:
+def as_dict(answer: Answer) -> dict[str, Any]:
     """For machines: plain numbers and text; None for what is not known."""
-    comparisons = []
-    for one in found.comparisons:
-        fields = {name: getattr(one, name) for name in ("pair", "row", "a", "b", "seeds", "alone", "verdict")}
-        fields |= {"n": len(one.seeds)}
-        fields |= {name: getattr(one, name).to_dict("index") for name in ("metrics", "costs")}
-        known = {name: getattr(one, name) for name in ("chance", "plan", "examples")}
-        fields |= {name: asdict(value) if value else None for name, value in known.items()}
-        comparisons.append(fields | {"why_no_examples": one.why_no_examples})
-    sides = {name: getattr(found.sides, name) for name in ("kind", "a", "b", "title", "differ", "notes")}
-    return _plain({**sides, "comparisons": comparisons, "left_out": found.left_out, "answer": found.sentence})
+    each = [{**vars(one), "n": len(one.seeds), "verdict": one.verdict} for one in answer.comparisons]
+    sides = {name: value for name, value in vars(answer.sides).items() if name not in ("frame", "files")}
+    return _plain({**sides, "comparisons": each, "left_out": answer.left_out, "answer": answer.sentence})
 
 
 def _table(one: Comparison, corner: str) -> Table:
@@ -74,8 +61,7 @@ def _table(one: Comparison, corner: str) -> Table:
     for heading in (one.a, one.b, "difference"):
         table.add_column(Text(heading), justify="right")
     for name, row in one.metrics.iterrows():
-        heading, places = METRICS[str(name)]
-        table.add_row(heading, *_cells(row, places))
+        table.add_row(METRICS[str(name)], *_cells(row, 3 if name == "nll" else None))
     for name, row in one.costs.iterrows():
         heading, write = COSTS[str(name)]
         more = f"{row['a'] - row['b']:+,.0f}".replace("-", "−") if row["a"] != row["b"] else "0"
@@ -98,22 +84,21 @@ def _facts(one: Comparison) -> Table:
         out.add_row("sign flips", Text(sentences.sign_flips(one.metrics.loc["top1"])))
         out.add_row("probability", Text(sentences.chance(one.a, one.b, one.chance)))
     if one.examples:
-        said = [sentences.disagreement(one.a, one.b, one.examples), sentences.across_seeds(one.examples)]
-        out.add_row("errors", Text("; ".join(filter(None, said))))
+        out.add_row("errors", Text(sentences.errors(one.a, one.b, one.examples)))
         out.add_row("examples", Text(sentences.by_example(one.a, one.b, one.examples)))
     else:
         out.add_row("examples", Text(f"no test: {one.why_no_examples}"))
     return out
 
 
-def _overview(found: list[Comparison]) -> Table:
+def _overview(comparisons: list[Comparison]) -> Table:
     """One line per comparison."""
-    many, rows = len({one.pair for one in found}) > 1, any(one.row for one in found)
+    many, rows = len({one.pair for one in comparisons}) > 1, any(one.row for one in comparisons)
     table = _grid()
     table.add_column("row" if rows else "pair")
-    for heading in ("n", found[0].a, found[0].b, "difference", "p", "ahead"):
+    for heading in ("n", comparisons[0].a, comparisons[0].b, "difference", "p", "ahead"):
         table.add_column(Text(heading), justify="right")
-    for one in found:
+    for one in comparisons:
         name = " on ".join(part for part in (one.row, one.pair if many or not rows else "") if part)
         if not one.seeds or not one.chance:
             table.add_row(Text(name), "0", *[t.NONE] * 5)
@@ -144,9 +129,13 @@ def _grid() -> Table:
 
 
 def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return _plain(vars(value))
+    if isinstance(value, pd.DataFrame):
+        return _plain(value.to_dict("index"))
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_plain(item) for item in value]
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

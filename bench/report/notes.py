@@ -76,7 +76,5 @@ def better(frame: pd.DataFrame, against: str) -> list[str]:
 
 def ranked(frame: pd.DataFrame) -> list[str]:
     """Mean ranks over pairs, where there are enough of them; a supplement to the paired differences."""
-    try:
-        return [sentences.ranks(stats_ranks.ranks(frame))]
-    except stats_ranks.NotEnough:
-        return []
+    found = stats_ranks.ranks(frame)
+    return [sentences.ranks(found)] if found else []

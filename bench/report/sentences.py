@@ -30,17 +30,13 @@ def seeds(numbers: Iterable[int]) -> str:
     return f"seed{'s' if several else ''} {t.joined(parts) if len(parts) > 1 else ''.join(parts)}"
 
 
-def lacking(frame: pd.DataFrame, metric: str = stats.TOP1, by: str = "label") -> str:
+def lacking(frame: pd.DataFrame) -> str:
     """Who lacks which seeds, for a caption; empty where nobody lacks any."""
-    rows = stats.lacking(frame, metric, by)
-    if rows.empty:
-        return ""
-    many = frame["pair"].nunique() > 1
-    said = []
-    for pair, part in rows.groupby("pair", sort=False):
-        each = [f"{name} lacks {seeds(numbers)}" for name, numbers in part[[by, "seeds"]].itertuples(index=False)]
-        said.append(t.joined(each) + (f" on {pair}" if many else ""))
-    return f"{'; '.join(said)}; each difference is over the seeds that both have."
+    many, by_pair = frame["pair"].nunique() > 1, []
+    for pair, part in stats.lacking(frame).groupby("pair", sort=False):
+        each = [f"{name} lacks {seeds(numbers)}" for name, numbers in zip(part["label"], part["seeds"], strict=True)]
+        by_pair.append(t.joined(each) + (f" on {pair}" if many else ""))
+    return f"{'; '.join(by_pair)}; each difference is over the seeds that both have." if by_pair else ""
 
 
 def p_value(p: float) -> str:
@@ -71,105 +67,79 @@ def probability(p: float) -> str:
 
 def verdict(a: str, b: str, row: Mapping[str, Any] | pd.Series[Any]) -> str:
     """Which of two is better in top-1, without a full stop. row: of `stats.paired` with b as the baseline."""
-    n, mean, low, high = int(row["n"]), float(row["mean"]), float(row["low"]), float(row["high"])
+    n, mean = int(row["n"]), float(row["mean"])
     if n == 0:
         return f"{a} and {b} share no finished seed, so nothing can be compared"
+    first, second, sign = (a, b, 1) if mean >= 0 else (b, a, -1)
     if n == 1:
-        gap = "equal" if not mean else f"{a if mean > 0 else b} is {t.number(abs(mean), 2)} points ahead"
+        gap = f"{first} is {t.number(abs(mean), 2)} points ahead" if mean else "equal"
         return f"one shared seed does not distinguish {a} and {b} ({gap}; no interval with n = 1)"
-    over = f"over {t.plural(n, 'seed')}"
-    few = "; few seeds: run more before relying on it" if n < FEW else ""
-    told = stats.standing(low, high)
-    if told == "better":
-        return f"{a} beats {b} by {_with_interval(mean, low, high)} {over}{few}"
-    if told == "worse":
-        return f"{b} beats {a} by {_with_interval(-mean, -high, -low)} {over}{few}"
-    if told == "equal":
+    low, high = sorted((sign * float(row["low"]), sign * float(row["high"])))
+    over, places = f"over {t.plural(n, 'seed')}", t.decimals([(high - low) / 2], [low, high])
+    gap = f"{t.number(abs(mean), places)} points {t.interval(low, high, places, sign=False)}"
+    standing = stats.standing(low, high)
+    if standing == "equal":
         return f"{a} and {b} are equal to the digit {over}"
-    first, sign = (a, 1) if mean >= 0 else (b, -1)
-    ends = sorted((sign * low, sign * high))
-    gap = f"{first} is ahead by {_with_interval(abs(mean), *ends)}" if mean else f"mean difference 0 {_ends(*ends)}"
-    return f"{a} and {b} are not distinguishable {over}: {gap}"
+    if standing == "better":
+        few = "; few seeds: run more before relying on it" if n < FEW else ""
+        return f"{first} beats {second} by {gap} {over}{few}"
+    ahead = f"{first} is ahead by {gap}" if mean else f"mean difference 0 {t.interval(low, high, places)}"
+    return f"{a} and {b} are not distinguishable {over}: {ahead}"
 
 
-def plan(found: Plan) -> str:
+def plan(plan: Plan) -> str:
     """What would decide it, without a full stop; empty where it is decided or nothing can be said."""
-    chance = f"with {100 * POWER:.0f} % power"
-    if found.state == "more" and found.seeds is not None and found.further is not None:
-        few = f"; {found.n} seeds make this an order of magnitude" if found.n <= 5 else ""
-        further = t.plural(found.further, "further seed")
-        return f"{further} ({found.seeds} in all) would decide it {chance} if mean and spread stay as observed{few}"
-    if found.state == "beyond":
-        return f"not even {t.counted(CAP)} seeds would decide it {chance} if mean and spread stay as observed"
-    return "no number of seeds decides a mean difference of 0" if found.state == "undecidable" else ""
+    chance = f"with {100 * POWER:.0f} % power if mean and spread stay as observed"
+    if plan.further is not None:
+        few = f"; {plan.n} seeds make this an order of magnitude" if plan.n <= 5 else ""
+        return f"{t.plural(plan.further, 'further seed')} ({plan.seeds} in all) would decide it {chance}{few}"
+    if plan.state == "beyond":
+        return f"not even {t.counted(CAP)} seeds would decide it {chance}"
+    return "no number of seeds decides a mean difference of 0" if plan.state == "undecidable" else ""
 
 
-def chance(a: str, b: str, found: Chance) -> str:
+def chance(a: str, b: str, chance: Chance) -> str:
     """How probable it is that a beats b, without a full stop."""
-    ties = f", {t.plural(found.ties, 'tie')}" if found.ties else ""
-    counted = f"{a} is ahead of {b} in {found.wins} of {t.plural(found.n, 'seed')}{ties}"
-    if not math.isfinite(found.p_mean):
+    ties = f", {t.plural(chance.ties, 'tie')}" if chance.ties else ""
+    counted = f"{a} is ahead of {b} in {chance.wins} of {t.plural(chance.n, 'seed')}{ties}"
+    if not math.isfinite(chance.p_mean):
         return counted
-    mean, new = probability(found.p_mean), probability(found.p_new)
-    return f"{counted}; P(mean difference > 0) {_is(mean)}, P({a} ahead in a new seed) {_is(new)}"
+    mean, new = (text if text[0] in "<>" else f"= {text}" for text in map(probability, (chance.p_mean, chance.p_new)))
+    return f"{counted}; P(mean difference > 0) {mean}, P({a} ahead in a new seed) {new}"
 
 
-def disagreement(a: str, b: str, found: Examples) -> str:
-    """On how many examples two methods differ in being right, without a full stop."""
-    size = found.n * found.seeds
-    split = f"{a} on {_percent(100 * found.only_a / size)}, {b} on {_percent(100 * found.only_b / size)}"
-    over = f"{t.counted(found.n)} test examples{f' × {found.seeds} seeds' if found.seeds > 1 else ''}"
-    return f"exactly one of {a} and {b} is right on {_percent(found.disagree)} of {over} ({split})"
+def errors(a: str, b: str, examples: Examples) -> str:
+    """On how many examples two methods differ in being right, without a full stop; where there are several seeds also
+    between students of different seeds, beside what seeds alone do."""
+    size = examples.n * examples.seeds
+    split = f"{a} on {_percent(100 * examples.only_a / size)}, {b} on {_percent(100 * examples.only_b / size)}"
+    over = f"{t.counted(examples.n)} test examples{f' × {examples.seeds} seeds' if examples.seeds > 1 else ''}"
+    same = f"exactly one of {a} and {b} is right on {_percent(examples.disagree)} of {over} ({split})"
+    if not math.isfinite(examples.within):
+        return same
+    across, within = _percent(examples.across), _percent(examples.within)
+    return f"{same}; between students of different seeds that is {across}, and {within} where both are of one method"
 
 
-def across_seeds(found: Examples) -> str:
-    """The same share for students of different seeds, beside what seeds alone do; empty with one seed."""
-    if not math.isfinite(found.within):
-        return ""
-    between, within = _percent(found.across), _percent(found.within)
-    return f"between students of different seeds that is {between}, and {within} where both are of one method"
-
-
-def by_example(a: str, b: str, found: Examples) -> str:
+def by_example(a: str, b: str, examples: Examples) -> str:
     """Whether these students differ in accuracy over test examples, without a full stop."""
-    places = t.decimals([(found.high - found.low) / 2], [found.low, found.high])
-    gap = t.signed(found.difference, places)
-    ends = t.interval(found.low, found.high, places)
-    return (
-        f"for these very students {a} − {b} is {gap} points {ends} over test examples; exact McNemar {p_value(found.p)}"
-    )
-
-
-def examples(a: str, b: str, found: Examples) -> str:
-    """Whether two methods err on the same examples: the three above, without a full stop."""
-    return "; ".join(filter(None, (disagreement(a, b, found), across_seeds(found), by_example(a, b, found))))
-
-
-def ranks(found: Ranks) -> str:
-    """Average ranks with the tests named, as a paragraph."""
-    name = found.rows.columns[0]
-    listed = ", ".join(f"{row[name]} {row['rank']:.2f}" for _, row in found.rows.iterrows())
-    text = f"Mean ranks over {len(found.pairs)} pairs (1 is best): {listed}. Friedman's test: {p_value(found.p)}"
-    if found.p > 1 - stats.LEVEL:
-        return f"{text}, so no method is distinguishable from another by its rank."
-    best, *others = found.rows[name]
-    told = [other for other in others if found.apart(best, other)]
-    first = f"{best} is distinguishable from {t.joined(told)}" if told else f"{best} is distinguishable from no other"
-    return f"{text}; Nemenyi's critical difference at 5 % is {found.critical:.2f}: {first}."
-
-
-def _with_interval(mean: float, low: float, high: float) -> str:
+    low, high = examples.low, examples.high
     places = t.decimals([(high - low) / 2], [low, high])
-    return f"{t.number(mean, places)} points {t.interval(low, high, places, sign=False)}"
+    gap = f"{t.signed(examples.difference, places)} points {t.interval(low, high, places)}"
+    return f"for these very students {a} − {b} is {gap} over test examples; exact McNemar {p_value(examples.p)}"
 
 
-def _ends(low: float, high: float) -> str:
-    return t.interval(low, high, t.decimals([(high - low) / 2], [low, high]))
+def ranks(ranks: Ranks) -> str:
+    """Average ranks with the tests named, as a paragraph."""
+    listed = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.mean.items())
+    text = f"Mean ranks over {ranks.pairs} pairs (1 is best): {listed}. Friedman's test: {p_value(ranks.p)}"
+    if ranks.p > 1 - stats.LEVEL:
+        return f"{text}, so no method is distinguishable from another by its rank."
+    best, *others = map(str, ranks.mean.index)
+    apart = t.joined([other for other in others if ranks.apart(best, other)]) or "no other"
+    critical = f"Nemenyi's critical difference at 5 % is {ranks.critical:.2f}"
+    return f"{text}; {critical}: {best} is distinguishable from {apart}."
 
 
 def _percent(value: float) -> str:
     return f"{t.number(value, 1)} %"
-
-
-def _is(text: str) -> str:
-    return text if text[0] in "<>" else f"= {text}"

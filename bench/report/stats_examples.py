@@ -30,6 +30,10 @@ NEGLIGIBLE = 1e-100  # a probability
 Bools = NDArray[np.bool_]
 
 
+class OtherExamples(ValueError):
+    """Two runs were asked different test examples."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """Counts are over examples and seeds (N * S in all); shares in %, differences A - B in percentage points."""
@@ -64,47 +68,45 @@ def predictions(file: Path) -> dict[str, NDArray[np.generic]] | None:
     return arrays
 
 
-def correctness(
-    frame: pd.DataFrame, a: str, b: str, files: Mapping[str, Path], by: str = "label"
-) -> tuple[list[int], Bools, Bools]:
+def correctness(runs: pd.DataFrame, a: str, b: str, files: Mapping[str, Path]) -> tuple[list[int], Bools, Bools]:
     """Seeds, and [S, N] correctness of a and of b, over the seeds of which both have left predictions.
 
-    frame: the runs of one pair; files: where a run's predictions are, by fingerprint (no entry, no file: that seed is
-    left out). Raises `ValueError` where two runs were asked different test examples.
+    runs: of one pair; files: where a run's predictions are, by fingerprint (no entry, no file: that seed is left out).
     """
-    runs = stats.usable(frame, by=by)
-    if runs["pair"].nunique() != 1:
-        raise ValueError(f"one pair at a time, not {', '.join(map(str, runs['pair'].unique()))}")
-    one, two = (runs[runs[by] == name].set_index("seed")["fingerprint"] for name in (a, b))
-    seeds: list[int] = []
-    right: list[tuple[Bools, Bools]] = []
-    label = None
-    for seed in sorted(set(one.index) & set(two.index)):
-        left, other = (predictions(files[run]) if run in files else None for run in (one[seed], two[seed]))
-        if left is None or other is None:
-            continue
-        label = left["label"] if label is None else label
-        if not (np.array_equal(label, left["label"]) and np.array_equal(label, other["label"])):
-            raise ValueError(f"the runs of {a} and {b} were asked different test examples")
-        seeds.append(int(seed))
-        right.append((left["guess"] == label, other["guess"] == label))
-    if not seeds:
-        return [], np.zeros((0, 0), dtype=bool), np.zeros((0, 0), dtype=bool)
-    return seeds, np.stack([pair[0] for pair in right]), np.stack([pair[1] for pair in right])
+    by_seed = stats.usable(runs).pivot(index="seed", columns="label", values="fingerprint")
+    both = {
+        int(seed): [predictions(files[run]) for run in of_seed]
+        for seed, *of_seed in by_seed.reindex(columns=[a, b]).itertuples(name=None)
+        if set(of_seed) <= files.keys()
+    }
+    known = {seed: (one, two) for seed, (one, two) in both.items() if one is not None and two is not None}
+    labels = [said["label"] for of_seed in known.values() for said in of_seed]
+    if not all(np.array_equal(labels[0], label) for label in labels):
+        raise OtherExamples(f"the runs of {a} and {b} were asked different test examples")
+    right = np.array([[said["guess"] == labels[0] for said in of_seed] for of_seed in known.values()], dtype=bool)
+    right = right if known else right.reshape(0, 2, 0)
+    return list(known), right[:, 0], right[:, 1]
 
 
 def examples(a: ArrayLike, b: ArrayLike) -> Examples:
     """All of the below in one. a, b: [S, N] or [N] bool."""
     one, two = _checked(a, b)
-    n, size = one.shape[1], one.size
+    size, (low, high) = one.size, bootstrap(one, two)
     both, only_a, only_b = (int(x.sum()) for x in (one & two, one & ~two, ~one & two))
-    low, high = bootstrap(one, two)
-    apart = 100 * (only_a + only_b) / size
-    counts = (both, only_a, only_b, size - both - only_a - only_b)
-    within = (_off_diagonal(one, one) + _off_diagonal(two, two)) / 2
-    difference = 100 * (only_a - only_b) / size
     return Examples(
-        n, len(one), *counts, apart, difference, low, high, mcnemar(one, two), _off_diagonal(one, two), within
+        n=one.shape[1],
+        seeds=len(one),
+        both=both,
+        only_a=only_a,
+        only_b=only_b,
+        neither=size - both - only_a - only_b,
+        disagree=100 * (only_a + only_b) / size,
+        difference=100 * (only_a - only_b) / size,
+        low=low,
+        high=high,
+        p=mcnemar(one, two),
+        across=_off_diagonal(one, two),
+        within=(_off_diagonal(one, one) + _off_diagonal(two, two)) / 2,
     )
 
 
@@ -133,15 +135,15 @@ def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
     return min(1.0, float(law[(sums <= less) | (sums >= whole - less)].sum()))
 
 
-def bootstrap(a: ArrayLike, b: ArrayLike, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+def bootstrap(a: ArrayLike, b: ArrayLike, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of the difference in accuracy, in points, over resampled examples. a, b: [S, N] or [N].
 
     All seeds of an example stay together. Examples with the same net difference are interchangeable, so how often each
-    value is drawn is multinomial: the same distribution as drawing N examples with replacement.
+    value is drawn is multinomial: the percentile method of `scipy.stats.bootstrap` without its [draws, N] indices.
     """
     one, two = _checked(a, b)
     values, counts = np.unique(one.sum(axis=0, dtype=int) - two.sum(axis=0, dtype=int), return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(one.shape[1], counts / counts.sum(), size=draws)
+    drawn = np.random.default_rng(seed).multinomial(one.shape[1], counts / counts.sum(), size=DRAWS)
     low, high = np.quantile(drawn @ values, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2])
     return float(100 * low / one.size), float(100 * high / one.size)
 

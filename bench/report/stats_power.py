@@ -41,14 +41,11 @@ def chance(differences: ArrayLike) -> Chance:
     JMLR 18(77), for uncorrelated replicates), which is 1 - p of the one-sided t-test. p_new: the predictive
     distribution of one more, scale sd * sqrt(1 + 1 / n) (Gelman et al. 2013, Bayesian Data Analysis, 3rd ed., 3.2).
     """
-    d = _checked(differences)
-    found = stats.moments(d)
-    n, mean, sd = found["n"], found["mean"], found["sd"]
-    zero = 1e-9 * np.abs(d).max()
-    wins, ties = int((d > zero).sum()), int((np.abs(d) <= zero).sum())
-    return Chance(
-        n, wins, ties, (wins + ties / 2) / n, _above(mean, sd / n**0.5, n), _above(mean, sd * (1 + 1 / n) ** 0.5, n)
-    )
+    d = stats.finite(differences)
+    m, zero = stats.moments(d), 1e-9 * np.abs(d).max()
+    n, wins, ties = m["n"], int((d > zero).sum()), int((np.abs(d) <= zero).sum())
+    p_mean, p_new = (_above(m["mean"], scale, n) for scale in (m["sd"] / n**0.5, m["sd"] * (1 + 1 / n) ** 0.5))
+    return Chance(n, wins, ties, (wins + ties / 2) / n, p_mean, p_new)
 
 
 @dataclass(frozen=True)
@@ -68,81 +65,55 @@ class Plan:
         return None if self.seeds is None else self.seeds - self.n
 
 
-def plan(differences: ArrayLike, *, power: float = POWER, cap: int = CAP) -> Plan:
+def plan(differences: ArrayLike) -> Plan:
     """What it takes to decide a comparison, from its [n] differences. Raises `ValueError` without a finite difference.
 
     The observed mean and sd stand for the true ones. With few seeds both are rough, so the answer is an order of
     magnitude; and a plan is made once: adding seeds until an interval excludes 0 makes a difference out of any noise.
     """
-    d = _checked(differences)
-    found = stats.moments(d)
-    n, mean, sd, half = found["n"], found["mean"], found["sd"], found["half"]
+    d = stats.finite(differences)
+    m = stats.moments(d)
+    n, mean = m["n"], m["mean"]
     if n < 2:
         return Plan("unknown", n)
     if abs(mean) <= 1e-9 * np.abs(d).max():
         return Plan("undecidable", n)
-    if abs(mean) > half:
+    if abs(mean) > m["half"]:
         return Plan("decided", n)
-    needed = seeds_needed(mean, sd, power=power, cap=cap)
+    needed = seeds_needed(mean, m["sd"])
     return Plan("beyond", n) if needed is None else Plan("more", n, max(needed, n + 1))
 
 
-def seeds_needed(mean: float, sd: float, *, power: float = POWER, cap: int = CAP) -> int | None:
-    """The smallest n for which the 95 % t interval lies on the mean's side of 0 with `power`; None beyond `cap`."""
-    if not 0 < power < 1 or cap < 2:
-        raise ValueError(f"power lies between 0 and 1 and cap is 2 or more, got {power} and {cap}")
-    if power_at(mean, sd, cap) < power:
-        return None
-    low, high = 1, cap  # n = low is too few, n = high enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power_at(mean, sd, middle) >= power else (middle, high)
-    return high
+def seeds_needed(mean: float, sd: float) -> int | None:
+    """The smallest n for which the 95 % t interval lies on the mean's side of 0 with `POWER`; None beyond `CAP`."""
+    n = np.arange(2, CAP + 1)
+    enough = n[power_at(mean, sd, n) >= POWER]
+    return int(enough[0]) if len(enough) else None
 
 
-def power_at(mean: float, sd: float, n: int) -> float:
+def power_at(mean: float, sd: float, n: ArrayLike) -> NDArray[np.float64]:
     """The probability that the 95 % t interval of n differences lies on the true mean's side of 0; 0.025 at mean 0.
 
     The paired t-test's power by the noncentral t distribution (Cohen 1988, ch. 2; R's `power.t.test(type = "paired")`).
+    mean, sd > 0: of the differences; n: 2 or more, any shape.
     """
-    if not (math.isfinite(mean) and math.isfinite(sd) and sd >= 0 and n >= 2):
-        raise ValueError(
-            f"power takes a finite mean, a finite sd of 0 or more and n of 2 or more, got {mean}, {sd}, {n}"
-        )
-    if sd == 0:
-        return 1.0 if mean else 0.0
-    reach = special.stdtrit(n - 1, 0.5 + stats.LEVEL / 2)
-    missed = special.nctdtr(n - 1, abs(mean) / sd * n**0.5, reach)  # NaN where it is too small to be computed
-    return 1 - float(np.nan_to_num(missed))
+    df = np.asarray(n) - 1
+    reach = special.stdtrit(df, 0.5 + stats.LEVEL / 2)
+    missed = special.nctdtr(df, abs(mean) / sd * (df + 1) ** 0.5, reach)  # NaN where it is too small to be computed
+    return np.asarray(1 - np.nan_to_num(missed))
 
 
-def outlook(frame: pd.DataFrame, baseline: str, metric: str = stats.TOP1, by: str = "label") -> pd.DataFrame:
-    """Per pair and name other than the baseline: n, wins, ties, share, p_mean, p_new, state, seeds (in all), further.
-
-    See `chance` and `plan`; seeds and further are NaN where no number of seeds can be named. Names that share no seed
-    with the baseline have no row.
-    """
-    rows = []
-    for (pair, name), part in stats.differences(frame, baseline, metric, by).groupby(["pair", by], sort=False):
-        found, then = chance(part["difference"]), plan(part["difference"])
-        rows.append(
-            {"pair": pair, by: name, **vars(found), "state": then.state, "seeds": then.seeds, "further": then.further}
-        )
-    columns = ["pair", by, "n", "wins", "ties", "share", "p_mean", "p_new", "state", "seeds", "further"]
-    return pd.DataFrame(rows, columns=columns).astype({"seeds": float, "further": float})
+def outlook(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Per pair and label other than the baseline's that share a seed with it: p_mean of `chance`, state and further of
+    `plan`; further is NaN where no number of seeds can be named."""
+    groups = stats.differences(frame, baseline).groupby(["pair", "label"], sort=False)["difference"]
+    rows = [(*key, chance(d).p_mean, (more := plan(d)).state, more.further) for key, d in groups]
+    columns = ["pair", "label", "p_mean", "state", "further"]
+    return pd.DataFrame(rows, columns=columns).astype({"further": float})
 
 
 def _above(mean: float, scale: float, n: int) -> float:
     """P(x > 0) for x ~ t(n - 1) at mean with this scale."""
     if n < 2:
         return math.nan
-    if scale == 0:
-        return 0.5 + 0.5 * float(np.sign(mean))
-    return float(special.stdtr(n - 1, mean / scale))
-
-
-def _checked(differences: ArrayLike) -> NDArray[np.float64]:
-    d = np.asarray(differences, dtype=float)
-    if d.ndim != 1 or not len(d) or not np.isfinite(d).all():
-        raise ValueError("a paired comparison takes a list of at least one finite difference")
-    return d
+    return float(special.stdtr(n - 1, mean / scale)) if scale else 0.5 + 0.5 * float(np.sign(mean))

@@ -1,7 +1,7 @@
 """Average ranks over pairs (teacher -> student), Friedman's test and Nemenyi's critical difference. A supplement.
 
-Ranks throw away by how much a method is better, and who is told from whom depends on which other methods stand in the
-table (Benavoli et al. 2016, JMLR 17(5)): the paired differences are the comparison, these may stand beside them.
+Ranks throw away by how much a method is better, and whether two are distinguishable depends on which others stand in
+the table (Benavoli et al. 2016, JMLR 17(5)): the paired differences are the comparison, these may stand beside them.
 """
 
 from __future__ import annotations
@@ -18,57 +18,39 @@ LEAST_PAIRS = 5
 with 4 pairs and 3 methods Friedman's chi-square rejects in 7 %, and with 3 pairs Nemenyi's test hardly ever."""
 
 
-class NotEnough(ValueError):
-    """Too few methods or pairs for a statement about ranks, and how many there are."""
-
-
 @dataclass(frozen=True)
 class Ranks:
-    """rows: name and mean rank (1 is best), best first; over `pairs`. critical: the difference of two mean ranks from
-    which on Nemenyi's test tells two names apart (5 %). left_out: pairs in which a name has no finished run."""
+    """mean: rank by label (1 is best), best first, over `pairs` pairs; p: Friedman's; critical: the difference of two
+    mean ranks from which on Nemenyi's test distinguishes two labels (5 %)."""
 
-    rows: pd.DataFrame
-    pairs: list[str]
-    left_out: list[str]
-    statistic: float
+    mean: pd.Series[float]
+    pairs: int
     p: float
     critical: float
 
     def apart(self, a: str, b: str) -> bool:
-        """Does Nemenyi's test tell a from b? Only after Friedman's test has found any difference at all."""
-        mean = self.rows.set_index(self.rows.columns[0])["rank"]
-        return self.p <= 1 - stats.LEVEL and bool(abs(mean[a] - mean[b]) >= self.critical)
+        """Does Nemenyi's test distinguish a from b? Only after Friedman's test has shown any difference at all."""
+        return self.p <= 1 - stats.LEVEL and bool(abs(self.mean[a] - self.mean[b]) >= self.critical)
 
 
-def ranks(frame: pd.DataFrame, metric: str = stats.TOP1, by: str = "label", *, higher: bool = True) -> Ranks:
-    """Mean ranks over the pairs in which every name has finished runs. higher: is more of `metric` better?
+def ranks(frame: pd.DataFrame) -> Ranks | None:
+    """Mean ranks over the pairs in which every label has finished runs; None below 3 labels or 5 such pairs.
 
-    In each pair the names are ranked by their mean over seeds, ties share the middle rank. Friedman's chi-square test
-    (1937, with the correction for ties); critical difference q * sqrt(k (k + 1) / (6 N)) with q of the studentised
-    range over sqrt(2) (Nemenyi 1963; Demsar 2006, JMLR 7, 3.2.2). Raises `NotEnough` below 3 names or 5 pairs.
+    In each pair the labels are ranked by their mean top-1 over seeds, ties share the middle rank. Friedman's chi-square
+    test (1937, with the correction for ties); critical difference q * sqrt(k (k + 1) / (6 N)) with q of the studentised
+    range over sqrt(2) (Nemenyi 1963; Demsar 2006, JMLR 7, 3.2.2).
     """
-    means = stats.summary(frame, metric, by).pivot(index="pair", columns=by, values="mean")
-    names, pairs = list(frame[by].unique()), list(frame["pair"].unique())
-    table = means.reindex(index=pairs, columns=names).dropna()
-    left_out = [str(pair) for pair in pairs if pair not in table.index]
-    if len(names) < LEAST_METHODS:
-        raise NotEnough(f"ranks take {LEAST_METHODS} methods or more; there are {len(names)}")
-    if len(table) < LEAST_PAIRS:
-        partial = f" ({len(left_out)} more lack a method's runs)" if left_out else ""
-        raise NotEnough(f"ranks take {LEAST_PAIRS} pairs with every method or more; there are {len(table)}{partial}")
-    from scipy import (
-        stats as distributions,
-    )  # here, for most reports have too few pairs and need not pay for its import
+    means = stats.summary(frame).pivot(index="pair", columns="label", values="mean")
+    names = list(frame["label"].unique())
+    table = means.reindex(columns=names).dropna()
+    k, n = len(names), len(table)
+    if k < LEAST_METHODS or n < LEAST_PAIRS:
+        return None
+    from scipy import stats as distributions  # here: most reports have too few pairs, and need not pay for its import
 
     # means over seeds that are equal but for rounding are ties
-    ranked = table.round(9).rank(axis=1, ascending=not higher, method="average")
-    rows = (
-        ranked.mean().rename("rank").rename_axis(by).reset_index().sort_values("rank", kind="stable", ignore_index=True)
-    )
-    k, used = len(names), [str(pair) for pair in table.index]
-    if (ranked.nunique(axis=1) == 1).all():  # everything tied: the statistic would be 0 / 0
-        statistic, p = 0.0, 1.0
-    else:
-        statistic, p = map(float, distributions.friedmanchisquare(*(ranked[name] for name in names)))
+    ranked = table.round(9).rank(axis=1, ascending=False, method="average")
+    tied = (ranked.nunique(axis=1) == 1).all()  # everything: the statistic would be 0 / 0
+    p = 1.0 if tied else float(distributions.friedmanchisquare(*(ranked[name] for name in names)).pvalue)
     q = float(distributions.studentized_range.ppf(stats.LEVEL, k, float("inf"))) / 2**0.5
-    return Ranks(rows, used, left_out, statistic, p, q * (k * (k + 1) / (6 * len(used))) ** 0.5)
+    return Ranks(ranked.mean().sort_values(kind="stable"), n, p, q * (k * (k + 1) / (6 * n)) ** 0.5)

@@ -7,7 +7,7 @@ and reaches nothing. Accuracies are in % on the validation split, of the last ep
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,13 @@ class Study:
     tune: Mapping[str, Any]  # sampler, pruner, objective, batch, rule, seed
     seed: Any  # of training
     status: str  # of the record
-    told: int  # trials on record
+    recorded: int  # trials
     environment: Mapping[str, Any]
     chosen: Mapping[str, Any]  # empty where there is no tuned.yaml yet
 
 
 def read(results: Path, suite: str) -> pd.DataFrame:
-    """Every told trial of the suite's studies, in order of pair, method, trial; empty where there is none.
+    """Every reported trial of the suite's studies, in order of pair, method, trial; empty where there is none.
 
     Columns: `COLUMNS`, then hp.<knob>, NaN where a method has no such knob; method is the row's title, or 'title/name'
     where a study has a name of its own. Raises `UserError` for a damaged file.
@@ -72,11 +72,10 @@ def _trials(path: Path, suite: str) -> pd.DataFrame:
         recipe = raw["recipe"].astype(str).map({"True": True, "False": False})
         if recipe.isna().any() or raw[["pair", "method", "study"]].isna().any(axis=None):
             raise ValueError("a row without pair, method, study or recipe")
-        told = pd.to_numeric(raw["trial"]).astype(int)
-        numbers = {name: pd.to_numeric(raw[name]).astype(float) for name in NUMBERS}
+        trial, numbers = raw["trial"].astype(int), {name: raw[name].astype(float) for name in NUMBERS}
         raw["method"] = [_titled(*row) for row in raw[["suite", "pair", "method", "study"]].itertuples(index=False)]
         Record(path.parent).file(path.name)
-        return raw.assign(trial=told, recipe=recipe.astype(bool), reason=raw["reason"].fillna(""), **numbers)
+        return raw.assign(trial=trial, recipe=recipe.astype(bool), reason=raw["reason"].fillna(""), **numbers)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except ValueError as error:  # so are a wrong checksum and pandas' errors of form and of encoding
@@ -114,7 +113,7 @@ def _study(record: Record) -> Study:
         tune=spec["tune"],
         seed=spec.get("seed"),
         status=record.status,
-        told=len(record.epochs),
+        recorded=len(record.epochs),
         environment=record.environment,
         chosen=chosen,
     )
@@ -135,33 +134,23 @@ def recipes(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def budget(trials: pd.DataFrame, known: Sequence[Study] = ()) -> pd.DataFrame:
-    """One row per pair and method, best first within a pair: what its study cost, and found beside the recipe.
+    """One row per pair and method, best first within a pair: what its study cost, and reached beside the recipe.
 
-    Columns: pair, method, trials (told), pruned, failed, student_steps, seconds, recipe and best (top-1, %), gain
+    Columns: pair, method, trials (reported), pruned, failed, student_steps, seconds, recipe and best (top-1, %), gain
     (points), space (as text, of the studies `known`).
     """
     out = _counted(trials)
     _has(out, ("student_steps", "seconds"))
     spaces = {(s.pair, s.method): "; ".join(f"{knob}: {text}" for knob, text in s.space.items()) for s in known}
-    out = out.assign(
-        pruned=out["state"] == "pruned",
-        failed=out["state"] == "failed",
-        of_recipe=out["reached"].where(out["recipe"].astype(bool)),
-    )
-    rows = out.groupby(["pair", "method"], sort=False, as_index=False).agg(
-        trials=("k", "size"),
-        pruned=("pruned", "sum"),
-        failed=("failed", "sum"),
-        student_steps=("student_steps", "sum"),
-        seconds=("seconds", "sum"),
-        recipe=("of_recipe", "max"),
-        best=("reached", "max"),
-    )
-    space = [spaces.get((pair, method), "") for pair, method in zip(rows["pair"], rows["method"], strict=True)]
+    out = out.assign(of_recipe=out["reached"].where(out["recipe"].astype(bool)))
+    out = out.assign(**{state: out["state"] == state for state in ("pruned", "failed")})
+    sums = {name: (name, "sum") for name in ("pruned", "failed", "student_steps", "seconds")}
+    groups = out.groupby(["pair", "method"], sort=False, as_index=False)
+    rows = groups.agg(trials=("k", "size"), **sums, recipe=("of_recipe", "max"), best=("reached", "max"))
+    space = [spaces.get(key, "") for key in zip(rows["pair"], rows["method"], strict=True)]
     rows = rows.assign(gain=rows["best"] - rows["recipe"], space=space)
-    place = {pair: i for i, pair in enumerate(rows["pair"].unique())}
-    rows, down = rows.assign(_pair=rows["pair"].map(place)), [True, False, True]
-    return rows.sort_values(["_pair", "best", "method"], ascending=down, ignore_index=True).drop(columns="_pair")
+    rows = rows.sort_values(["best", "method"], ascending=[False, True])
+    return rows.sort_values("pair", key=_place(out["pair"]), kind="stable", ignore_index=True)
 
 
 def pareto(trials: pd.DataFrame) -> pd.DataFrame:
@@ -185,12 +174,17 @@ def pareto(trials: pd.DataFrame) -> pd.DataFrame:
 def _counted(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials in their order, each with its k and what it reached."""
     _has(trials, ("pair", "method", "trial", "state", "recipe", "top1"))
-    places = [trials[name].map({v: i for i, v in enumerate(trials[name].unique())}) for name in ("pair", "method")]
-    out = trials.assign(_pair=places[0], _method=places[1])
-    out = out.sort_values(["_pair", "_method", "trial"], kind="stable", ignore_index=True)
-    out = out.drop(columns=["_pair", "_method"]).astype({name: float for name in NUMBERS if name in out})
+    out = trials.sort_values("trial", kind="stable").astype({name: float for name in NUMBERS if name in trials})
+    for name in ("method", "pair"):
+        out = out.sort_values(name, key=_place(trials[name]), kind="stable", ignore_index=True)
     reached = out["top1"].where((out["state"] == "complete") & np.isfinite(out["top1"]))
     return out.assign(k=out.groupby(["pair", "method"], sort=False).cumcount() + 1, reached=reached)
+
+
+def _place(names: pd.Series[str]) -> Callable[[pd.Series[str]], pd.Series[int]]:
+    """A key to sort by: the order in which names first occur."""
+    places = {name: i for i, name in enumerate(names.unique())}
+    return lambda column: column.map(places)
 
 
 def _has(trials: pd.DataFrame, names: Sequence[str]) -> None:

@@ -203,7 +203,7 @@ def _files(where: Path, told: pd.DataFrame, known: Sequence[Study]) -> list[str]
 def _unfinished(told: pd.DataFrame, known: Sequence[Study]) -> list[str]:
     """Studies that have not ended well, and the trials that failed, with their reasons."""
     out = [
-        f"- {study.method} on {study.pair}: {study.status}, {t.plural(study.told, 'trial')} on record"
+        f"- {study.method} on {study.pair}: {study.status}, {t.plural(study.recorded, 'trial')} on record"
         for study in known
         if study.status != "finished"
     ]

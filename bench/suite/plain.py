@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -37,6 +39,20 @@ def load(text: str) -> Any:
         raise ValueError(f"not readable as YAML ({type(error).__name__})") from None
     check(value)
     return value
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{kd: {tau: 2}} as {kd.tau: 2}."""
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        out |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return out
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Where two nested mappings differ, as JSON sees them: {'data.pad': (1, None)}. None: absent."""
+    old, new = (flat(json.loads(json.dumps(settings, default=str))) for settings in (before, now))
+    return {key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
 
 
 def check(value: object) -> None:

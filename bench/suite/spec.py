@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import methods
+from bench.suite.plain import flat
 from bench.suite.protocol import Strict
 from methods.base import Choice, Float, Int, Knob, Refusal, Value, unknown
 from methods.combine import parse
@@ -107,14 +107,6 @@ def row_of(value: object) -> object:
         settings = value.get("set") or {}
         value = {**value, "method": name, "set": weights | flat(settings) if isinstance(settings, dict) else settings}
     return value
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{kd: {tau: 2}} as {kd.tau: 2}."""
-    out: dict[str, Any] = {}
-    for key, value in settings.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return out
 
 
 def _sum_of(name: str) -> str:

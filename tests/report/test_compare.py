@@ -13,7 +13,6 @@ from rich.console import Console
 from bench.errors import UserError
 from bench.report import compare_view, stats, stats_examples, stats_power
 from bench.report.compare import Answer, compare
-from bench.report.compare_sides import differing
 from tests.prose import Prose, numbers
 from tests.test_cli import call as typed
 from tracking.record import Record, RecordError
@@ -67,7 +66,9 @@ def suite(
                     np.savez(record.folder / "predictions.npz", label=label_.astype(np.uint16), guess=guess)
                 costs = {"cost/step_alone_ms": 10.0 + len(label), "cost/images_seen": 300.0, "cost/extra_params": 0.0}
                 record.end(status, "" if status == "finished" else "loss is nan", {stats.TOP1: top1} | costs, left)
-    (folder / "suite.json").write_text(json.dumps({"suite": {"name": folder.name}, "fingerprints": names}))
+    (folder / "suite.json").write_text(
+        json.dumps({"suite": {"name": folder.name, "protocol": protocol or PROTOCOL}, "fingerprints": names})
+    )
     return folder
 
 
@@ -284,7 +285,7 @@ def test_two_settings_in_one_suite_are_refused(tmp_path: Path) -> None:
     manifest = json.loads((one / "suite.json").read_text())
     manifest["fingerprints"] += names
     (one / "suite.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"two settings \(protocol.epochs 3 \| 9\)"):
+    with pytest.raises(UserError, match=r"'made' differ in protocol \(epochs\)"):
         compare("kd", "vanilla", tmp_path)
 
 
@@ -322,14 +323,6 @@ def test_json_is_plain_and_the_terminal_is_narrow(results: Path, capsys: pytest.
     assert max(map(len, shown(compare("kd", "vanilla", results), 80).splitlines())) <= 80
 
 
-def test_differing_names_every_key_of_nested_mappings() -> None:
-    assert differing({}, {}) == differing({"a": (1, 2)}, {"a": [1, 2]}) == []
-    told = differing(
-        {"a": 1, "p": {"x": 1, "y": None}, "h": "0" * 40}, {"p": {"x": 2, "y": None}, "h": "1" * 40, "c": "z"}
-    )
-    assert told == ["a 1 | none", "p.x 1 | 2", "h 000000000000 | 111111111111", "c none | z"]
-
-
 @pytest.mark.slow
 def test_two_mlflow_runs_and_a_suite_on_a_server(
     results: Path, capsys: pytest.CaptureFixture[str], prose: Prose
@@ -341,7 +334,7 @@ def test_two_mlflow_runs_and_a_suite_on_a_server(
     for run in store.search([store.experiment("kd/made")], ""):
         ids[run.info.run_name] = run.info.run_id
     failed = Record(results / "made" / "runs" / "f")
-    failed.begin("f", {"suite": "made", "label": "kd", "seed": 8}, ENVIRONMENT)
+    failed.begin("f", {**Record(next(results.glob("made/runs/*4"))).header["spec"], "seed": 8}, ENVIRONMENT)
     failed.end("diverged", "loss is nan", {}, [])
     store.deliver(failed)
     query = "tags.`kd.fingerprint` = 'f'"
@@ -364,7 +357,7 @@ def test_two_mlflow_runs_and_a_suite_on_a_server(
     for words, told in {
         (ids["kd/s1"], ids["failed"]): "(kd, diverged) has no test/top1",
         (ids["kd/s1"], "0" * 32): "not found",
-        ("kd", "vanilla", "--from", uri, "--suite", "none"): "no runs of suite 'none'",
+        ("kd", "vanilla", "--from", uri, "--suite", "none"): "no runs of 'none' in MLflow at",
         ("kd", "none", "--from", uri, "--suite", "made"): "no row of made 'none'",
     }.items():
         assert call(*words, "--results", str(results)) == 2

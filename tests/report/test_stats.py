@@ -29,19 +29,16 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_empty_malformed_and_double_frames_are_refused(call, prose: Prose) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match="no runs"):
-        call(golden().iloc[:0])
-    with pytest.raises(ValueError, match="no column 'seed'"):
-        call(golden().drop(columns="seed"))
-    with pytest.raises(ValueError, match="no column 'test/top1'"):
-        call(golden().drop(columns="test/top1"))
-    with pytest.raises(ValueError, match=r"vanilla on big->small with seed 0") as error:
-        call(pd.concat([golden(), golden().head(1)]))
-    prose(str(error.value))
-    with pytest.raises(ValueError, match="none of the 12 runs") as error:
-        call(golden().assign(status="failed"))
-    prose(str(error.value))
+def test_empty_malformed_and_double_frames_are_refused(call) -> None:  # type: ignore[no-untyped-def]
+    for runs, why in (
+        (golden().iloc[:0], "no runs"),
+        (golden().drop(columns="seed"), "no column 'seed'"),
+        (golden().drop(columns="test/top1"), "no column 'test/top1'"),
+        (pd.concat([golden(), golden().head(1)]), "vanilla on big->small with seed 0: a seed counts once"),
+        (golden().assign(status="failed"), "none of the 12 runs is finished with a number for test/top1"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            call(runs)
 
 
 def test_unfinished_needs_its_columns_and_lists_what_is_not_averaged() -> None:

@@ -129,8 +129,6 @@ def test_correctness_pairs_the_seeds_that_left_predictions(tmp_path: Path) -> No
     assert correctness(frame, "a", "b", files)[0] == [3]
     seeds, a, b = correctness(frame, "a", "b", {})
     assert seeds == [] and a.shape == b.shape == (0, 0)
-    with pytest.raises(ValueError, match="one pair at a time"):
-        correctness(pd.concat([frame, frame.assign(pair="c->d")]), "a", "b", files)
     with pytest.raises(ValueError, match="no runs"):
         correctness(frame.iloc[:0], "a", "b", files)
 

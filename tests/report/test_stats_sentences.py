@@ -130,10 +130,11 @@ def test_errors_example_by_example(prose: Prose) -> None:
     a, b = np.ones((2, 10), dtype=bool), np.ones((2, 10), dtype=bool)
     a[:, 0], b[0, 1], b[1, 2] = False, False, False
     found = examples(a, b)
-    told = sentences.examples("kd", "vanilla", found)
+    told = f"{sentences.errors('kd', 'vanilla', found)}; {sentences.by_example('kd', 'vanilla', found)}"
     shown = [20.0, 10, 2, 10.0, 10.0, 20.0, 10.0, 0.0, round(found.low, 1), round(found.high, 1), 1.000]
     assert numbers(told) == shown and found.low < 0 < found.high
-    single = sentences.examples("kd", "vanilla", examples(a[0], b[0]))
+    one = examples(a[0], b[0])
+    single = f"{sentences.errors('kd', 'vanilla', one)}; {sentences.by_example('kd', 'vanilla', one)}"
     assert numbers(single)[:4] == [20.0, 10, 10.0, 10.0]
     for text in (told, single):
         prose(re.sub(r"\[.*\]", "[…]", text))  # its ends are drawn
@@ -146,9 +147,10 @@ def test_ranks_name_their_tests(prose: Prose) -> None:
         )
 
     clear = ranks(frame([[1.0, 2.0, 3.0]] * 8))
+    none = ranks(frame([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]] * 4))
+    assert clear is not None and none is not None
     assert clear.apart("c", "a") and not clear.apart("c", "b")
     assert numbers(sentences.ranks(clear)) == [8, 1, 1.00, 2.00, 3.00, 0.001, 5, 1.17]
-    none = ranks(frame([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]] * 4))
     assert none.p == 1 and numbers(sentences.ranks(none))[-1] == 1.000
     prose(sentences.ranks(clear))
     prose(sentences.ranks(none))
