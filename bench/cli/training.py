@@ -70,7 +70,7 @@ def run(
         progress = Progress(console, quiet)
         with spreading(executor, address, gpus, chosen, folder, progress, mirror) as spread:
             where = {"device": spread.device, "remote": spread.run_all} if spread else {"device": on}
-            where |= {"group_size": cohort_size}
+            where |= {"group_size": cohort_size, "cohorts_at_once": spread.cohorts_at_once if spread else 1}
             outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, mirror=mirror, **where)
         for trouble in outcome.failures:
             console.print(f"[red]not finished:[/red] {escape(trouble)}", highlight=False, soft_wrap=True)

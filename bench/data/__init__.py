@@ -178,6 +178,11 @@ def load(spec: DataSpec, device: str | torch.device = "cpu", *, test: bool = Tru
     return Data(spec, _raw(spec), device, test=test)
 
 
+def split_as(data: Data, spec: DataSpec) -> Data:
+    """These data, or the same ones by another specification, on their device."""
+    return data if data.spec == spec else load(spec, data.device)
+
+
 def _same(params: Params) -> Params:
     return params
 

@@ -95,20 +95,22 @@ class RayExecutor:
         cpus = setup.threads if setup.device == "cpu" else 1
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": 1, "max_retries": MAX_RETRIES}
         self._remote = ray.remote(**options)(_run_on_worker)
+        self.cohorts_at_once = _room_for({"GPU": gpus} if gpus else {"CPU": cpus})
         self._refs: dict[Any, Task] = {}
         self._mirrored_at, self._cancelled = 0.0, False
 
     def run_all(self, jobs: list[CohortJob]) -> Iterator[JobResult]:
-        """Do them all, a pair's cohorts after its teacher; yields what is done as it ends."""
+        """Do them all, cohorts after their teacher; yields what is done as it ends."""
         queue: list[tuple[float, CohortJob]] = [(0.0, job) for job in jobs]
-        teacher_refs: dict[str, Any] = {}
+        teacher_refs: dict[tuple[object, ...], Any] = {}
         with self.progress.count_finished("cohorts", sum(bool(job.fingerprints) for job in jobs)) as count:
             while queue or self._refs:
                 now = time.monotonic()
                 for _, job in [entry for entry in queue if entry[0] <= now]:
-                    ref = self._submit(job, teacher_refs.get(job.pair.teacher))
+                    teacher = job.pair.teacher, job.suite.teacher.seed, job.suite.data.split_seed
+                    ref = self._submit(job, teacher_refs.get(teacher))
                     if not job.fingerprints:
-                        teacher_refs[job.pair.teacher] = ref  # several pairs may share it: one after the other
+                        teacher_refs[teacher] = ref  # several pairs may share it: one after the other
                 queue = [entry for entry in queue if entry[0] > now]
                 for job, result in self._ended_tasks():
                     if isinstance(result, claims.ClaimHeld):
@@ -260,6 +262,12 @@ def _check_resources(needs: dict[str, float]) -> None:
             remedy = "--gpus-per-cohort 0" if kind == "GPU" else f"--set protocol.threads={int(largest)}"
             limit = f"no machine of the cluster has more than {largest:g}"
             raise UserError(f"a cohort takes {amount:g} {kind}s, and {limit}; {remedy}")
+
+
+def _room_for(needs: dict[str, float]) -> int:
+    """How many tasks with these needs the machines hold at a time."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min(node.get(kind, 0.0) // amount for kind, amount in needs.items())) for node in nodes)
 
 
 def _run_on_worker(task: Task, setup: WorkerSetup, after: Any) -> tuple[Any, str]:
