@@ -21,6 +21,7 @@ from bench.cli.common import (
     SuiteName,
     app,
     console,
+    duration,
     results_of,
     short,
     show,
@@ -162,6 +163,56 @@ def check(
         highlight=False,
     )
     console.print(f"protocol: {chosen.protocol.model_dump(exclude_defaults=True)}", highlight=False)
+
+
+@app.command()
+def plan(
+    suite: SuiteName = "digits",
+    plugin: Plugins = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    results: Results = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """What a run of the suite still costs here: runs, steps, teachers, time, memory and disk. Trains a few steps."""
+    from bench import environment
+    from bench.timing.plan import estimate
+
+    chosen = suite_of(suite, methods, seeds, sets)
+    rows = estimate(chosen, results_of(results), environment.resolve_device(device))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, header_style="bold")
+    for name in (
+        "pair",
+        "seeds",
+        "runs",
+        "cohorts",
+        "student steps",
+        "teachers",
+        "per cohort",
+        "per teacher",
+        "in all",
+    ):
+        table.add_column(name, justify="left" if name == "pair" else "right")
+    for row in rows:
+        at_most = f"{row['case']} {row['seeds']}".strip()
+        counts = (f"{row[name]:,}" for name in ("runs", "cohorts", "student_steps", "teachers"))
+        times = (duration(row[name]) for name in ("seconds_per_cohort", "seconds_per_teacher", "seconds"))
+        table.add_row(row["pair"], at_most, *counts, *times)
+    console.print(table)
+    for case in dict.fromkeys(row["case"] for row in rows):
+        of_case = [row for row in rows if row["case"] == case]
+        whole, disk = (sum(row[name] for row in of_case) for name in ("seconds", "disk_mb"))
+        memory = max(row["memory_mb"] for row in of_case)
+        console.print(
+            f"{f'at {case} ' if case else ''}{duration(whole)} one cohort after another, {memory:,.0f} MB of memory"
+            f" beside torch, {disk:,.1f} MB on disk",
+            highlight=False,
+        )
 
 
 @app.command("list")

@@ -81,13 +81,8 @@ def run_suite(
     check_comparisons(suite)
     suite = resolve_suite(suite, device)
     data = datasets.load(suite.data, "cpu" if remote else device)
-    data_description, checksums = describe_data(data), _checksums(suite, results / suite.name)
-    rows = {
-        pair.name: [tuned.resolve_values(spec, suite, pair, data_description, results) for spec in suite.methods]
-        for pair in suite.pairs
-    }
-    for pair in suite.pairs:
-        check_pair(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+    checksums = _checksums(suite, results / suite.name)
+    rows = rows_of_pairs(suite, data, results)
     end_orphaned_runs(results / suite.name, mirror)
     run_jobs = remote or LocalExecutor(data, results, env.describe(device), progress, mirror).run_all
     options: dict[str, Any] = {"retrain_before": time.time() if rerun else 0.0, "group_size": group_size}
@@ -109,6 +104,15 @@ def run_suite(
             outcome.failures += result.failures
         write_manifest()  # once more: another call of the suite may have asked for other runs meanwhile
     return outcome
+
+
+def rows_of_pairs(suite: Suite, data: Data, results: Path) -> Rows:
+    """Every row with its values for every pair. Raises `UserError` where they are not found, or cannot be trained."""
+    description, rows = describe_data(data), Rows()
+    for pair in suite.pairs:
+        rows[pair.name] = [tuned.resolve_values(spec, suite, pair, description, results) for spec in suite.methods]
+        check_pair(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+    return rows
 
 
 def _decisions(suite: Suite, runs: Iterable[Run], results: Path) -> list[Decision]:

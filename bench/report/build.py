@@ -14,6 +14,7 @@ from rich.table import Table
 
 from bench.errors import UserError
 from bench.report import (
+    design,
     distance,
     gain,
     html,
@@ -72,7 +73,8 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     specs = [record.header["spec"] for record in records] if found is None else list(found.specs.values())
     if not specs:
         raise _nothing(results, suite)
-    _one_protocol(specs, manifest["suite"], suite, "" if found is None else server.MIXED)
+    again = f"run `kdbench run {suite}` again" if found is None else server.MIXED
+    design.check_comparable(specs, manifest["suite"], again)
     runs = _in_order(frame_of(records) if found is None else found.frame, wanted)
     _something_finished(runs, suite)
     data = specs[0].get("data") or manifest["suite"].get("data") or {}
@@ -81,9 +83,12 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     near = distance.beside(runs, published.read(results, recipes), manifest["suite"]["protocol"], data)
     base = stats.choose_baseline(runs)
     rows, sentence = table.build(runs, base, near), answer(runs, stats.choose_reference(runs, base))
+    decisions = manifest.get("decisions") or []
+    sentence = design.answer(manifest["suite"], decisions) if decisions else sentence
     several = overall.build(runs, rows) if runs["pair"].nunique() > 1 else None
     told = [gain.section(gain.gain(runs))] if runs["tuned"].any() else []
     told += [tuning.section(results, suite)] if told and found is None else []
+    told += [design.section(manifest["suite"], decisions)] if decisions else []
     made = plots.drawn(runs, records, base, f"Commit {page.commits(runs)}.", near)
     missing = len(wanted) - len(specs)
     drawn = all_rendered({name: plot.figure for name, plot in made.items()})
@@ -139,25 +144,6 @@ def _manifest(where: Path, suite: str) -> dict[str, Any]:
 
 def _nothing(results: Path, suite: str) -> UserError:
     return UserError(f"no results for '{suite}' in {results}; run `kdbench run {suite}`")
-
-
-def _one_protocol(specs: list[dict[str, Any]], suite: dict[str, Any], name: str, mend: str = "") -> None:
-    """Refuse to compare students of different protocols, data or (within a pair) teachers."""
-    again = f"and cannot be compared; {mend or f'run `kdbench run {name}` again'}"
-    for spec in specs:
-        for what, first in (("protocol", suite["protocol"]), ("data", specs[0].get("data"))):
-            if keys := _changed(first, spec.get(what)):
-                raise UserError(f"the runs of '{name}' differ in {what} ({', '.join(keys)}) {again}")
-    for pair in sorted({str(spec.get("pair")) for spec in specs}):
-        teachers = {spec.get("teacher_fingerprint") for spec in specs if spec.get("pair") == pair}
-        if len(teachers) > 1:
-            raise UserError(f"the runs of '{name}' on {pair} have {len(teachers)} different teachers {again}")
-
-
-def _changed(a: Any, b: Any) -> list[str]:
-    """Keys whose values differ, as JSON sees them."""
-    one, two = json.loads(json.dumps(a or {}, default=str)), json.loads(json.dumps(b or {}, default=str))
-    return sorted(key for key in {*one, *two} if one.get(key) != two.get(key))
 
 
 def _in_order(runs: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def page(
         "compared": bool(rows["difference_n"].fillna(0).gt(0).any()),
         "base": base,
         "meanings": columns.meanings(rows),
-        "notes": [markup.arrow(line) for line in pages.notes(frame, rows)],
+        "notes": [markup.arrow(line) for line in pages.notes(frame, rows, suite)],
         "sections": [markup.section(text, drawn) for text in sections],
         "published": parts.published(published),
         "why": distance.remark(suite["protocol"], data, rows["pair"].unique()),

@@ -57,7 +57,7 @@ def page(
         table.markdown(rows).strip(),
         _baseline(base) if compared else f"The table has no differences: no finished run can be compared with {base}.",
         "## What the columns mean\n\n" + "\n".join(f"- **{name}**: {what}" for name, what in columns.meanings(rows)),
-        "## How to read it\n\n" + "\n".join(f"- {line}" for line in notes(frame, rows)),
+        "## How to read it\n\n" + "\n".join(f"- {line}" for line in notes(frame, rows, suite)),
         *tuning,
         "\n\n".join(["## Figures", *others]) if others else "",
         _published(near, suite["protocol"], data, list(rows["pair"].unique())),
@@ -96,12 +96,16 @@ def _runs(frame: pd.DataFrame) -> list[str]:
 
 
 def teachers(frame: pd.DataFrame) -> list[str]:
-    """Test accuracy of the teacher of each pair."""
+    """Test accuracy of the teacher of each pair, or of its teachers."""
     name, out = "test/teacher_top1", []
     for pair, runs in stats.usable(frame).groupby("pair", sort=False):
-        known = runs[name].dropna() if name in runs else pd.Series(dtype=float)
+        known = runs.drop_duplicates("seed")[name].dropna() if name in runs else pd.Series(dtype=float)
         level = f"{known.mean():.2f} % top-1 on test" if len(known) else "accuracy not recorded"
-        out.append(f"- {str(pair).partition('->')[0]} of {pair}: {level}; the same for all rows and seeds")
+        same = "the same for all rows and seeds"
+        if "teacher_fingerprint" in runs and (n := runs["teacher_fingerprint"].nunique()) > 1:
+            spread = f" ({known.min():.2f} to {known.max():.2f} %)" if len(known) else ""
+            level, same = f"{level}, mean of {n} teachers{spread}", "a teacher for each seed, the same for all rows"
+        out.append(f"- {str(pair).partition('->')[0]} of {pair}: {level}; {same}")
     return out
 
 

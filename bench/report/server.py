@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.errors import UserError
+from bench.report import design
 from tracking.query import Found
 
 MIXED = "delete those of one kind in MLflow, or give the suite another name when its settings change"
@@ -20,4 +21,5 @@ def manifest(found: Found, suite: str) -> dict[str, Any]:
     absent = "" if len(found.records) == n else ABSENT
     about = f"Made from the {n} runs of this suite that MLflow at `{found.where}` holds, whoever made them.{absent}"
     described = {"name": suite, "about": about, "protocol": spec["protocol"], "data": spec["data"]}
+    described |= design.inferred(list(found.specs.values()))
     return {"suite": described, "fingerprints": list(found.frame["fingerprint"])}

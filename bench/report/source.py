@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
-from bench.report import stats
-from bench.suite.plain import changes
+from bench.report import design, stats
 from tracking import ui
 from tracking.frame import frame
 from tracking.query import Found
@@ -66,8 +65,8 @@ def from_store(found: Found, suite: str) -> Source:
     newest = found.specs[found.frame.loc[found.frame["time"].idxmax(), "fingerprint"]]
     n, absent = len(found.frame), ABSENT * (len(found.records) != len(found.frame))
     words = f"Made from the {n} runs of this suite that MLflow at `{found.where}` holds, whoever made them.{absent}"
-    about = {"name": suite, "about": words, "protocol": newest["protocol"]}
     specs, wanted = list(found.specs.values()), list(found.frame["fingerprint"])
+    about = {"name": suite, "about": words, "protocol": newest["protocol"], **design.inferred(specs)}
     runs = _checked(specs, about, found.frame, wanted, MIXED)
     records = [record for record in found.records if record.header["fingerprint"] in wanted]
     return Source(about, specs[0].get("data") or newest["data"], runs, records, 0, {}, *ui.known_of(found))
@@ -97,18 +96,10 @@ def _checked(
 ) -> pd.DataFrame:
     """The runs in this order of fingerprints.
 
-    Raises `UserError` for students of different protocols, data or (within a pair) teachers, and where no run has
-    finished.
+    Raises `UserError` for students that cannot be compared, and where no run has finished.
     """
-    name, again = suite["name"], f"and cannot be compared; {what_to_do}"
-    for spec in specs:
-        for what, first in (("protocol", suite["protocol"]), ("data", specs[0].get("data"))):
-            if changed := changes(first or {}, spec.get(what) or {}):
-                raise UserError(f"the runs of '{name}' differ in {what} ({', '.join(sorted(changed))}) {again}")
-    for pair in sorted({str(spec.get("pair")) for spec in specs}):
-        teachers = {spec.get("teacher_fingerprint") for spec in specs if spec.get("pair") == pair}
-        if len(teachers) > 1:
-            raise UserError(f"the runs of '{name}' on {pair} have {len(teachers)} different teachers {again}")
+    name = suite["name"]
+    design.check_comparable(specs, suite, what_to_do)
     place = {fingerprint: i for i, fingerprint in enumerate(order)}
     runs = runs.iloc[runs["fingerprint"].map(place).argsort(kind="stable")].reset_index(drop=True)
     unfinished = stats.unfinished(runs)
