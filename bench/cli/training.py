@@ -209,7 +209,8 @@ def train_teacher(
     chosen = resolve_suite(suite_of(suite, None, None, sets), on)
     data = datasets.load(chosen.data, on)
     made, progress = environment.describe(on), Progress(console)
-    for pair in chosen.pairs:
-        get = partial(PairContext.of, chosen, pair, data, folder, made, progress, None)
+    for pair, part in [(pair, part) for pair in chosen.pairs for part in chosen.by_teacher()]:
+        own = datasets.split_as(data, part.data)
+        get = partial(PairContext.of, part, pair, own, folder, made, progress, None)
         got = claims.run_when_free(get, progress.log).teacher
-        console.print(f"teacher {pair.teacher} is {got.fingerprint}", highlight=False)
+        console.print(f"{got.title} is {got.fingerprint}", highlight=False)
