@@ -200,6 +200,7 @@ def list_suites() -> list[dict[str, Any]]:
                 "methods": len(raw["methods"]),
                 "pairs": len(raw["pairs"]),
                 "seeds": raw["seeds"],
+                "teacher of each": (raw.get("teacher") or {}).get("each", "suite"),
             }
         )
     return rows

@@ -26,7 +26,7 @@ class StoreRuns:
 
     where: str  # the store's URI without secrets
     frame: pd.DataFrame  # one row per run, as `tracking.frame.frame` makes them
-    specs: dict[str, dict[str, Any]]  # of each run: protocol, data, pair, teacher_fingerprint
+    specs: dict[str, dict[str, Any]]  # of each run: protocol, data, pair, seed, teacher_fingerprint
     ids: dict[str, tuple[str, str]]  # experiment and run
     records: list[Record]  # of those runs whose artifacts lie on this machine
 
@@ -95,7 +95,7 @@ def _specs(chosen: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _spec(run: Any) -> dict[str, Any]:
     inputs = run.inputs.dataset_inputs if run.inputs else []
     spec = payload.settings_of(run.data.tags, run.data.params, inputs[0].dataset.profile if inputs else "")
-    return spec | {name: run.data.tags.get(f"kd.{name}") for name in ("pair", "teacher_fingerprint")}
+    return spec | {name: run.data.tags.get(f"kd.{name}") for name in ("pair", "seed", "teacher_fingerprint")}
 
 
 def _local_record(run: Any) -> Record | None:

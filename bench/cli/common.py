@@ -130,6 +130,16 @@ def print_delivery(mirror: Mirror) -> None:
         console.print("MLflow holds every run; see them side by side with: make ui   (kdbench ui)", highlight=False)
 
 
+def duration(seconds: float) -> str:
+    """'0.4 s', '3 min 20 s', '5 h 07 min'."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02} min"
+
+
 def relative_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 

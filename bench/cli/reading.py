@@ -21,6 +21,7 @@ from bench.cli.common import (
     SuiteName,
     app,
     console,
+    duration,
     print_report,
     relative_path,
     results_path,
@@ -139,6 +140,7 @@ def check(
     from bench import environment
     from bench.jobs.cohort_job import describe_data
     from bench.jobs.progress import Progress
+    from bench.jobs.rounds import check_comparisons
     from bench.jobs.run import check_pair as fits
     from bench.jobs.run import resolve_suite
     from bench.jobs.teacher import obtain
@@ -148,10 +150,12 @@ def check(
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
         fits(chosen, pair, data)
+    check_comparisons(chosen)
     description = data.describe() | data.describe_test()  # as for a run, whose fingerprint holds both
-    n = len(chosen.pairs) * len(chosen.methods) * len(chosen.seeds)
+    cohorts = len(chosen.pairs) * len(chosen.seeds)
+    most = "at most " if chosen.until else ""
     console.print(
-        f"suite {chosen.name} is right: {n} runs in {len(chosen.pairs) * len(chosen.seeds)} cohorts on {on}",
+        f"suite {chosen.name} is right: {most}{cohorts * len(chosen.methods)} runs in {most}{cohorts} cohorts on {on}",
         highlight=False,
     )
     console.print(f"data: {description}", highlight=False)
@@ -159,11 +163,57 @@ def check(
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
         if pair.teacher_file:
             obtain(chosen, pair, data, describe_data(data), Path(), {}, Progress(console))  # says how good it is
+    seeds_words = ", ".join(map(str, chosen.seeds))
+    if until := chosen.until:
+        seeds_words = f"{until.least} to {until.most}, until all is decided within {until.margin:g} points"
+    own = [what for what in ("teacher", "split") if getattr(chosen, what).each == "seed"]
     console.print(
-        f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {', '.join(map(str, chosen.seeds))}",
+        f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {seeds_words}"
+        + (f"; every seed has its own {' and '.join(own)}" if own else ""),
         highlight=False,
     )
     console.print(f"protocol: {chosen.protocol.model_dump(exclude_defaults=True)}", highlight=False)
+
+
+@app.command()
+def plan(
+    suite: SuiteName = "digits",
+    plugin: Plugins = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    results: Results = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """What a run of the suite still costs here: runs, steps, teachers, time, memory and disk. Trains a few steps."""
+    from bench import environment
+    from bench.timing.plan import estimate
+
+    chosen = suite_of(suite, methods, seeds, sets)
+    rows = estimate(chosen, results_path(results), environment.resolve_device(device))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table("pair", "seeds", box=None, header_style="bold")
+    for name in ("runs", "cohorts", "steps", "teachers", "a cohort", "in all"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        count = f"{row['seeds']} {row['case']}"
+        counts = (f"{row[name]:,}" for name in ("runs", "cohorts", "student_steps", "teachers"))
+        times = (duration(row[name]) for name in ("seconds_per_cohort", "seconds"))
+        table.add_row(row["pair"], count, *counts, *times)
+    console.print(table)
+    for case in dict.fromkeys(row["case"] for row in rows):
+        of_case = [row for row in rows if row["case"] == case]
+        whole, disk = (sum(row[name] for row in of_case) for name in ("seconds", "disk_mb"))
+        memory = max(row["memory_mb"] for row in of_case)
+        console.print(
+            f"{f'at {case} ' if case else ''}{duration(whole)} one cohort after another, {memory:,.0f} MB of memory"
+            f" beside torch, {disk:,.1f} MB on disk",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command("list")

@@ -217,7 +217,8 @@ def train_teacher(
     chosen = resolve_suite(suite_of(suite, None, None, sets), on)
     data = datasets.load(chosen.data, on)
     machine, progress = environment.describe(on), Progress(console)
-    for pair in chosen.pairs:
-        make_context = partial(PairContext.of, chosen, pair, data, folder, machine, progress, None)
+    for pair, part in [(pair, part) for pair in chosen.pairs for part in chosen.by_teacher()]:
+        split = datasets.split_as(data, part.data)
+        make_context = partial(PairContext.of, part, pair, split, folder, machine, progress, None)
         teacher = claims.run_when_free(make_context, progress.log).teacher
-        console.print(f"teacher {pair.teacher} is {teacher.fingerprint}", highlight=False)
+        console.print(f"{teacher.title} is {teacher.fingerprint}", highlight=False)

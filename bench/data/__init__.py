@@ -186,6 +186,11 @@ def load(spec: DataSpec, device: str | torch.device = "cpu", *, test: bool = Tru
     return Data(spec, _read_source(spec), device, test=test)
 
 
+def split_as(data: Data, spec: DataSpec) -> Data:
+    """These data, or the same ones by another specification, on their device."""
+    return data if data.spec == spec else load(spec, data.device)
+
+
 def _same(params: ViewParams) -> ViewParams:
     return params
 

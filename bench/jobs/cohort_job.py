@@ -31,7 +31,7 @@ from tracking.record import Record
 
 @dataclass(frozen=True)
 class PairContext:
-    """What all students of a pair stand on, in the process that trains them."""
+    """What all students of a pair and a teacher stand on, in the process that trains them."""
 
     suite: Suite
     pair: Pair
@@ -62,6 +62,11 @@ class PairContext:
         )  # it holds what Q costs minutes for
         return cls(suite, pair, data, description, teacher, shapes, environment, progress, mirror)
 
+    def serves(self, suite: Suite) -> bool:
+        """Is it that of the suite's only pair, with its teacher and data?"""
+        own = self.pair, self.suite.teacher, self.suite.data
+        return own == (suite.pairs[0], suite.teacher, suite.data)
+
 
 @dataclass(frozen=True)
 class JobResult:
@@ -73,13 +78,13 @@ class JobResult:
 
 @dataclass(frozen=True)
 class CohortJob:
-    """The cohort of one pair and seed, as data that can be sent; without fingerprints, the pair's teacher alone."""
+    """The cohort of one pair and seed, as data that can be sent; without fingerprints, its teacher alone."""
 
-    suite: Suite  # with these rows, this pair and this seed alone; all is decided that 'auto' leaves to the machine
+    suite: Suite  # with these rows, this pair, seed and teacher alone; all is decided that 'auto' leaves to the machine
     results: Path
     value_sources: tuple[dict[str, Any], ...] = ()  # by row, where its values come from, if from a study
     fingerprints: tuple[str, ...] = ()
-    teacher_hashes: tuple[str, ...] = ()  # state hashes of the teachers that the pair's finished runs learnt from
+    teacher_hashes: tuple[str, ...] = ()  # state hashes of the teachers that this teacher's finished runs learnt from
     retrain_before: float = 0.0  # records that were begun before (Unix seconds) are forgotten first (--rerun)
     group_size: int = 0  # students on the device at a time; 0: all
     retried_label: str = ""  # the only run's row, where it failed before: it stands apart, and takes no other with it
@@ -91,14 +96,14 @@ class CohortJob:
         return self.suite.pairs[0]
 
     @property
-    def teacher_key(self) -> str:
-        """Jobs of the same key come after the job of that teacher alone."""
-        return self.pair.teacher
+    def teacher_key(self) -> tuple[str, int, int]:
+        """Jobs of the same key come after the job of that teacher alone: network, seed and split seed."""
+        return self.pair.teacher, self.suite.teacher.seed, self.suite.data.split_seed
 
     @property
     def title(self) -> str:
         if not self.fingerprints:
-            return f"teacher {self.pair.teacher}"
+            return teachers.title(self.pair.teacher, self.suite.teacher.seed)
         return " ".join(filter(None, (f"{self.pair.name} seed {self.suite.seeds[0]}", self.retried_label, self.part)))
 
     @property

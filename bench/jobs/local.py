@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from bench import data as datasets
 from bench.data import Data
 from bench.jobs import claims
 from bench.jobs.cohort_job import CohortJob, JobResult, PairContext
@@ -35,14 +36,16 @@ class Task(Protocol):
 
 
 class LocalExecutor:
-    """A single use, on data that is loaded already."""
+    """A single use, on data that is loaded already: those that the suite names, if not every seed has its own split."""
+
+    cohorts_at_once = 1
 
     def __init__(
         self, data: Data, results: Path, environment: dict[str, Any], progress: Progress, mirror: RecordMirror | None
     ) -> None:
         self.data, self._context_arguments = data, (results, environment, progress, mirror)
         self.progress = progress
-        self._context: PairContext | None = None  # of the pair in work: one teacher at a time
+        self._context: PairContext | None = None  # of the teacher in work: one at a time
 
     def run_all(self, jobs: Iterable[CohortJob]) -> Iterator[JobResult]:
         """Do them all. Those that another process does are left for the end, and waited for."""
@@ -52,7 +55,8 @@ class LocalExecutor:
         return job.run(self.context(job))
 
     def context(self, job: Task) -> PairContext:
-        if self._context is None or self._context.pair != job.pair:
+        if self._context is None or not self._context.serves(job.suite):
             self._context = None  # its memory goes before another teacher's comes
-            self._context = PairContext.of(job.suite, job.pair, self.data, *self._context_arguments)
+            data = datasets.split_as(self.data, job.suite.data)
+            self._context = PairContext.of(job.suite, job.pair, data, *self._context_arguments)
         return self._context

@@ -200,6 +200,10 @@ class WorkerPool(TaskExecutor):
             self._bell_push.send(None)
         return entry.future
 
+    @property
+    def cohorts_at_once(self) -> int:
+        return self.size
+
     def cancel(self) -> None:
         with self._lock:
             self._closing = True

@@ -66,6 +66,7 @@ class RayExecutor(TaskExecutor):
         cpus = setup.threads if setup.device == "cpu" else 1
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_calls": 1, "max_retries": MAX_RETRIES}
         self._remote = ray.remote(**options)(_run_on_worker)
+        self.cohorts_at_once = _room_for({"GPU": gpus} if gpus else {"CPU": cpus})
         self._refs: set[Any] = set()
         self._cancelled = False
 
@@ -161,6 +162,12 @@ def _check_resources(needs: dict[str, float]) -> None:
             remedy = "--gpus-per-cohort 0" if kind == "GPU" else f"--set protocol.threads={int(largest)}"
             limit = f"no machine of the cluster has more than {largest:g}"
             raise UserError(f"a cohort takes {amount:g} {kind}s, and {limit}; {remedy}")
+
+
+def _room_for(needs: dict[str, float]) -> int:
+    """How many tasks with these needs the machines hold at a time."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min(node.get(kind, 0.0) // amount for kind, amount in needs.items())) for node in nodes)
 
 
 def _run_on_worker(task: Task, setup: WorkerSetup) -> Outcome:

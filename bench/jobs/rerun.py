@@ -134,7 +134,7 @@ def _suite_of_run(record: Record, spec: Mapping[str, Any]) -> Suite:
     except (OSError, ValueError, KeyError, StopIteration) as error:
         reason = f"{path}: not readable ({type(error).__name__}), and only it says which data the run had"
         raise UserError(reason) from None
-    raw.pop("tune", None)
+    raw = {key: value for key, value in raw.items() if key not in ("tune", "until")}
     row = {"method": spec["method"], "label": spec["label"], "set": spec["hp"]}
     return validate({**raw, "pairs": [pair], "methods": [row], "seeds": [spec["seed"]]}, str(path))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -28,14 +29,16 @@ from bench.jobs import teacher as teachers
 from bench.jobs.cohort_job import CohortJob, JobResult, describe_data, method_dims
 from bench.jobs.local import LocalExecutor
 from bench.jobs.progress import Progress
+from bench.jobs.rounds import check_comparisons, rounds
 from bench.jobs.run_writer import RecordMirror, is_finished
 from bench.seeds import fork_rng
+from bench.suite.decide import TOP1, Decision, decide
 from bench.suite.spec import MethodSpec
 from bench.suite.suite import Pair, Run, Suite
 from bench.training import precision
 from bench.training.step import make_optimizer
 from methods.base import Method, Refusal, unknown
-from tracking.lines import Damage, write_atomically
+from tracking.lines import Damage, RecordError, write_atomically
 from tracking.record import Record
 from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
@@ -48,6 +51,8 @@ Rows = dict[str, list[tuple[MethodSpec, dict[str, Any]]]]
 class Executor(Protocol):
     """What has jobs done: in this process, in others of this machine, or on other machines."""
 
+    @property
+    def cohorts_at_once(self) -> int: ...
     def run_all(self, jobs: Iterable[CohortJob]) -> Iterator[JobResult]: ...
 
 
@@ -81,69 +86,110 @@ def run_suite(
     same time is waited for. workers: processes of this machine (1: this one; None: as many as it has cores for);
     group_size: students of a cohort on the device at a time; 0: all. Raises `UserError` before any training where the
     suite cannot be run."""
+    check_comparisons(suite)
     suite = resolve_suite(suite, device)
     n_cohorts = 0 if remote else len(suite.pairs) * len(suite.seeds)
     if pool.may_need_workers(workers, suite, device, n_cohorts) and not _seems_finished(suite, results / suite.name):
         pool.start_loading(suite)
     data = datasets.load(suite.data, "cpu" if remote else device)
-    data_description, checksums = describe_data(data), _checksums(suite, results / suite.name)
-    rows = {
-        pair.name: [tuned.resolve_values(spec, suite, pair, data_description, results) for spec in suite.methods]
-        for pair in suite.pairs
-    }
-    for pair in suite.pairs:
-        check_pair(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+    checksums = _checksums(suite, results / suite.name)
+    rows = rows_of_pairs(suite, data, results)
     end_orphaned_runs(results / suite.name, mirror)
-    jobs, fingerprints = _plan_jobs(suite, rows, data, results, time.time() if rerun else 0.0, group_size)
-    outcome = SuiteOutcome(fingerprints)
-    _write_manifest(results / suite.name, suite, fingerprints, checksums)
-    n_cohorts = 0 if remote else sum(bool(job.fingerprints) for job in jobs)
+    outcome, runs = SuiteOutcome([]), list[Run]()
+    options: dict[str, Any] = {"retrain_before": time.time() if rerun else 0.0, "group_size": group_size}
+    decisions = partial(_decisions, suite, runs, results)
+
+    def write_manifest() -> None:
+        _write_manifest(results / suite.name, suite, outcome.fingerprints, checksums, decisions())
+
+    def plan_rounds() -> Iterator[list[CohortJob]]:
+        for seeds, titles in rounds(suite, decisions, lambda: executor.cohorts_at_once):
+            rows_of_round = {pair: [row for row in rows[pair] if row[0].title in titles[pair]] for pair in titles}
+            suite_of_round = suite.model_copy(update={"seeds": list(seeds)})
+            jobs, runs_of_round = plan_jobs(suite_of_round, rows_of_round, data, results, **options)
+            runs.extend(runs_of_round)
+            outcome.fingerprints += [run.fingerprint for run in runs_of_round]
+            write_manifest()
+            yield jobs
+
+    planned = plan_rounds()
+    first = next(planned)
+    if not suite.until:  # else more seeds may come than the first, and how many at once must not depend on what is done
+        n_cohorts = min(n_cohorts, sum(bool(job.fingerprints) for job in first))
     with pool.open_pool(workers, suite, data, n_cohorts, len(suite.methods), progress, mirror) as local_pool:
-        here = LocalExecutor(data, results, env.describe(device), progress, mirror)
-        for result in (remote or local_pool or here).run_all(jobs):
-            outcome.n_trained += result.n_trained
-            outcome.failures += result.failures
-    # once more: another call of the suite may have asked for other runs meanwhile
-    _write_manifest(results / suite.name, suite, fingerprints, checksums)
+        executor: Executor = (
+            remote or local_pool or LocalExecutor(data, results, env.describe(device), progress, mirror)
+        )
+        for jobs in chain([first], planned):
+            for result in executor.run_all(jobs):
+                outcome.n_trained += result.n_trained
+                outcome.failures += result.failures
+            write_manifest()  # once more: another call of the suite may have asked for other runs meanwhile
     return outcome
 
 
-def _plan_jobs(
-    suite: Suite, rows: Rows, data: Data, results: Path, retrain_before: float, group_size: int
-) -> tuple[list[CohortJob], list[str]]:
-    """What is to be trained, each pair's teacher before its cohorts; and the fingerprints of all runs of the suite.
+def rows_of_pairs(suite: Suite, data: Data, results: Path) -> Rows:
+    """Every row with its values for every pair. Raises `UserError` where they are not found, or cannot be trained."""
+    description, rows = describe_data(data), Rows()
+    for pair in suite.pairs:
+        rows[pair.name] = [tuned.resolve_values(spec, suite, pair, description, results) for spec in suite.methods]
+        check_pair(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+    return rows
+
+
+def _decisions(suite: Suite, runs: Iterable[Run], results: Path) -> list[Decision]:
+    """What the finished runs decide, where seeds are added until all is decided; else nothing."""
+    if suite.until is None:
+        return []
+    top1: dict[str, dict[str, dict[int, float]]] = {pair.name: {} for pair in suite.pairs}
+    for run in runs:
+        with suppress(RecordError):  # not begun, or damaged: it has no number
+            end = Record(results / suite.name / "runs" / run.fingerprint).final or {}
+            if end.get("status") == "finished" and TOP1 in end["metrics"]:
+                top1[run.pair.name].setdefault(run.label, {})[run.seed] = end["metrics"][TOP1]
+    rows = [spec.title for spec in suite.methods]
+    return decide(top1, rows, suite.until.margin, suite.until.least)
+
+
+def plan_jobs(
+    suite: Suite, rows: Rows, data: Data, results: Path, *, retrain_before: float = 0.0, group_size: int = 0
+) -> tuple[list[CohortJob], list[Run]]:
+    """What is to be trained, every teacher before its cohorts; and all runs of these rows and the suite's seeds.
 
     A run that has failed before comes after all others, in a cohort of its own: it may take the device down with it.
     """
-    description = describe_data(data)
-    full_description, fingerprints, jobs, last_jobs = description | data.describe_test(), [], [], []
-    for pair in suite.pairs:
-        teacher = teachers.teacher_fingerprint(pair, description, suite.teacher_protocol(), suite.teacher.seed)
-        pair_jobs, retry_jobs, finished_runs = [], [], []
-        for seed in suite.seeds:
-            runs = Run.of_rows(suite, pair, rows[pair.name], seed, full_description, teacher)
-            fingerprints += [run.fingerprint for run in runs]
+    jobs, last_jobs, all_runs = list[CohortJob](), list[CohortJob](), list[Run]()
+    parts = [(part, pair) for pair in suite.pairs if pair.name in rows for part in suite.by_teacher()]
+    for part, pair in parts:
+        own = datasets.split_as(data, part.data)
+        description = describe_data(own)
+        full_description = description | own.describe_test()
+        teacher = teachers.teacher_fingerprint(pair, description, part.teacher_protocol(), part.teacher.seed)
+        part_jobs, retry_jobs, finished_runs = [], [], []
+        for seed in part.seeds:
+            runs = Run.of_rows(part, pair, rows[pair.name], seed, full_description, teacher)
+            all_runs += runs
             entries = [
                 _Entry(*row, run, Record(results / suite.name / "runs" / run.fingerprint))
                 for row, run in zip(rows[pair.name], runs, strict=True)
             ]
             unfinished = [entry for entry in entries if retrain_before or not is_finished(entry.record)]
             finished_runs += [entry.record for entry in entries if entry not in unfinished]
-            suite_of_job = suite.model_copy(update={"pairs": [pair], "seeds": [seed]})
+            suite_of_job = part.model_copy(update={"pairs": [pair], "seeds": [seed]})
             job = partial(_make_job, suite_of_job, results, retrain_before=retrain_before, group_size=group_size)
             failed = [entry for entry in unfinished if _has_failed(entry.record)]
             new = [entry for entry in unfinished if entry not in failed]
-            pair_jobs += [job(new)] if new else []
+            part_jobs += [job(new)] if new else []
             retry_jobs += [job([entry], retried_label=entry.run.label) for entry in failed]
-        if first := (pair_jobs or retry_jobs)[:1]:
+        if first := (part_jobs or retry_jobs)[:1]:
             hashes = {record.header["spec"].get("teacher_hash") for record in finished_runs} - {None, ""}
-            jobs += [_teacher_job(first[0], hashes), *pair_jobs]
+            jobs += [_teacher_job(first[0], hashes), *part_jobs]
             last_jobs += retry_jobs
-    return [*jobs, *last_jobs], fingerprints
+    return [*jobs, *last_jobs], all_runs
 
 
 def _teacher_job(job: CohortJob, hashes: set[str]) -> CohortJob:
-    """The pair's teacher alone. hashes: of the teachers that its finished runs learnt from."""
+    """The cohort's teacher alone. hashes: of the teachers that its finished runs learnt from."""
     known = tuple(sorted(hashes))
     return dataclasses.replace(job, value_sources=(), fingerprints=(), teacher_hashes=known, retried_label="")
 
@@ -253,7 +299,7 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
 
 def _seems_finished(suite: Suite, suite_folder: Path) -> bool:
     """Did the last call of the suite ask for as many runs, and are they all there? A first guess, nothing more."""
-    n_runs = len(suite.pairs) * len(suite.seeds) * len(suite.methods)
+    n_runs = len(suite.pairs) * (suite.until.least if suite.until else len(suite.seeds)) * len(suite.methods)
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, Damage):
         fingerprints = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))[
             "fingerprints"
@@ -263,7 +309,13 @@ def _seems_finished(suite: Suite, suite_folder: Path) -> bool:
     return False
 
 
-def _write_manifest(suite_folder: Path, suite: Suite, fingerprints: list[str], checksums: dict[str, str]) -> None:
+def _write_manifest(
+    suite_folder: Path,
+    suite: Suite,
+    fingerprints: list[str],
+    checksums: dict[str, str],
+    decisions: Sequence[Decision] = (),
+) -> None:
     """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
     text = json.dumps(
         {
@@ -272,6 +324,7 @@ def _write_manifest(suite_folder: Path, suite: Suite, fingerprints: list[str], c
             "fingerprints": fingerprints,
             "methods": catalogue.method_citations(spec.method for spec in suite.methods),
             "files": checksums,
+            **({"decisions": [asdict(decided) for decided in decisions]} if suite.until else {}),
         },
         indent=1,
     )

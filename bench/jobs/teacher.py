@@ -37,11 +37,12 @@ class Teacher:
     state_hash: str  # sha256 of its weights: the same after every cohort, or the cohort is void
     top1: float  # on the validation split, %
     chance_top1: float  # what a network that knows nothing may reach there, %
+    title: str  # which one it is, where a suite has several
 
     @property
     def sentence(self) -> str:
         """How good it is, and a warning where it is no better than a network that knows nothing of the data."""
-        accuracy = f"teacher {self.network.arch}: {self.top1:.2f} % on validation"
+        accuracy = f"{self.title}: {self.top1:.2f} % on validation"
         if self.top1 > self.chance_top1:
             return accuracy
         return (
@@ -56,6 +57,11 @@ class Teacher:
             for writer in writers:
                 writer.end("failed", reason, {})
             raise UserError(f"{reason}; leave that method out, and the same command trains the others anew")
+
+
+def title(arch: str, seed: int) -> str:
+    """Which teacher it is; the first of a suite, whose seed is 0 by default, goes without its number."""
+    return f"teacher {arch}" + (f" (seed {seed})" if seed else "")
 
 
 def build_network(name: str, data: Data, *, init: object) -> Network:
@@ -93,6 +99,7 @@ def obtain(
     Raises `claims.ClaimHeld` while another process trains it.
     """
     protocol, seed = suite.teacher_protocol(), suite.teacher.seed
+    name = title(pair.teacher, 0 if pair.teacher_file else seed)
     fingerprint = teacher_fingerprint(pair, data_description, protocol, seed)
     network = build_network(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
     if pair.teacher_file:
@@ -109,20 +116,19 @@ def obtain(
                 "teacher": pair.teacher,
                 "seed": seed,
             }
-            title = f"teacher {pair.teacher}"
-            with claims.claim(claims.claim_file(folder.parent, fingerprint), title, [folder]) as check_claim:
+            with claims.claim(claims.claim_file(folder.parent, fingerprint), name, [folder]) as check_claim:
                 if not run_writer.is_finished_after_repair(record):
                     record.begin(
                         fingerprint, spec | {"protocol": protocol.model_dump(), "data": data_description}, environment
                     )
                     train = partial(_train, pair.teacher, data, protocol, seed, record, progress, check_claim)
-                    fit_into_memory(lambda _: train(), 1, 1, data.device, title, progress.log)
+                    fit_into_memory(lambda _: train(), 1, 1, data.device, name, progress.log)
         models.load_state(network, folder / "teacher.safetensors")
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     network.eval()
     top1 = metrics(network_logits(network, data.validation, data, suite.protocol), data.validation.y)["top1"]
-    teacher = Teacher(network, fingerprint, models.state_hash(network), top1, chance_level(data.validation.y))
+    teacher = Teacher(network, fingerprint, models.state_hash(network), top1, chance_level(data.validation.y), name)
     (progress.log if top1 > teacher.chance_top1 else notice)(teacher.sentence)
     return teacher
 
@@ -162,11 +168,11 @@ def _train(
         if member.status != "running":
             record.end(member.status, member.reason, {}, [])
             remedy = "; lower teacher.protocol.lr in the suite" if member.status == "diverged" else ""
-            raise UserError(f"the teacher {arch} {member.status}: {member.reason}{remedy}")
+            raise UserError(f"the {title(arch, seed)} {member.status}: {member.reason}{remedy}")
         (record.folder / "teacher.safetensors").write_bytes(run_writer.to_safetensors(member.network.state_dict()))
         checkpoint.remove(writer.path)
         record.write_epochs(member.history)
         record.end("finished", "", cohort.evaluator.evaluate(member, "validation"), ["teacher.safetensors"])
 
     make_cohort = partial(Cohort, data, protocol, None, seed=seed)
-    train_cohort(f"teacher {arch}", open_runs, make_cohort, close_runs, check_claim, progress)
+    train_cohort(title(arch, seed), open_runs, make_cohort, close_runs, check_claim, progress)

@@ -10,6 +10,7 @@ import pandas as pd
 from rich.table import Table
 
 from bench.report import (
+    design,
     distance,
     gain,
     html,
@@ -70,7 +71,8 @@ def write(
     baseline = stats.choose_baseline(runs)
     rows = table.build(runs, baseline, published_rows)
     across_pairs = overall.build(runs, rows) if runs["pair"].nunique() > 1 else None
-    sentence = answer(runs, stats.choose_reference(runs, baseline))
+    decided, compared = source.decisions, stats.choose_reference(runs, baseline)
+    sentence = design.answer(source.suite, decided) if decided else answer(runs, compared)
     drawn = plots.drawn(runs, source.records, baseline, f"Commit {commits(runs)}.", published_rows)
     tuning_sections = tuning.sections(results, suite) if runs["tuned"].any() and not found else []
     page = sections.report(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
-from bench.report import sentences, stats, stats_power, stats_ranks
+from bench.report import design, sentences, stats, stats_power, stats_ranks
 from bench.report import text as t
 
 
-def notes(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+def notes(frame: pd.DataFrame, rows: pd.DataFrame, suite: Mapping[str, Any]) -> list[str]:
     """What the numbers are conditional on, how the epoch was chosen, and what the tests can show at this n."""
     low, high = int(rows["n"].min()), int(rows["n"].max())
     out = [
         f"n = {t.plural(high, 'seed') if low == high else f'{low} to {high} seeds'} per row. A seed sets the student's "
         "initial weights, the order of the data and the augmentation, alike for all methods.",
-        "Intervals are two-sided 95 % t intervals over seeds, conditional on one teacher and one split of the data: "
-        "another teacher or split can move all rows, and the differences between them.",
+        design.conditions(suite),
         "Selection rule: the last epoch. No epoch was chosen on the test split.",
         "The best of several methods is partly the luckiest; its interval is not corrected for that.",
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.report import markdown, stats, table
+from bench.report import design, markdown, source, stats, table
 from bench.report import text as t
 from bench.report.answer import answer
 from bench.report.columns import grid
@@ -29,6 +29,7 @@ def block(folder: Path) -> str:
     ends = [record.final["time"] for record in records if record.final]
     took = max(ends) - min(record.header["time"] for record in records)
     first = records[0].header["spec"]
+    suite = source.manifest(folder, folder.name)["suite"]
     minutes = f"{int(took // 60)} min {took % 60:.0f} s"
     n = t.plural(int(rows["n"].max()), "paired seed")
     parts = [
@@ -37,7 +38,7 @@ def block(folder: Path) -> str:
         markdown.grid(grid(rows, SHOWN)),
         f"![Paired difference to {against}]({RESULTS}/figures/difference{'_kd' * (against == 'kd')}.png)",
         f"Test top-1 of the last epoch, {first['teacher']} → {first['student']} on {first['data']['train']} handwritten"
-        f" digits, n = {n}, 95 % t intervals conditional on one teacher and one split; published recipes; "
+        f" digits, n = {n}, 95 % t intervals {design.briefly(suite)}; published recipes; "
         f"torch {_one(runs, 'torch')}, commit {commits(runs)}. [The whole report]({RESULTS}/report.md), also as "
         f"one [HTML file]({RESULTS}/report.html); on real CIFAR-100 at a CPU's size the order is another: "
         "[report](results/reference/cifar100-mini/report.md).",

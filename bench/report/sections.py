@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import columns, distance, overall, stats
+from bench.report import columns, design, distance, overall, stats
 from bench.report import text as t
 from bench.report.blocks import Block, Column, Figure, Grid, Items, Page, Section, Terms, Text
 from bench.report.notes import notes
@@ -57,8 +57,9 @@ def report(
     sections = [
         _tables(rows, across_pairs),
         Section("What the columns mean", [Terms(columns.meanings(rows), "meanings")], "columns"),
-        Section("How to read it", [Items(notes(runs, rows))], "reading"),
+        Section("How to read it", [Items(notes(runs, rows, suite))], "reading"),
         *tuning,
+        *design.sections(suite, source.decisions),
         *[Section("Figures", others, "figures", link="Figures", style="figures")] * bool(others),
         *_published(published, source, rows),
         Section("Protocol", [_settings(suite["protocol"])], "protocol", link="Protocol"),
@@ -127,12 +128,16 @@ def _settings(values: Mapping[str, Any]) -> Block:
 
 
 def _teachers(runs: pd.DataFrame) -> list[str]:
-    """Test accuracy of the teacher of each pair."""
+    """Test accuracy of the teacher of each pair, or of its teachers."""
     out = []
     for pair, part in stats.usable(runs).groupby("pair", sort=False):
-        top1 = part.get("test/teacher_top1", pd.Series(dtype=float)).dropna()
+        top1 = part.drop_duplicates("seed").get("test/teacher_top1", pd.Series(dtype=float)).dropna()
         level = f"{top1.mean():.2f} % top-1 on test" if len(top1) else "accuracy not recorded"
-        out.append(f"{str(pair).partition('->')[0]} of {pair}: {level}; the same for all rows and seeds")
+        same = "the same for all rows and seeds"
+        if (n := len(distinct(part, "teacher_fingerprint"))) > 1:
+            spread = f" ({top1.min():.2f} to {top1.max():.2f} %)" if len(top1) else ""
+            level, same = f"{level}, mean of {n} teachers{spread}", "a teacher for each seed, the same for all rows"
+        out.append(f"{str(pair).partition('->')[0]} of {pair}: {level}; {same}")
     return out
 
 

@@ -1,4 +1,4 @@
-"""Statements about many rows or many looks at once: simultaneous intervals, P(best) and ranks, confidence sequences.
+"""Statements about many rows at once: simultaneous intervals, P(best) and ranks. Of many looks: `bench.suite.decide`.
 
 All from paired differences over seeds under the t model of `stats`: independent seeds, normal differences with a mean
 and an sd of each row's own, both unknown. `alpha` is the probability that anything at all in the family is wrong.
@@ -18,9 +18,6 @@ from bench.report import stats
 ALPHA = 1 - stats.LEVEL
 FEW = 5  # seeds; below, an interval rests on the normal model more than on the data, and "suggests" what it says
 DRAWS = 20_000
-EFFECT = 10.0
-"""Prior variance of mean / sd in a confidence sequence. 5 to 15 are within 2 % of the narrowest on average over 5 to 30
-seeds in families of 9; less leaves 4 seeds without an end, more is wider where seeds are many."""
 
 
 def intervals(differences: Mapping[str, ArrayLike], alpha: float = ALPHA) -> pd.DataFrame:
@@ -72,43 +69,3 @@ def best(values: ArrayLike, seed: int = 0) -> pd.DataFrame:
     ranks = pd.DataFrame(-means).rank(axis=1, method="min")
     low, high = ranks.quantile([ALPHA / 2, 1 - ALPHA / 2], interpolation="nearest").to_numpy()
     return pd.DataFrame({"p_best": (top / top.sum(axis=1, keepdims=True)).mean(axis=0), "low": low, "high": high})
-
-
-def anytime(differences: ArrayLike, alpha: float = ALPHA) -> tuple[float, float]:
-    """Low and high of a t confidence sequence at this number of seeds.
-
-    With probability 1 - alpha the true mean lies within the intervals of all n at once, so they may be looked at after
-    every seed, and seeds may stop at any look. A family of K comparisons gives each alpha / K. differences: [n] of the
-    seeds so far, n >= 1; without end where n is too small for alpha.
-    """
-    m = stats.moments(stats.finite(differences))
-    half = anytime_reach(m["n"], alpha) * m["sd"] if m["n"] > 1 else np.inf
-    return m["mean"] - half, m["mean"] + half
-
-
-def anytime_reach(n: int, alpha: float = ALPHA) -> float:
-    """The half-width of a t confidence sequence at n >= 2 seeds, in sd (n - 1) of the differences.
-
-    The likelihood ratio of the t statistic under mean / sd ~ N(0, g) to mean = 0, at every n and in one formula,
-
-        M_n = (1 + n g)^(-1/2) * ((1 + x) / (1 + x / (1 + n g)))^(n/2),  x = t_n^2 / (n - 1)
-
-    (Gonen et al. 2005, The American Statistician 59(3), for one n), is a nonnegative martingale that begins at 1, by
-    the invariance of t to scale. By Ville's inequality it ever reaches 1 / alpha with a probability of at most alpha;
-    solved for x at the border. This is the Gaussian-mixture sequence of Wang and Ramdas, "Anytime-valid t-tests and
-    confidence sequences for Gaussian means with unknown variance", arXiv 2310.03722, which they set beside the flat
-    mixture of Lai 1976, Annals of Statistics 4(2). That one, begun at 3 seeds, is narrower for n = 3 and 4 alone, and
-    wider by 11 to 19 % for 5 to 30 seeds and alpha = 0.05 / 9.
-    """
-    r = 1 + n * EFFECT
-    q = float(np.exp((np.log(r) - 2 * np.log(alpha)) / n))
-    return float(((n - 1) / n * (q - 1) / (1 - q / r)) ** 0.5) if q < r else np.inf
-
-
-def decision(low: float, high: float, margin: float = 0.0) -> str:
-    """What an interval of a confidence sequence decides: "better", "worse", "close" (less than `margin` either way, in
-    the differences' unit), or "open": further seeds are needed. A difference that is both is called by its sign."""
-    standing = stats.standing(low, high)
-    if standing in ("better", "worse"):
-        return standing
-    return "close" if -margin < low and high < margin else "open"

@@ -12,8 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
-from bench.report import stats
-from bench.suite.plain import changes
+from bench.report import design, stats
 from tracking import ui
 from tracking.frame import frame
 from tracking.query import StoreRuns
@@ -33,6 +32,7 @@ class Source:
     runs: pd.DataFrame  # one row per run, in the suite's order, so that its first method comes first
     records: Sequence[Record] = ()
     missing: int = 0  # runs that left no record yet
+    decisions: Sequence[Mapping[str, Any]] = ()  # of `bench.suite.decide`, where seeds were added until all is decided
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> paper, deviations, recipes
     links: Mapping[str, str] = field(default_factory=dict)  # fingerprint -> address of the run in MLflow
     views: Mapping[str, str] = field(default_factory=dict)  # words -> address of a view of all runs
@@ -55,8 +55,9 @@ def from_folder(results: Path, suite: str, records: Sequence[Record] | None = No
     specs = [record.header["spec"] for record in records]
     runs = _checked(specs, about["suite"], frame(records), wanted, f"run `kdbench run {suite}` again")
     data = specs[0].get("data") or about["suite"].get("data") or {}
-    methods, missing = about.get("methods") or {}, len(wanted) - len(specs)
-    return Source(about["suite"], data, runs, records, missing, methods, *ui.run_addresses(records))
+    decisions, methods = about.get("decisions") or [], about.get("methods") or {}
+    missing = len(wanted) - len(specs)
+    return Source(about["suite"], data, runs, records, missing, decisions, methods, *ui.run_addresses(records))
 
 
 def from_store(found: StoreRuns, suite: str) -> Source:
@@ -66,12 +67,12 @@ def from_store(found: StoreRuns, suite: str) -> Source:
     newest = found.specs[found.frame.loc[found.frame["time"].idxmax(), "fingerprint"]]
     n, absent = len(found.frame), ABSENT * (len(found.records) != len(found.frame))
     words = f"Made from the {n} runs of this suite that MLflow at `{found.where}` holds, whoever made them.{absent}"
-    about = {"name": suite, "about": words, "protocol": newest["protocol"]}
     specs, wanted = list(found.specs.values()), list(found.frame["fingerprint"])
+    about = {"name": suite, "about": words, "protocol": newest["protocol"], **design.inferred(specs)}
     runs = _checked(specs, about, found.frame, wanted, MIXED)
     records = [record for record in found.records if record.header["fingerprint"] in wanted]
     return Source(
-        about, specs[0].get("data") or newest["data"], runs, records, 0, {}, *ui.run_addresses_of_store(found)
+        about, specs[0].get("data") or newest["data"], runs, records, 0, (), {}, *ui.run_addresses_of_store(found)
     )
 
 
@@ -99,18 +100,10 @@ def _checked(
 ) -> pd.DataFrame:
     """The runs in this order of fingerprints.
 
-    Raises `UserError` for students of different protocols, data or (within a pair) teachers, and where no run has
-    finished.
+    Raises `UserError` for students that cannot be compared, and where no run has finished.
     """
-    name, again = suite["name"], f"and cannot be compared; {what_to_do}"
-    for spec in specs:
-        for what, first in (("protocol", suite["protocol"]), ("data", specs[0].get("data"))):
-            if changed := changes(first or {}, spec.get(what) or {}):
-                raise UserError(f"the runs of '{name}' differ in {what} ({', '.join(sorted(changed))}) {again}")
-    for pair in sorted({str(spec.get("pair")) for spec in specs}):
-        teachers = {spec.get("teacher_fingerprint") for spec in specs if spec.get("pair") == pair}
-        if len(teachers) > 1:
-            raise UserError(f"the runs of '{name}' on {pair} have {len(teachers)} different teachers {again}")
+    name = suite["name"]
+    design.check_comparable(specs, suite, what_to_do)
     place = {fingerprint: i for i, fingerprint in enumerate(order)}
     runs = runs.iloc[runs["fingerprint"].map(place).argsort(kind="stable")].reset_index(drop=True)
     unfinished = stats.unfinished(runs)

@@ -1,7 +1,7 @@
 """How sure a paired comparison is beyond its interval: the probability that A beats B, and how many seeds would decide.
 
 All from the differences A - B of shared seeds, under the t model of the intervals: differences of independent seeds,
-normal with unknown mean and sd. What is said holds for the teacher and the split that the seeds share.
+normal with unknown mean and sd. What is said holds for the teacher and the split, where the seeds share them.
 """
 
 from __future__ import annotations

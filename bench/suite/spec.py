@@ -27,11 +27,21 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 MAX_SEEDS = 10_000
 
 
+Each = Literal["suite", "seed"]
+
+
 class TeacherSpec(Strict):
     """How the teachers of a suite come about: what their training changes of the protocol, and their seed."""
 
     seed: Seed = 0
+    each: Each = "suite"  # seed: the students of seed s learn from a teacher of their own, trained with `seed` + s
     protocol: dict[str, Any] = {}
+
+
+class SplitSpec(Strict):
+    """Whether all seeds share the split of the data."""
+
+    each: Each = "suite"  # seed: teacher and students of seed s have the split of `data.split_seed` + s
 
 
 class Pair(Strict):
@@ -134,6 +144,24 @@ def expand_seeds(value: object) -> object:
             raise ValueError(f"a number of seeds is 1 to {MAX_SEEDS}, got {value}")
         return list(range(value))
     return value
+
+
+class UntilSpec(Strict):
+    """Seeds are added until every row's difference to the reference is decided, by `bench.suite.decide`.
+
+    In YAML, in place of a number of seeds: `{until: decided, margin: 0.5}`.
+    """
+
+    until: Literal["decided"]
+    margin: float = Field(0.5, gt=0)  # points of test top-1: a difference below it, either way, counts as none
+    least: int = Field(3, ge=2)  # seeds before the first look
+    most: int = Field(30, ge=2, le=MAX_SEEDS)
+
+    @model_validator(mode="after")
+    def _least_comes_first(self) -> Self:
+        if self.least > self.most:
+            raise ValueError(f"least {self.least} is more than most {self.most}; write least: {self.most} or less")
+        return self
 
 
 class TuneSpec(Strict):

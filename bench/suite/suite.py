@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 import methods
 from bench.data.spec import DataSpec
-from bench.errors import UserError, unknown
+from bench.errors import UserError, notice, unknown
 from bench.seeds import fork_rng
 from bench.suite import plain
 from bench.suite.explain import explain
@@ -22,8 +22,10 @@ from bench.suite.spec import (
     MethodSpec,
     Pair,
     Seed,
+    SplitSpec,
     TeacherSpec,
     TuneSpec,
+    UntilSpec,
     expand_rows,
     expand_seeds,
     normalise_row,
@@ -41,12 +43,27 @@ class Suite(Strict):
     data: DataSpec
     protocol: Protocol
     teacher: TeacherSpec = TeacherSpec()
+    split: SplitSpec = SplitSpec()
     tune: TuneSpec = TuneSpec()
     pairs: Annotated[list[Annotated[Pair, BeforeValidator(parse_pair)]], Field(min_length=1)]
     methods: Annotated[
         list[Annotated[MethodSpec, BeforeValidator(normalise_row)]], BeforeValidator(expand_rows), Field(min_length=1)
     ]
     seeds: Annotated[list[Seed], BeforeValidator(expand_seeds), Field(min_length=1)]
+    until: UntilSpec | None = None  # where `seeds` says it; `seeds` are then those that it may take
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seeds_until_decided(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or not isinstance(raw.get("seeds"), dict):
+            if isinstance(raw, dict) and raw.get("until") is not None:
+                raise ValueError("'until' stands within seeds: write seeds: {until: decided}")
+            return raw
+        try:
+            until = UntilSpec.model_validate(raw["seeds"])
+        except ValidationError as error:
+            raise ValueError(f"seeds: {explain(error, UntilSpec)}") from None
+        return {**raw, "seeds": until.most, "until": until}
 
     @field_validator("seeds", "methods", "pairs")
     @classmethod
@@ -60,6 +77,29 @@ class Suite(Strict):
     def _teacher_protocol_fits(self) -> Self:
         self.teacher_protocol()
         return self
+
+    @model_validator(mode="after")
+    def _teachers_can_differ(self) -> Self:
+        if self.split.each == "seed" and self.teacher.each != "seed":
+            raise ValueError("split: {each: seed} takes a teacher trained on each split; add teacher: {each: seed}")
+        if self.teacher.each == "seed" and (files := [p.teacher_file for p in self.pairs if p.teacher_file]):
+            raise ValueError(
+                f"teacher: {{each: seed}} trains a teacher for every seed, and {files[0]} is one; write teacher:"
+                " {each: suite}, or leave teacher_file out"
+            )
+        return self
+
+    def by_teacher(self) -> list[Suite]:
+        """The suite in parts whose students share a teacher and a split: itself, or a suite per seed, which names that
+        seed's own teacher and split as a suite with one teacher would."""
+        return [self] if self.teacher.each == "suite" else [self._of_seed(seed) for seed in self.seeds]
+
+    def _of_seed(self, seed: int) -> Suite:
+        own = {"seed": self.teacher.seed + seed, "each": "suite"}
+        changes: dict[str, Any] = {"seeds": [seed], "teacher": self.teacher.model_copy(update=own)}
+        if self.split.each == "seed":
+            changes["data"] = self.data.model_copy(update={"split_seed": self.data.split_seed + seed})
+        return self.model_copy(update=changes | {"split": SplitSpec()})
 
     def teacher_protocol(self) -> Protocol:
         """The students' protocol with what the suite changes for teachers, who never look at the test split."""
@@ -187,6 +227,8 @@ def load(
     if methods:
         raw["methods"] = _select_rows(raw.get("methods"), methods)
     if seeds is not None:
+        if isinstance(raw.get("seeds"), dict):
+            notice(f"--seeds {seeds} fixes the seeds: no others are added until all is decided, as {path.name} says")
         raw["seeds"] = _seed_list(seeds)
     for text in sets or []:
         _override(raw, text)

@@ -47,7 +47,7 @@ def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Con
     suite = suite.model_copy(update={"pairs": suite.pairs[:1], "seeds": suite.seeds[:1]})
     pair, data = suite.pairs[0], datasets.load(suite.data, device)
     network = build_network(pair.teacher, data, init="timing").to(device).requires_grad_(False).eval()
-    teacher = Teacher(network, "timing", models.state_hash(network), 0.0, 0.0)
+    teacher = Teacher(network, "timing", models.state_hash(network), 0.0, 0.0, "teacher")
     shapes = method_dims(pair, data, suite.protocol.batch_size, network)
     description = describe_data(data) | data.describe_test()
     rows = [(row, dict[str, Any]()) for row in suite.methods]

@@ -41,9 +41,9 @@ def test_what_cannot_be_said_is_not_said(differences: list[float]) -> None:
 
 def test_missing_seeds_are_named(prose: Prose) -> None:
     whole = runs([1.0, 2.0, 3.0])
-    assert not any("lacks" in line for line in notes(whole, table.build(whole)))
+    assert not any("lacks" in line for line in notes(whole, table.build(whole), {}))
     part = whole.drop(index=whole.index[whole["label"].eq("dkd") & whole["seed"].eq(1)])
-    line = next(line for line in notes(part, table.build(part)) if "lacks" in line)
+    line = next(line for line in notes(part, table.build(part), {}) if "lacks" in line)
     assert line.startswith("dkd lacks seed 1;")
     prose(line)
 

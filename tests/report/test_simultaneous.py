@@ -9,8 +9,9 @@ from scipy import integrate
 from scipy import stats as reference
 
 from bench.report import stats
-from bench.report.simultaneous import EFFECT, anytime, anytime_reach, best, decision, intervals, t_quantile
+from bench.report.simultaneous import best, intervals, t_quantile
 from bench.report.stats_power import chance
+from bench.suite.decide import EFFECT, anytime, anytime_reach, decision
 
 Draws = NDArray[np.float64]
 

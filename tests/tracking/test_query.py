@@ -26,7 +26,7 @@ def test_suite_holds_what_the_records_say(make: Make, store: Store) -> None:
     found = query.suite(store.uri, "tiny")
     pd.testing.assert_frame_equal(found.frame, frame(records), check_dtype=False)
     told = {"protocol": PROTOCOL, "data": spec()["data"], "pair": "big->small", "teacher_fingerprint": "7eac4e7"}
-    assert found.specs == {"f0": told, "f1": told, "f2": told}
+    assert found.specs == {f"f{seed}": told | {"seed": str(seed)} for seed in range(3)}
     assert sorted(record.header["fingerprint"] for record in found.records) == ["f0", "f1"], "a run ends with artifacts"
     assert len(found.records[0].epochs) == 3 and (found.records[0].folder / "predictions.npz").exists()
     assert set(found.ids) == {"f0", "f1", "f2"} and len({run for _, run in found.ids.values()}) == 3

@@ -28,6 +28,7 @@ from bench.report.plots.ranking import (
     unseen,
 )
 
+LISTED = 4  # teachers whose accuracy a caption says one by one
 AGREEMENT, TEACHER = "test/agreement", "test/teacher_top1"
 COLUMNS = ["pair", "label", "seed", "agreement", "value", "n", "mean_agreement", "top1", "teacher_top1"]
 
@@ -71,7 +72,10 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
 
 
 def _teachers(data: pd.DataFrame) -> str:
-    known = [f"{t.number(top1, 1)} %" for top1 in data["teacher_top1"].dropna().unique()]
+    top1 = data["teacher_top1"].dropna().unique()
+    known = [f"{t.number(one, 1)} %" for one in top1]
+    if len(known) > LISTED:
+        return f" {len(known)} teachers: {t.number(top1.min(), 1)} to {t.number(top1.max(), 1)} %."
     return f" Teacher{'s' * (len(known) > 1)}: {t.joined(known)}." if known else ""
 
 

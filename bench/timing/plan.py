@@ -1,0 +1,170 @@
+"""What a suite costs before it is run: runs, steps and teachers counted, and time measured on a few steps here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench import data as datasets
+from bench.data import Data, n_batches
+from bench.errors import UserError
+from bench.jobs.cohort_job import describe_data
+from bench.jobs.rounds import check_comparisons
+from bench.jobs.run import Rows, plan_jobs, resolve_suite, rows_of_pairs
+from bench.jobs.run_writer import is_finished
+from bench.jobs.teacher import teacher_fingerprint
+from bench.suite.spec import MethodSpec, Pair
+from bench.suite.suite import Suite
+from bench.timing.step import harness_lap, make_untrained_cohort, milliseconds_of
+from bench.training.cohort import Cohort
+from bench.training.evaluate import unaugmented_batches
+from tracking.record import Record
+
+LAPS = 2  # of `step.STEPS` steps each, after one to warm up
+PREDICTION_BYTES = 14  # of a test image: label, and guess and confidence of student and teacher
+EPOCH_BYTES = 600  # of a record, about
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is still to be done of a pair. Times are of one process that trains cohort after cohort."""
+
+    pair: str
+    seeds: int
+    runs: int
+    cohorts: int
+    student_steps: int
+    teachers: int  # to be trained; those that lie in the results are not
+    seconds_per_cohort: float  # of all rows
+    seconds_per_teacher: float
+    seconds: float
+    memory_mb: float  # of the largest cohort with its teacher and the data, without torch itself
+    disk_mb: float  # of the runs' folders when all is done
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Seconds and bytes of a pair's cohort, on this machine."""
+
+    shared_s: float  # of a cohort for its epochs: batches, views, the teacher's answers
+    row_s: dict[str, float]  # of each row beside that, with its evaluations
+    memory: int
+    state: int  # of a student
+
+
+def estimate(suite: Suite, results: Path, device: torch.device) -> list[dict[str, Any]]:
+    """A row per pair of what a run of the suite still costs; where seeds are added until all is decided, the least and
+    the most of it. Raises `UserError` where the suite cannot be run."""
+    check_comparisons(suite)
+    suite = resolve_suite(suite, device)
+    data = datasets.load(suite.data, device)
+    rows = rows_of_pairs(suite, data, results)
+    counts = {"": len(suite.seeds)} if suite.until is None else {"least": suite.until.least, "most": suite.until.most}
+    measured, trained = {pair.name: _measure_pair(suite, pair, rows, data) for pair in suite.pairs}, dict[str, float]()
+    out = []
+    for case, n in counts.items():
+        known = set[str]()  # teachers that a pair before this one trains
+        for pair in suite.pairs:
+            if pair.teacher not in trained:
+                trained[pair.teacher] = 0.0 if pair.teacher_file else _teacher_seconds(suite, pair, data)
+            part = suite.model_copy(update={"pairs": [pair], "seeds": suite.seeds[:n]})
+            cost = _cost(part, rows, data, results, measured[pair.name], trained[pair.teacher], known)
+            out.append({"case": case, **asdict(cost)})
+    return out
+
+
+def _cost(
+    suite: Suite, rows: Rows, data: Data, results: Path, at: _Measured, teacher_s: float, known: set[str]
+) -> Cost:
+    pair = suite.pairs[0]
+    jobs = [job for job in plan_jobs(suite, rows, data, results)[0] if job.fingerprints]
+    new = set[str]()
+    for job in jobs:
+        described = describe_data(datasets.split_as(data, job.suite.data))
+        seed = job.suite.teacher.seed
+        new.add(teacher_fingerprint(pair, described, suite.teacher_protocol(), seed))
+    new = set() if pair.teacher_file else {one for one in new if not is_finished(Record(results / "teachers" / one))}
+    teachers, labels = new - known, [spec.title for job in jobs for spec in job.suite.methods]
+    known |= new
+    steps = suite.protocol.epochs * n_batches(len(data.train), suite.protocol.batch_size)
+    of_run = at.state + PREDICTION_BYTES * len(data.test) + EPOCH_BYTES * suite.protocol.epochs
+    return Cost(
+        pair=pair.name,
+        seeds=len(suite.seeds),
+        runs=len(labels),
+        cohorts=len(jobs),
+        student_steps=steps * len(labels),
+        teachers=len(teachers),
+        seconds_per_cohort=at.shared_s + sum(at.row_s.values()),
+        seconds_per_teacher=teacher_s,
+        seconds=len(jobs) * at.shared_s + sum(at.row_s[label] for label in labels) + len(teachers) * teacher_s,
+        memory_mb=at.memory / 2**20,
+        disk_mb=of_run * len(labels) / 2**20,
+    )
+
+
+def _measure_pair(suite: Suite, pair: Pair, rows: Rows, data: Data) -> _Measured:
+    suite = suite.model_copy(update={"pairs": [pair]})
+    cohort = make_untrained_cohort(suite, [row for row, _ in rows[pair.name]], data)
+    times, protocol = _step_times(cohort, data), suite.protocol
+    steps = n_batches(len(data.train), protocol.batch_size)
+    image_s = _seconds_per_image(cohort, data)
+    per_epoch = len(data.validation) + len(data.test) * protocol.test_every_epoch
+    images = protocol.epochs * per_epoch + len(data.validation) + 2 * len(data.test)
+    own = {
+        member.name: (protocol.epochs + member.pretrain_epochs) * steps * times.pop(member.name) / 1000
+        + images * image_s
+        for member in cohort.members
+    }
+    assert cohort.teacher is not None
+    memory = sum(member.train_step.memory for member in cohort.members) + _bytes(cohort.teacher)
+    memory += sum(split.x.numel() for split in (data.train, data.validation, data.test))
+    shared = protocol.epochs * steps * sum(times.values()) / 1000
+    return _Measured(shared, own, memory, _bytes(cohort.members[0].network))
+
+
+def _teacher_seconds(suite: Suite, pair: Pair, data: Data) -> float:
+    """A teacher's training: the network as a student that learns from the labels."""
+    alone = Pair(teacher=pair.teacher, student=pair.teacher)
+    protocol = suite.teacher_protocol()
+    suite = suite.model_copy(update={"pairs": [alone], "protocol": protocol})
+    cohort = make_untrained_cohort(suite, [MethodSpec(method="vanilla")], data)
+    steps = n_batches(len(data.train), protocol.batch_size)
+    step_s = sum(_step_times(cohort, data).values()) / 1000
+    return protocol.epochs * (steps * step_s + len(data.validation) * _seconds_per_image(cohort, data))
+
+
+def _step_times(cohort: Cohort, data: Data) -> dict[str, float]:
+    """Milliseconds of a step by name, as `Cohort` measures them. Raises `UserError` where a row cannot take one."""
+    for member in cohort.members:
+        member.epoch = 0  # epochs before the first are counted as if they were any other
+    lap = harness_lap(cohort)
+    lap()
+    cohort.clock.read_medians()
+    for _ in range(LAPS):
+        lap()
+    for member in cohort.members:
+        if member.status != "running":
+            raise UserError(f"{member.name} ended in a few steps: {member.reason}")
+    return cohort.clock.read_medians()
+
+
+def _seconds_per_image(cohort: Cohort, data: Data) -> float:
+    """Of a prediction of the first student, in batches as they are evaluated."""
+    member, x = cohort.members[0], next(unaugmented_batches(data.validation, data, cohort.protocol.eval_batch_size))
+    member.train(False)
+
+    @torch.no_grad()
+    def lap() -> None:
+        member.predict(x, cohort.teacher)
+
+    lap()
+    return milliseconds_of(lap, data.device) / 1000 / len(x)
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
