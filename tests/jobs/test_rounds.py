@@ -16,7 +16,7 @@ from bench.errors import UserError
 from bench.jobs.cohort_job import describe_data
 from bench.jobs.progress import Progress
 from bench.jobs.rounds import rounds
-from bench.jobs.run import SuiteOutcome, run_suite
+from bench.jobs.run import SuiteOutcome, resolve_suite, run_suite
 from bench.jobs.teacher import teacher_fingerprint
 from bench.suite.decide import Decision
 from bench.suite.suite import Run, Suite
@@ -43,7 +43,7 @@ OWN = {"teacher": {"each": "seed", "seed": 4}}
 
 
 def test_every_seed_learns_from_its_own_teacher(tmp_path: Path, tiny: dict[str, Any]) -> None:
-    suite = suite_of(tiny, **OWN)
+    suite = resolve_suite(suite_of(tiny, **OWN), torch.device("cpu"))
     outcome = run(suite, tmp_path)
     assert outcome.n_trained == 4 and run(suite, tmp_path).n_skipped == 4
     teachers = {
@@ -87,9 +87,9 @@ def test_two_teachers_within_a_seed_are_refused(tmp_path: Path, tiny: dict[str, 
     run(suite_of(tiny, **OWN), tmp_path)
     folder = next(path for path in (tmp_path / "tiny" / "runs").iterdir() if Record(path).header["spec"]["seed"] == 1)
     record, final = Record(folder), Record(folder).final or {}
-    header = record.header
+    header, environment = record.header, record.environment
     record.path.unlink()
-    record.begin(header["fingerprint"], header["spec"] | {"teacher_fingerprint": "other"}, record.environment)
+    record.begin(header["fingerprint"], header["spec"] | {"teacher_fingerprint": "other"}, environment)
     record.end("finished", "", final["metrics"], [])
     with pytest.raises(UserError, match=r"resnet8w4, seed 1, have 2 different teachers"):
         report.write(tmp_path, "tiny")
