@@ -20,8 +20,10 @@ BOLD = (
 MEANINGS = {
     "top1": "test accuracy of the last epoch, mean over seeds ± half-width of the 95 % t interval.",
     "values": "where the row's hyper-parameters come from: a published recipe, or so many trials of tuning.",
-    "difference": "mean over seeds of the difference within a seed, percentage points, with its single 95 % t interval, "
-    "right for one comparison that was chosen before looking, not for the best of many.",
+    "call": "whether the last call of the suite asked for the row, or an earlier one with the same protocol and data; "
+    "`kdbench report SUITE --only` shows the last call's rows alone.",
+    "difference": "mean over seeds of the difference within a seed, percentage points, with its single 95 % t "
+    "interval: right for one comparison that was chosen before looking, not for the best of many.",
     "to_reference": "the same difference to {reference}, with its single 95 % t interval.",
     "at_once": "the interval of the difference to {reference} that holds for all rows at once (Bonferroni over the "
     "pair's rows); the sentence at the top goes by it.",
@@ -56,6 +58,8 @@ def columns(rows: pd.DataFrame) -> dict[str, Column]:
     }
     if (rows["values"] != "recipe").any():
         texts["values"] = ("values", [str(text) for text in rows["values"]])
+    if "call" in rows and rows["call"].eq("earlier").any():
+        texts["call"] = ("call", [*rows["call"]])
     if compared:
         texts["difference"] = (f"− {baseline} [95 % CI]", _differences(rows, "difference", baseline))
     reference = str(rows["reference"].iloc[0])
@@ -133,7 +137,7 @@ def _at_once(rows: pd.DataFrame) -> list[str]:
 
 def _values(rows: pd.DataFrame, key: str) -> list[Value]:
     """The baseline stands at 0 among the differences to it."""
-    if key in ("label", "values"):
+    if key in ("label", "values", "call"):
         return list(rows[key])
     values = rows[{"at_once": "all_low", "rank": "rank_low"}.get(key, key)].astype(float)
     return list(values.mask(rows["label"] == rows["baseline"], 0.0) if key == "difference" else values)

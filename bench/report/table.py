@@ -38,9 +38,9 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
     extra_params, images_ratio, best_on_validation, published (%, its selection and source), distance (ours - published,
     with half, NaN where they do not compare), values (where the hyper-parameters come from), with_best (not
     distinguishable from the best by intervals that hold for all rows at once, or the best itself), reference (of
-    `stats.choose_reference`), to_reference (n, low, high, p, p_holm: by single intervals), all_low, all_high and standing
-    (to the reference, by `simultaneous.to_reference`), best (of the largest mean difference, where there are two seeds),
-    p_best, rank_low, rank_high (`simultaneous.places`). Ratios are to the baseline of the pair. published: of
+    `stats.choose_reference`), to_reference (n, low, high, p, p_holm: by single intervals), all_low, all_high and
+    standing (to the reference, by `simultaneous.to_reference`), best (of the largest mean difference, where there are
+    two seeds), p_best, rank_low, rank_high (`simultaneous.places`). Ratios are to the baseline of the pair. published: of
     `distance.beside`.
     """
     baseline = baseline or stats.choose_baseline(frame)
@@ -124,6 +124,13 @@ def _with_best(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.Series[bool]:
         return none
     undecided = set(to_best.loc[to_best["verdict"].isin(("open", "equal")), "label"])
     return rows["label"].isin(undecided | {best})
+
+
+def calls(frame: pd.DataFrame, rows: pd.DataFrame, earlier: Collection[str]) -> list[str]:
+    """By row of `build`: "last" where the last call of the suite asked for one of its runs, else "earlier"."""
+    asked = frame.loc[~frame["fingerprint"].isin(earlier), KEYS]
+    asked_rows = set(asked.itertuples(index=False, name=None))
+    return ["last" if key in asked_rows else "earlier" for key in rows[KEYS].itertuples(index=False, name=None)]
 
 
 def csv(table: pd.DataFrame) -> str:
