@@ -30,7 +30,7 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
             by_row[pair, baseline] = stats.differences(both, baseline)["difference"].to_numpy(float)
             levels = {"pair": pair, "row": baseline, "trials": trials, "recipe": means[baseline], "tuned": means[label]}
             rows.append(levels | {"difference": paired["mean"], **paired[["n", "low", "high", "p"]]})
-    out = pd.DataFrame(rows, columns=list(COLUMNS))
+    out = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"standing": object})
     for _, part in out.groupby("pair", sort=False):
         out.loc[part.index, "p_holm"] = stats.holm(part["p"].astype(float))
         family = {str(i): by_row[pair, row] for i, pair, row in part[["pair", "row"]].itertuples(name=None)}
