@@ -25,7 +25,6 @@ SELECTION_METRIC = "validation/top1"  # the best run is chosen by; never by a te
 N_DETAILED_SUITES = 5  # suites whose runs are looked at if none is named; a store may hold many
 START_TIMEOUT_S = 120.0
 PORT = 5000
-LOCAL = f"http://127.0.0.1:{PORT}"
 
 if TYPE_CHECKING:
     from tracking.query import StoreRuns
@@ -73,7 +72,7 @@ def links(store: Store, base: str, suite: str | None = None) -> list[Links]:
 
 def run_addresses(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
     """Where a report leads: addresses of the runs in MLflow by fingerprint, and of the views of all of them by what
-    they show, as far as the last deliveries tell; nobody is asked. A database's pages are those of `kdbench ui`.
+    they show, as far as the last deliveries tell; nobody is asked. Runs in a database, which no server shows, have none.
     """
     deliveries = {record.header["fingerprint"]: last_delivery(record) for record in records}
     return _addresses(
@@ -88,9 +87,9 @@ def run_addresses_of_store(found: StoreRuns) -> tuple[dict[str, str], dict[str, 
 
 def _addresses(runs: Mapping[str, tuple[str, str, str]]) -> tuple[dict[str, str], dict[str, str]]:
     """runs: store, experiment and run by fingerprint."""
-    bases = {store: store if store.startswith(SERVERS) else LOCAL for store, _, _ in runs.values()}
-    of_runs = {name: run_link(bases[store], experiment, run) for name, (store, experiment, run) in runs.items()}
-    whole = {ui_link(bases[store], experiment) for store, experiment, _ in runs.values()}
+    served = {name: ids for name, ids in runs.items() if ids[0].startswith(SERVERS)}
+    of_runs = {name: run_link(store, experiment, run) for name, (store, experiment, run) in served.items()}
+    whole = {ui_link(store, experiment) for store, experiment, _ in served.values()}
     return of_runs, {"MLflow: all runs side by side": whole.pop()} if len(whole) == 1 else {}
 
 

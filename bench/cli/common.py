@@ -72,10 +72,15 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 def suite_of(name: str, methods: str | None, seeds: str | None, sets: list[str] | None) -> Suite:
     from bench.suite import suite as suites
 
-    names = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else None
-    if names == []:
+    return suites.load(name, methods=names_of_methods(methods) or None, seeds=seeds, sets=sets)
+
+
+def names_of_methods(methods: str | None) -> list[str]:
+    """What --methods names; nothing where it was not typed. Raises `UserError` where it is empty."""
+    names = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else []
+    if methods is not None and not names:
         raise UserError("--methods names no method; type e.g. --methods kd,dkd")
-    return suites.load(name, methods=names, seeds=seeds, sets=sets)
+    return names
 
 
 @contextmanager

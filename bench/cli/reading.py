@@ -22,12 +22,13 @@ from bench.cli.common import (
     app,
     console,
     duration,
+    names_of_methods,
     print_report,
     relative_path,
     results_path,
     suite_of,
 )
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 
 
 @app.command()
@@ -38,19 +39,25 @@ def report(
         str | None, typer.Option("--from", metavar="URI", help="Of the runs in this tracking store; needs no results.")
     ] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Each figure also as a PDF, for a paper.")] = False,
+    only: Annotated[
+        bool, typer.Option("--only", help="What the last call of the suite asked for, and no more.")
+    ] = False,
+    methods: Methods = None,
 ) -> None:
     """Table, figures and answer from what has been run. Trains nothing."""
     from bench import report as reports
 
     folder, name = results_path(results), Path(suite).stem
     if uri:
+        if only or methods:
+            raise UserError("--only and --methods narrow a report of the results folder; leave them out with --from")
         from tracking import query
 
         print_report(reports.write(folder, name, found=query.suite(uri, name, results=folder), pdf=pdf))
         return
     from tracking import summary
 
-    done = reports.write(folder, name, pdf=pdf)
+    done = reports.write(folder, name, pdf=pdf, last_call=only, methods=names_of_methods(methods))
     summary.write_record(done.report.parent, done.answer, done.frame)  # `kdbench sync` brings it to MLflow
     print_report(done)
 

@@ -43,6 +43,7 @@ from tracking.record import Record
 from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
 MANIFEST = "suite.json"
+COMPARABLE = ("protocol", "data", "teacher", "pairs")  # what runs of several calls must share to stand in one report
 
 Rows = dict[str, list[tuple[MethodSpec, dict[str, Any]]]]
 """By pair, the rows of the comparison with their values, and where these come from, if from a study."""
@@ -283,12 +284,7 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
     files = datasets.source_files(suite.data)
     files |= {p.teacher_file: Path(p.teacher_file).expanduser() for p in suite.pairs if p.teacher_file}
     now = {name: checksum(path) for name, path in files.items() if path.is_file()}
-    try:
-        before = dict(
-            json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8"))).get("files", {})
-        )
-    except (OSError, ValueError, TypeError, AttributeError):
-        return now  # there is none, or a damaged one, which this call writes anew
+    before = dict(_read_manifest(suite_folder).get("files", {}))
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
         raise UserError(
             f"{changed[0]} is not the file that this suite was run with (its SHA-256 differs): put that one back, or"
@@ -309,6 +305,15 @@ def _seems_finished(suite: Suite, suite_folder: Path) -> bool:
     return False
 
 
+def _read_manifest(suite_folder: Path) -> dict[str, Any]:
+    """What the call before wrote; nothing where there is none, or a damaged one, which this call writes anew."""
+    try:
+        found = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))
+        return {**found, "suite": dict(found["suite"]), "files": dict(found.get("files", {}))}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
 def _write_manifest(
     suite_folder: Path,
     suite: Suite,
@@ -316,13 +321,22 @@ def _write_manifest(
     checksums: dict[str, str],
     decisions: Sequence[Decision] = (),
 ) -> None:
-    """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
+    """Which runs the last call of this suite asked for, and which earlier calls with the same protocol, data and
+    teachers ("others", newest call first): what a report of it covers. Readable without torch."""
+    now, citations = suite.model_dump(mode="json"), catalogue.method_citations(spec.method for spec in suite.methods)
+    before = _read_manifest(suite_folder)
+    others: list[str] = []
+    if all(before.get("suite", {}).get(key) == now[key] for key in COMPARABLE):
+        known = [*before.get("fingerprints", []), *before.get("others", [])]
+        others = [name for name in dict.fromkeys(known) if name not in set(fingerprints)]
+        citations = {**(before.get("methods") or {}), **citations}
     text = json.dumps(
         {
             "seal": CHECKSUM_PLACEHOLDER,
-            "suite": suite.model_dump(mode="json"),
+            "suite": now,
             "fingerprints": fingerprints,
-            "methods": catalogue.method_citations(spec.method for spec in suite.methods),
+            "others": others,
+            "methods": citations,
             "files": checksums,
             **({"decisions": [asdict(decided) for decided in decisions]} if suite.until else {}),
         },

@@ -56,20 +56,27 @@ def write(
     records: Sequence[Record] | None = None,
     found: StoreRuns | None = None,
     pdf: bool = False,
+    last_call: bool = False,
+    methods: Sequence[str] = (),
 ) -> Report:
-    """The report of what the last call of `suite` asked for, written into results/<suite>/.
+    """The report of what the calls of `suite` left, written into results/<suite>/.
 
-    `records` stand in for those of the folder. With `found`, the report is of all runs of the suite that a tracking
+    last_call and methods narrow it, as for `source.from_folder`. `records` stand in for those of the folder. With `found`, the report is of all runs of the suite that a tracking
     store holds, needs no results, and is written into results/<suite>/mlflow/. pdf: each figure also as a PDF, which
     takes twice a PNG's time. Raises `UserError` where there is nothing that can be reported honestly.
     """
     folder = results / suite / ("mlflow" if found else "")
-    source = from_store(found, suite) if found else from_folder(results, suite, records)
+    source = (
+        from_store(found, suite)
+        if found
+        else from_folder(results, suite, records, last_call=last_call, methods=methods)
+    )
     runs, protocol = source.runs, source.suite["protocol"]
     recipes = {name: about.get("recipes", {}) for name, about in source.methods.items()}
     published_rows = distance.beside(runs, published.read(results, recipes), protocol, source.data)
     baseline = stats.choose_baseline(runs)
     rows = table.build(runs, baseline, published_rows)
+    rows = rows.assign(call=table.calls(runs, rows, source.earlier))
     across_pairs = overall.build(runs, rows) if runs["pair"].nunique() > 1 else None
     decided, compared = source.decisions, stats.choose_reference(runs, baseline)
     sentence = design.answer(source.suite, decided) if decided else answer(runs, compared)

@@ -83,7 +83,7 @@ def arrow(text: object) -> str:
 
 def opened(sentence: str) -> str:
     """With a capital, unless it begins with the name of a row or a pair."""
-    return sentence[:1].upper() + sentence[1:] if re.match(r"(no|one) ", sentence) else sentence
+    return sentence[:1].upper() + sentence[1:] if re.match(r"(no|one|the|with) ", sentence) else sentence
 
 
 def sorted_by(value: Value) -> str:

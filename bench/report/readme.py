@@ -17,7 +17,7 @@ from tracking.record import scan
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = Path("results/reference/digits")
 BEGIN, END = "<!-- digits:begin -->\n", "<!-- digits:end -->\n"
-SHOWN = ("label", "n", "top1", "to_kd", "difference", "step_ratio")
+SHOWN = ("label", "n", "top1", "to_reference", "difference", "step_ratio")
 
 
 def block(folder: Path) -> str:
@@ -36,7 +36,7 @@ def block(folder: Path) -> str:
         f"`make bench`, {len(records)} runs in {minutes} on {_one(runs, 'threads')} thread of {_one(runs, 'cpu')}:"
         f" {answer(runs, against)}",
         markdown.grid(grid(rows, SHOWN)),
-        f"![Paired difference to {against}]({RESULTS}/figures/difference{'_kd' * (against == 'kd')}.png)",
+        f"![Paired difference to {against}]({RESULTS}/figures/difference{'_kd' * (against != baseline)}.png)",
         f"Test top-1 of the last epoch, {first['teacher']} → {first['student']} on {first['data']['train']} handwritten"
         f" digits, n = {n}, 95 % t intervals {design.briefly(suite)}; published recipes; "
         f"torch {_one(runs, 'torch')}, commit {commits(runs)}. [The whole report]({RESULTS}/report.md), also as "

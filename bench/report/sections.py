@@ -17,7 +17,7 @@ from bench.report.provenance import commits, distinct, environment
 from bench.report.source import Source
 
 TITLES = {
-    "difference_kd": "Difference to kd",
+    "difference_kd": "Difference to {reference}",
     "difference": "Difference to {baseline}",
     "top1": "Accuracy",
     "matrix": "Every row against every other",
@@ -51,8 +51,8 @@ def report(
     were tuned.
     """
     runs, suite = source.runs, source.suite
-    baseline = rows["baseline"].iloc[0]
-    shown = [Figure(name, TITLES.get(name, name).format(baseline=baseline), text) for name, text in figures.items()]
+    named = {key: str(rows[key].iloc[0]) for key in ("baseline", "reference")}
+    shown = [Figure(name, TITLES.get(name, name).format(**named), text) for name, text in figures.items()]
     main, others = next(iter(shown), None), shown[1:]
     sections = [
         _tables(rows, across_pairs),

@@ -53,8 +53,9 @@ def drawn(
     from bench.report.plots.ranking import order
 
     ranks, said = order(runs, baseline), read(runs, records)
+    reference = stats.choose_reference(runs, baseline)
     found = {
-        "difference_kd": figures.difference_data(runs, "kd") if _kd_beside(runs, baseline) else pd.DataFrame(),
+        "difference_kd": pd.DataFrame() if reference == baseline else figures.difference_data(runs, reference),
         "difference": figures.difference_data(runs, baseline),
         "matrix": matrix.data(runs),
         "cost": cost.data(runs, baseline),
@@ -75,13 +76,8 @@ def drawn(
         if name == "top1":
             figure = figures.level_figure(shown, commit)
         elif name in ("difference", "difference_kd"):
-            figure = figures.difference_figure(shown, baseline if name == "difference" else "kd", commit)
+            figure = figures.difference_figure(shown, baseline if name == "difference" else reference, commit)
         else:
             figure = plain[name].figure(shown, commit) if name in plain else based[name].figure(shown, baseline, commit)
         out[name] = Plot(figure, str(figure.get_label()), shown)
     return out
-
-
-def _kd_beside(runs: pd.DataFrame, baseline: str) -> bool:
-    """Has kd finished runs, and is it not the baseline itself?"""
-    return baseline != "kd" and "kd" in set(stats.usable(runs)["label"])
