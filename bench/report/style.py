@@ -16,7 +16,11 @@ SIZE = 8.0
 """Text in points at final width."""
 
 GREY, LIGHT, INK = "#7F7F7F", "#E3E3E3", "#222222"
+SOFT = "#666666"
+"""Text of less weight than INK's; the lightest grey that may be text is #767676 (contrast 4.5 on white)."""
 HUES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+VERDICTS = {"better": HUES[1], "worse": HUES[0], "open": GREY}
+"""Colours of `stats.standing`; what is equal is not distinguishable either."""
 MARKERS = ("s", "^", "D", "v", "p", "h", "d")
 
 RC: Any = {
