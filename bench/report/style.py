@@ -52,6 +52,20 @@ RC: Any = {
 }
 
 
+def luminance(colour: str) -> float:
+    """Relative luminance of '#rrggbb' (WCAG 2.2), 0 to 1."""
+    levels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in levels]
+    return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def legible(colour: str) -> str:
+    """The colour as text on white: darkened until its contrast is 4.5 (WCAG 2.2, AA)."""
+    while 1.05 / (luminance(colour) + 0.05) < 4.5:
+        colour = "#" + "".join(f"{int(0.95 * int(colour[i : i + 2], 16)):02X}" for i in (1, 3, 5))
+    return colour
+
+
 def look(name: str) -> tuple[str, str]:
     """Colour and marker of a row in every figure: the student alone grey, plain KD black, others by their name alone.
 

@@ -117,6 +117,13 @@ def test_a_method_has_one_look_and_the_usual_ones_differ() -> None:
     assert style.look("dkd") == (style.HUES[4], style.MARKERS[4])  # a change here changes every figure
 
 
+def test_coloured_text_is_legible() -> None:
+    assert style.legible("#000000") == "#000000" and style.legible("#0072B2") == "#0072B2"
+    for hue in (*style.HUES, style.GREY, style.SOFT):
+        assert 1.05 / (style.luminance(style.legible(hue)) + 0.05) >= 4.5
+    assert style.luminance("#FFFFFF") == pytest.approx(1.0)
+
+
 def test_the_report_loads_neither_torch_nor_the_harness() -> None:
     heavy = ("torch", "methods", "bench.suite.suite", "bench.jobs.run", "mlflow", "matplotlib.pyplot")
     code = f"import sys, bench.report; print([m for m in {heavy} if m in sys.modules])"
