@@ -31,7 +31,7 @@ HEIGHT = 2.3  # of a panel without rows
 AXIS_LEFT = GAP + 0.5  # a vertical axis' name and numbers
 SMALL = style.SIZE - 1
 DPI = 300
-FAR = 3.0  # quartile ranges: values further below the first quartile than this are below the axis, too
+FAR = 3.0  # quartile ranges: values further from the quartiles than this are beyond the axis
 
 
 def sheet(
@@ -85,12 +85,18 @@ def key(figure: Figure, entries: Sequence[tuple[dict[str, Any], str]], down: flo
         x += inches(text, SMALL) + 2.5 * GAP
 
 
-def fence(values: Iterable[float]) -> float:
-    """Where an axis ends below: a value that is far out (Tukey's outer fence) would squeeze all others together."""
+def bulk(values: Iterable[float], far: float = FAR) -> tuple[float, float]:
+    """Where an axis may end: a value that is far out (by default Tukey's outer fences) would squeeze all others."""
     known = np.array(list(values), float)
     first, third = np.quantile(known, [0.25, 0.75])
-    inside = known[known >= first - FAR * max(third - first, 1.0)]
-    return float(inside.min())
+    reach = far * max(third - first, 1.0)
+    inside = known[(known >= first - reach) & (known <= third + reach)]
+    return float(inside.min()), float(inside.max())
+
+
+def fence(values: Iterable[float]) -> float:
+    """The lower end of `bulk`."""
+    return bulk(values)[0]
 
 
 def limits(values: Iterable[float], floor: float) -> tuple[float, float]:

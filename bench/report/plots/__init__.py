@@ -18,6 +18,7 @@ NAMES = (
     "difference_kd",
     "difference",
     "top1",
+    "gain",
     "matrix",
     "cost",
     "learning",
@@ -48,7 +49,7 @@ def drawn(
     `UserError` for files that cannot be read.
     """
     from bench.report import figures
-    from bench.report.plots import calibration, cost, errors, fidelity, learning, matrix, reported
+    from bench.report.plots import calibration, cost, dumbbell, errors, fidelity, learning, matrix, reported
     from bench.report.plots.predictions import read
     from bench.report.plots.ranking import order
 
@@ -57,6 +58,7 @@ def drawn(
     found = {
         "difference_kd": pd.DataFrame() if reference == baseline else figures.difference_data(runs, reference),
         "difference": figures.difference_data(runs, baseline),
+        "gain": dumbbell.data(runs),
         "matrix": matrix.data(runs),
         "cost": cost.data(runs, baseline),
         "learning": learning.data(runs, records, ranks),
@@ -65,7 +67,7 @@ def drawn(
         "errors": errors.data(runs, said, ranks),
         "reported": reported.data(near, ranks),
     }
-    plain = {"matrix": matrix, "errors": errors, "reported": reported}
+    plain = {"gain": dumbbell, "matrix": matrix, "errors": errors, "reported": reported}
     based = {"cost": cost, "learning": learning, "fidelity": fidelity, "calibration": calibration}
     out = {}
     if found["difference_kd"].empty and found["difference"].empty:
