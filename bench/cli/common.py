@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 
 from bench.errors import UserError
@@ -18,7 +19,18 @@ if TYPE_CHECKING:
     from bench.suite.suite import Suite
     from tracking.mirror import Mirror
 
+FIRST = ("run", "tune", "report", "compare", "ui")
+
+
+class CommandsByUse(typer.core.TyperGroup):
+    """`--help` lists first what is used most."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*FIRST, *(name for name in super().list_commands(ctx) if name not in FIRST)]
+
+
 app = typer.Typer(
+    cls=CommandsByUse,
     help="A fair, paired, tracked benchmark of knowledge-distillation methods.",
     add_completion=False,
     pretty_exceptions_enable=False,

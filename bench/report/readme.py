@@ -1,7 +1,8 @@
-"""The README's first screen, written from the committed `digits` results: `make readme`."""
+"""README.md's table and the index of results/reference, written from the committed results: `make readme`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +16,15 @@ from tracking.frame import frame
 from tracking.record import scan
 
 ROOT = Path(__file__).parent.parent.parent
-RESULTS = Path("results/reference/digits")
+REFERENCE = Path("results/reference")
+RESULTS = REFERENCE / "digits"
 BEGIN, END = "<!-- digits:begin -->\n", "<!-- digits:end -->\n"
+N_TOP = 3  # rows of a pair in the index
+PAGES = ("report.md", "report.html", "table.csv", "tuning.md", "runs.csv", "trials.csv")
+INTRODUCTION = (
+    "Runs that were measured for this project, as `make bench` and `make tune` left them. This page is written by "
+    "`make readme`. Top-1 is the last epoch's test accuracy; ± and [ ] are 95 % t intervals over paired seeds."
+)
 SHOWN = ("label", "n", "top1", "to_reference", "difference", "step_ratio")
 
 
@@ -46,6 +54,36 @@ def block(folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def index(reference: Path) -> str:
+    """What lies in results/reference, as Markdown: a section per folder, those that hold records with their runs."""
+    parts = ["# Reference results", INTRODUCTION]
+    for folder in sorted(path for path in reference.iterdir() if path.is_dir()):
+        pages = [page for page in PAGES if (folder / page).is_file()]
+        text = [f"## {folder.name}", " · ".join(f"[{page}]({folder.name}/{page})" for page in pages)]
+        if records := scan(folder):
+            text += _facts(frame(records))
+        parts += text
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(runs: pd.DataFrame) -> list[str]:
+    """Conditions, and the first rows of every pair's table."""
+    rows = table.build(runs, stats.choose_baseline(runs))
+    facts = f"{len(runs)} runs, {t.plural(int(rows['n'].max()), 'paired seed')}, commit {commits(runs)}, "
+    facts += f"torch {_one(runs, 'torch')}, {_one(runs, 'hardware')}, "
+    facts += f"{_one(runs, 'threads')} thread{'s' * (_one(runs, 'threads') != '1')}."
+    of_pairs = rows.groupby("pair", sort=False)
+    tables = [f"{pair.replace('->', ' → ')}:\n\n{_top(of_pair)}" for pair, of_pair in of_pairs]
+    return [facts, *tables]
+
+
+def _top(rows: pd.DataFrame) -> str:
+    head = rows.head(N_TOP)
+    left = len(rows) - len(head)
+    more = f"\n\n{t.plural(left, 'more row')} in the report." if left else ""
+    return markdown.grid(replace(grid(head, SHOWN), captions=[])) + more
+
+
 def replaced(readme: str, new: str) -> str:
     """The README with what stands between the markers replaced. Raises `ValueError` where they are missing."""
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
@@ -61,6 +99,7 @@ def _one(runs: pd.DataFrame, name: str) -> str:
 def main() -> None:
     path = ROOT / "README.md"
     path.write_text(replaced(path.read_text(), block(ROOT / RESULTS)))
+    (ROOT / REFERENCE / "README.md").write_text(index(ROOT / REFERENCE))
 
 
 if __name__ == "__main__":

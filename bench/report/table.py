@@ -154,10 +154,12 @@ def rich(table: pd.DataFrame) -> list[Table]:
 def terminal(shown: Grid, caption: str, wrapped: Collection[str] = ()) -> Table:
     """A table for the terminal; wrapped: columns that take two lines where room is short, so that names stay whole."""
     out = Table(title=Text(shown.title) if shown.title else None, title_justify="left", caption=Text(caption))
+    out.collapse_padding = True
     out.box, out.pad_edge, out.show_edge, out.caption_justify = box.SIMPLE_HEAD, False, False, "left"
     for i, (key, column) in enumerate(shown.columns.items()):
         heading = Text(column.heading.replace(" [95 % CI]", ""))
-        out.add_column(heading, justify="right" if i else "left", no_wrap=key not in wrapped)
+        fixed = key not in (*wrapped, "label", "method")
+        out.add_column(heading, justify="right" if i else "left", no_wrap=fixed, overflow="fold")
     for row in shown.rows:
         texts = [Text(f"{cell.text} {TIED}" if cell.tied and i == 0 else cell.text) for i, cell in enumerate(row)]
         out.add_row(*texts, style="bold" if row[0].strong else "")

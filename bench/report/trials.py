@@ -34,8 +34,9 @@ CONFIRMED = (
     "confirmed_gain",
     "confirmed_low",
     "confirmed_high",
+    "confirmed_n",
+    "confirmation_steps",
 )
-CONFIRMED += ("confirmed_n", "confirmation_steps")
 COLUMNS = ("suite", "pair", "method", "study", "trial", "state", "recipe", *NUMBERS, "reason")
 
 

@@ -21,8 +21,17 @@ RULES = {
     "best_trial": "best_trial, the most accurate complete trial",
     "confirmed": "confirmed, the best mean of the best trials, trained again with further seeds",
 }
-TERMINAL = ("method", "trials", "student_steps", "recipe", "best", "gain", "chosen_trial", "chosen_confirmed")
-TERMINAL += ("confirmed_gain",)
+TERMINAL = (
+    "method",
+    "trials",
+    "student_steps",
+    "recipe",
+    "best",
+    "gain",
+    "chosen_trial",
+    "chosen_confirmed",
+    "confirmed_gain",
+)
 NOTES = """\
 - **trials**: those on record, pruned and failed ones counted; each costs the **student-steps** and **seconds** it took.
 - **recipe**: the published values, trial 0 of every study. **best**: the most accurate complete trial; a rule that

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -51,7 +52,9 @@ def test_one_row_far_out_does_not_squeeze_the_others_and_an_arrow_says_so(prose:
     low, high = figure.axes[0].get_xlim()
     assert low > -10 and high > 4 and texts_out_of_page(figure) == []
     arrows = [line for line in figure.axes[0].lines if line.get_marker() == "<"]
-    assert [(list(line.get_xdata()), line.get_color()) for line in arrows] == [([low], style.VERDICTS["worse"])]
+    assert [(np.asarray(line.get_xdata()).tolist(), line.get_color()) for line in arrows] == [
+        ([low], style.VERDICTS["worse"])
+    ]
     assert any(text.get_text().startswith(("−79", "−80")) for text in figure.axes[0].texts)
     assert colours_of_marks(figure) == set(style.VERDICTS.values())
     assert figure.axes[0].xaxis.get_tick_params()["labeltop"]  # of many rows the numbers stand above, too

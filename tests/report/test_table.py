@@ -107,6 +107,17 @@ def test_csv_is_read_back_unrounded() -> None:
     assert back["difference"].dropna().tolist() == pytest.approx(rows["difference"].dropna().tolist(), abs=1e-12)
 
 
+@pytest.mark.parametrize("name", ["0.5*reviewkd + dkd + crd", "a_very_long_method_name_that_somebody_chose"])
+def test_long_names_and_wide_intervals_are_wrapped_never_cut(name: str) -> None:
+    rows = table.build(frame({"vanilla": 0.0, "kd": 0.1} | {f"{name}_{i}": -3.0 * i for i in range(12)}, noise=14))
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console.print(table.rich(rows)[0])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    first = "".join(line[: line.index("  ") if "  " in line else None] for line in text.splitlines())
+    assert f"{name}_11".replace(" ", "") in first.replace(" ", "")
+
+
 def test_the_terminal_table_fits_80_columns() -> None:
     console = Console(width=80, file=io.StringIO(), force_terminal=False)
     console.print(table.rich(table.build(frame()))[0])

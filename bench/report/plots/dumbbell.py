@@ -32,7 +32,7 @@ def data(runs: pd.DataFrame) -> pd.DataFrame:
     recipes = kept[["pair", "label", "seed", stats.TOP1]].rename(columns={"label": "row"})
     both = tuned.merge(recipes, on=["pair", "row", "seed"], suffixes=("", "_recipe"))
     both["gain"] = both[stats.TOP1].astype(float) - both[f"{stats.TOP1}_recipe"].astype(float)
-    verdicts = {}
+    verdicts: dict[tuple[str, str], str] = {}
     for pair, part in both.groupby("pair"):
         family = simultaneous.intervals(dict(list(part.groupby("row")["gain"])))
         verdicts |= {(pair, row.label): row.verdict for row in family.itertuples()}
