@@ -1,4 +1,4 @@
-"""Designs of an experiment as runs: a teacher and a split for every seed, and seeds that are added until all is decided."""
+"""Designs as runs: a teacher and a split for every seed, and seeds that are added until all is decided."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.console import Console
 
 from bench import data as datasets
 from bench import report
-from bench.errors import UserError
 from bench.jobs.cohort_job import describe_data
 from bench.jobs.progress import Progress
 from bench.jobs.rounds import rounds
@@ -81,18 +80,6 @@ def test_every_seed_may_have_its_own_split(tmp_path: Path, tiny: dict[str, Any])
         assert one["data"] == two["data"] and one["data"]["split_seed"] == seed
     assert found["kd", 0]["data"]["fingerprint"] != found["kd", 1]["data"]["fingerprint"]
     assert "a teacher and a split of its own" in report.write(tmp_path, "tiny").report.read_text()
-
-
-def test_two_teachers_within_a_seed_are_refused(tmp_path: Path, tiny: dict[str, Any]) -> None:
-    run(suite_of(tiny, **OWN), tmp_path)
-    folder = next(path for path in (tmp_path / "tiny" / "runs").iterdir() if Record(path).header["spec"]["seed"] == 1)
-    record, final = Record(folder), Record(folder).final or {}
-    header = record.header
-    record.path.unlink()
-    record.begin(header["fingerprint"], header["spec"] | {"teacher_fingerprint": "other"}, record.environment)
-    record.end("finished", "", final["metrics"], [])
-    with pytest.raises(UserError, match=r"resnet8w4, seed 1, have 2 different teachers"):
-        report.write(tmp_path, "tiny")
 
 
 UNTIL = {"until": "decided", "margin": 0.001, "least": 2, "most": 4}
