@@ -142,7 +142,8 @@ def plan_jobs(
 ) -> tuple[list[CohortJob], list[Run]]:
     """What is to be trained, every teacher before its cohorts; and all runs of these rows and the suite's seeds.
 
-    before: runs of other seeds, which must have learnt from the same teacher where they share it. A run that has failed before comes after all others, in a cohort of its own: it may take the device down with it.
+    before: runs of other seeds, which must have learnt from the same teacher where they share it. A run that has
+    failed before comes after all others, in a cohort of its own: it may take the device down with it.
     """
     jobs, last_jobs, all_runs = list[CohortJob](), list[CohortJob](), list[Run]()
     parts = [(part, pair) for pair in suite.pairs if pair.name in rows for part in suite.by_teacher()]
