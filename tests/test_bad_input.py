@@ -137,6 +137,10 @@ def plugin(source: str) -> Change:
     return change
 
 
+def until(**changes: object) -> dict[str, object]:
+    return {"until": "decided", **changes}
+
+
 CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "misspelt key": (setting("protocol.epoch", 3), ("protocol.epoch", "did you mean 'epochs'")),
     "misspelt top key": (setting("sedes", 3), ("sedes", "did you mean 'seeds'")),
@@ -164,6 +168,30 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "milestone after the end": (setting("protocol.milestones", [2, 30]), ("milestones", "3 epochs")),
     "empty seeds": (setting("seeds", []), ("seeds", "at least 1")),
     "no seeds": (setting("seeds", 0), ("seed",)),
+    "seeds until another word": (setting("seeds", until(until="done")), ("seeds", "until", "'decided'")),
+    "no margin": (setting("seeds", until(margin=0)), ("seeds", "'margin' is 0", "greater than 0")),
+    "a margin below zero": (setting("seeds", until(margin=-1)), ("seeds", "'margin' is -1", "greater than 0")),
+    "least above most": (setting("seeds", until(least=9, most=4)), ("seeds", "least 9", "most 4", "least: 4")),
+    "a decision by one seed": (
+        setting("seeds", until(least=1)),
+        ("seeds", "'least' is 1", "equal to 2"),
+    ),
+    "a misspelt key of seeds": (setting("seeds", until(margn=1)), ("seeds", "margn", "did you mean 'margin'")),
+    "until beside seeds": (setting("until", until()), ("'until' stands within seeds", "seeds: {until: decided}")),
+    "nothing to decide": (
+        also(setting("seeds", until()), setting("methods", ["kd"])),
+        ("tiny has one, kd", "two or more methods", "--seeds 5"),
+    ),
+    "a teacher of each pair": (setting("teacher.each", "pair"), ("teacher.each", "'pair'", "'suite' or 'seed'")),
+    "a split of each run": (setting("split.each", "run"), ("split.each", "'run'", "'suite' or 'seed'")),
+    "a split without its teacher": (
+        setting("split.each", "seed"),
+        ("add teacher: {each: seed}",),
+    ),
+    "a teacher file for every seed": (
+        also(teacher(network("resnet8w8", 10)), setting("teacher.each", "seed")),
+        ("teacher.pth", "write teacher: {each: suite}"),
+    ),
     "seeds typed wrong": (typed("--seeds", "many"), ("seeds", "'5'")),
     "the same method twice": (setting("methods", ["kd", "kd"]), ("'kd' stands twice",)),
     "no methods": (setting("methods", []), ("methods", "at least 1")),

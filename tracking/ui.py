@@ -73,7 +73,7 @@ def links(store: Store, base: str, suite: str | None = None) -> list[Links]:
 
 def run_addresses(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
     """Where a report leads: addresses of the runs in MLflow by fingerprint, and of the views of all of them by what
-    they show, as far as the last deliveries tell; nobody is asked. Runs in a database, which no server shows, have none.
+    they show, as far as the last deliveries tell; nobody is asked. Runs in a database without a server have none.
     """
     deliveries = {record.header["fingerprint"]: last_delivery(record) for record in records}
     return _addresses(

@@ -61,9 +61,10 @@ def write(
 ) -> Report:
     """The report of what the calls of `suite` left, written into results/<suite>/.
 
-    last_call and methods narrow it, as for `source.from_folder`. `records` stand in for those of the folder. With `found`, the report is of all runs of the suite that a tracking
-    store holds, needs no results, and is written into results/<suite>/mlflow/. pdf: each figure also as a PDF, which
-    takes twice a PNG's time. Raises `UserError` where there is nothing that can be reported honestly.
+    last_call and methods narrow it, as for `source.from_folder`. `records` stand in for those of the folder. With
+    `found`, the report is of all runs of the suite that a tracking store holds, needs no results, and is written into
+    results/<suite>/mlflow/. pdf: each figure also as a PDF, which takes twice a PNG's time. Raises `UserError` where
+    there is nothing that can be reported honestly.
     """
     folder = results / suite / ("mlflow" if found else "")
     source = (

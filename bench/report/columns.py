@@ -46,6 +46,18 @@ MEANINGS = {
 }
 
 
+def _of_all_rows(rows: pd.DataFrame, reference: str) -> dict[str, tuple[str, list[str]]]:
+    """Simultaneous intervals, the probability to be best, and the place among all rows."""
+    texts = {}
+    if rows["all_low"].notna().any():
+        texts["at_once"] = (f"all rows at once [− {reference}]", _at_once(rows))
+    if rows["p_best"].notna().any():
+        texts["p_best"] = ("P(best)", [sentences.probability(p) for p in rows["p_best"]])
+        ends = rows[["rank_low", "rank_high"]].itertuples(index=False)
+        texts["rank"] = ("rank [95 %]", [t.ranks(low, high) for low, high in ends])
+    return texts
+
+
 def columns(rows: pd.DataFrame) -> dict[str, Column]:
     """One pair's rows as text, by key. Columns that say nothing are left out. rows: of `table.build`, one pair."""
     baseline = str(rows["baseline"].iloc[0])
@@ -65,12 +77,7 @@ def columns(rows: pd.DataFrame) -> dict[str, Column]:
     reference = str(rows["reference"].iloc[0])
     if reference != baseline and rows["to_reference_n"].fillna(0).gt(0).any():
         texts["to_reference"] = (f"− {reference} [95 % CI]", _differences(rows, "to_reference", reference))
-    if rows["all_low"].notna().any():
-        texts["at_once"] = (f"all rows at once [− {reference}]", _at_once(rows))
-    if rows["p_best"].notna().any():
-        texts["p_best"] = ("P(best)", [sentences.probability(p) for p in rows["p_best"]])
-        ends = rows[["rank_low", "rank_high"]].itertuples(index=False)
-        texts["rank"] = ("rank [95 %]", [t.ranks(low, high) for low, high in ends])
+    texts |= _of_all_rows(rows, reference)
     if rows["published"].notna().any():
         marked = zip(rows["published"].astype(float), rows["published_selection"], strict=True)
         texts["published"] = ("published (%)", [t.number(v, 2) + published.MARKS.get(rule, "") for v, rule in marked])

@@ -48,8 +48,8 @@ def from_folder(
     methods: Sequence[str] = (),
 ) -> Source:
     """The runs that the last call of `suite` asked for, and what earlier calls finished of the same protocol, data and
-    teachers. `records` stand in for those of the folder; last_call: without the earlier ones; methods: these rows alone,
-    by method or label, the whole suite where there is none.
+    teachers. `records` stand in for those of the folder; last_call: without the earlier ones; methods: these rows
+    alone, by method or label, the whole suite where there is none.
 
     Raises `UserError` where there is nothing that can be reported honestly.
     """
@@ -78,7 +78,7 @@ def from_folder(
 
 def _others(folder: Path, about: Mapping[str, Any], records: Sequence[Record]) -> list[Record]:
     """What earlier calls finished that can stand beside these records, newest call first: of the same data, protocol
-    and teacher (of a seed, where every seed has its own), and of rows that have one setting each, which is the newest."""
+    and teacher (of a seed, where each has its own), and of rows that have one setting each, which is the newest."""
     specs = [record.header["spec"] for record in records]
     setting = {(spec.get("pair"), spec.get("label")): _setting(spec) for spec in specs}
     own_teacher, own_split = (design.varies(about["suite"], what) for what in ("teacher", "split"))
@@ -97,10 +97,10 @@ def _others(folder: Path, about: Mapping[str, Any], records: Sequence[Record]) -
         same = all(spec.get(key) == specs[0].get(key) for key in shared)
         place = spec.get("pair"), own_teacher and spec.get("seed")
         teacher = teachers.setdefault(place, spec.get("teacher_fingerprint"))
-        if same and teacher == spec.get("teacher_fingerprint") and run not in taken:
-            if setting.setdefault(row, _setting(spec)) == _setting(spec):
-                out.append(record)
-                taken.add(run)
+        fits = same and teacher == spec.get("teacher_fingerprint") and run not in taken
+        if fits and setting.setdefault(row, _setting(spec)) == _setting(spec):
+            out.append(record)
+            taken.add(run)
     return out
 
 

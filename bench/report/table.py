@@ -40,8 +40,8 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
     distinguishable from the best by intervals that hold for all rows at once, or the best itself), reference (of
     `stats.choose_reference`), to_reference (n, low, high, p, p_holm: by single intervals), all_low, all_high and
     standing (to the reference, by `simultaneous.to_reference`), best (of the largest mean difference, where there are
-    two seeds), p_best, rank_low, rank_high (`simultaneous.places`). Ratios are to the baseline of the pair. published: of
-    `distance.beside`.
+    two seeds), p_best, rank_low, rank_high (`simultaneous.places`). Ratios are to the baseline of the pair. published:
+    of `distance.beside`.
     """
     baseline = baseline or stats.choose_baseline(frame)
     reference = stats.choose_reference(frame, baseline)

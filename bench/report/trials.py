@@ -171,10 +171,10 @@ def budget(trials: pd.DataFrame, known: Sequence[Study] = ()) -> pd.DataFrame:
     """One row per pair and method, best first within a pair: what its study cost, and reached beside the recipe.
 
     Columns: pair, method, trials (reported), pruned, failed, student_steps, seconds, recipe and best (top-1, %), gain
-    (points), space (as text, of the studies `known`), and of `known` whose rule trained trials again: chosen_trial, mean
-    top-1 of the recipe and of the chosen trial over the further seeds (NaN where the recipe was not trained again),
-    confirmed_gain (points) with its single 95 % t interval (NaN where no record has the values by seed) and its number of
-    seeds, and the student-steps of it.
+    (points), space (as text, of the studies `known`), and of `known` whose rule trained trials again: chosen_trial,
+    mean top-1 of the recipe and of the chosen trial over the further seeds (NaN where the recipe was not trained
+    again), confirmed_gain (points) with its single 95 % t interval (NaN where no record has the values by seed) and its
+    number of seeds, and the student-steps of it.
     """
     out = _counted(trials)
     _has(out, ("student_steps", "seconds"))
