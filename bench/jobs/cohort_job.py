@@ -172,6 +172,7 @@ def open_run(run: Run, record: Record, context: PairContext, about: Mapping[str,
     about: what else the record says.
     """
     teacher = {"teacher_hash": context.teacher.state, "teacher_validation_top1": context.teacher.top1}
+    teacher |= {"teacher_taken": context.teacher.taken} if context.teacher.taken else {}
     said = {**run.spec(), **teacher, "facts": {}, **about}
     try:
         member = member_of(run, context.data, context.shapes)

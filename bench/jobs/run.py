@@ -185,7 +185,8 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
         except Exception:  # a fault of the method's own: its runs end by it, and no other's
             continue
     if pair.teacher_file:
-        models.load_state(teachers.build(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser())
+        network = teachers.build(pair.teacher, data, init="check")
+        models.load_state(network, pair.checkpoint, pair.teacher_key)
         if not data.own_validation:
             notice(
                 f"{pair.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
@@ -205,7 +206,9 @@ def _checksums(suite: Suite, where: Path) -> dict[str, str]:
     """SHA-256 of the files that the suite's data and teachers come from. Raises `UserError` where one has changed since
     the suite was last run: no other run could be compared with those that are here."""
     files = datasets.files(suite.data)
-    files |= {p.teacher_file: Path(p.teacher_file).expanduser() for p in suite.pairs if p.teacher_file}
+    for pair in (pair for pair in suite.pairs if pair.teacher_file):
+        first, *others = models.files(pair.checkpoint)
+        files |= {str(pair.teacher_file): first} | {str(path): path for path in others}
     now = {name: checksum(path) for name, path in files.items() if path.is_file()}
     try:
         before = dict(json.loads(opened((where / MANIFEST).read_text(encoding="utf-8"))).get("files", {}))

@@ -37,6 +37,7 @@ class Teacher:
     state: str  # sha256 of its weights: the same after every cohort, or the cohort is void
     top1: float  # on the validation split, %
     chance: float  # what a network that knows nothing may reach there, %
+    taken: str = ""  # of its file: where in it the weights lay
 
     @property
     def sentence(self) -> str:
@@ -68,13 +69,16 @@ def fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int)
     """What a teacher is made from, hashed."""
     parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
     if pair.teacher_file:
-        return digest({**parts, "file": _checksum(Path(pair.teacher_file).expanduser())})
+        key = {"key": pair.teacher_key} if pair.teacher_key else {}
+        return digest({**parts, "file": _checksum(pair.checkpoint), **key})
     return digest({**parts, "numbers": protocol.numbers, "protocol": protocol.model_dump(), "seed": seed})
 
 
 def _checksum(path: Path) -> str:
+    """SHA-256 of a checkpoint's file; of one in several files, of theirs."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in models.files(path)]
+        return sums[0] if len(sums) == 1 else digest({"files": sums})
     except OSError as error:
         raise UserError(f"teacher file {path}: {(error.strerror or 'not readable').lower()}") from None
 
@@ -94,9 +98,10 @@ def obtain(
     """
     protocol, seed = suite.teacher_protocol(), suite.teacher.seed
     mark = fingerprint(pair, described, protocol, seed)
-    network = build(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
+    network, taken = build(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device), ""
     if pair.teacher_file:
-        models.load_state(network, Path(pair.teacher_file).expanduser())
+        taken = models.load_state(network, pair.checkpoint, pair.teacher_key)
+        progress.say(f"{pair.teacher_file}: took {taken}")
     else:
         folder = results / "teachers" / mark
         record = Record(folder)
@@ -120,7 +125,7 @@ def obtain(
         parameter.requires_grad_(False)
     network.eval()
     top1 = metrics(network_logits(network, data.validation, data, suite.protocol), data.validation.y)["top1"]
-    teacher = Teacher(network, mark, models.state_hash(network), top1, chance_level(data.validation.y))
+    teacher = Teacher(network, mark, models.state_hash(network), top1, chance_level(data.validation.y), taken)
     (progress.say if top1 > teacher.chance else notice)(teacher.sentence)
     return teacher
 

@@ -114,6 +114,21 @@ def _timm(model: str, in_channels: int, n_classes: int, pretrained: bool) -> nn.
     return _downloaded(f"timm/{model}", lambda: timm.create_model(model, **asked))
 
 
+def near_models(model: str) -> list[str]:
+    """torchvision's classifiers that are called something like it."""
+    import torchvision
+
+    return difflib.get_close_matches(model, torchvision.models.list_models(module=torchvision.models), n=12, cutoff=0.5)
+
+
+def plain_model(name: str, n_classes: int) -> nn.Module | None:
+    """torchvision's own module of a `torchvision/<name>`, as it comes; None where it cannot be made on this device."""
+    try:
+        return _torchvision(name.partition("/")[2], 3, n_classes, pretrained=False)
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
 def _near(model: str, known: Iterable[str]) -> list[str]:
     """The few names closest to this one: the libraries have a thousand."""
     known = list(known)

@@ -15,10 +15,12 @@ import methods
 from bench import models
 from bench.errors import UserError
 from bench.models.base import Network
-from bench.models.state import SUFFIXES, read
+from bench.models.files import read
 from bench.seeds import drawing_from
 from methods.base import Dims, Method, NetworkView
 from tracking.record import Record
+
+SUFFIXES = (".pth", ".pt", ".safetensors")  # of an exported student
 
 
 class Student(nn.Module):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -40,10 +42,16 @@ class Pair(Strict):
     teacher: str
     student: str
     teacher_file: str | None = None
+    teacher_key: str = ""  # where in that file the teacher lies, if several of its states fit
 
     @property
     def name(self) -> str:
         return f"{self.teacher}->{self.student}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the teacher's file lies: `~` and `$NAMES` as a shell reads them."""
+        return Path(os.path.expandvars(self.teacher_file or "")).expanduser()
 
 
 def pair_of(value: object) -> object:
