@@ -52,6 +52,9 @@ Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; without i
 Gpus = Annotated[
     float | None, typer.Option("--gpus-per-cohort", help="With Ray: 0.5 trains two cohorts on one GPU; 0: on CPUs.")
 ]
+SkipUnfit = Annotated[
+    bool, typer.Option("--skip-unfit", help="Leave out the methods that do not take a pair, instead of ending by them.")
+]
 CohortSize = Annotated[
     int,
     typer.Option(
@@ -61,13 +64,18 @@ CohortSize = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
-def suite_of(name: str, methods: str | None, seeds: str | None, sets: list[str] | None) -> Suite:
+def suite_of(
+    name: str, methods: str | None, seeds: str | None, sets: list[str] | None, skip_unfit: bool = False
+) -> Suite:
     from bench.suite import suite as suites
 
     wanted = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else None
     if wanted == []:
         raise UserError("--methods names no method; type e.g. --methods kd,dkd")
-    return suites.load(name, methods=wanted, seeds=seeds, sets=sets)
+    suite = suites.load(name, methods=wanted, seeds=seeds, sets=sets)
+    if skip_unfit:
+        return suite.model_copy(update={"methods": [m.model_copy(update={"if_fit": True}) for m in suite.methods]})
+    return suite
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from bench.cli.common import (
     Results,
     Seeds,
     Sets,
+    SkipUnfit,
     SuiteName,
     app,
     console,
@@ -130,6 +131,7 @@ def check(
     methods: Methods = None,
     seeds: Seeds = None,
     sets: Sets = None,
+    skip_unfit: SkipUnfit = False,
     device: Device = "auto",
 ) -> None:
     """Read a suite and its data, and say what would run. Trains nothing."""
@@ -142,12 +144,11 @@ def check(
     from bench.jobs.teacher import obtain
 
     on = environment.device(device)
-    chosen = resolved(suite_of(suite, methods, seeds, sets), on)
+    chosen = resolved(suite_of(suite, methods, seeds, sets, skip_unfit), on)
     data = datasets.load(chosen.data, on)
-    for pair in chosen.pairs:
-        fits(chosen, pair, data)
+    unfit = {pair.name: fits(chosen, pair, data) for pair in chosen.pairs}
     described = data.describe() | data.describe_test()  # as for a run, whose fingerprint holds both
-    n = len(chosen.pairs) * len(chosen.methods) * len(chosen.seeds)
+    n = sum(len(chosen.methods) - len(reasons) for reasons in unfit.values()) * len(chosen.seeds)
     console.print(
         f"suite {chosen.name} is right: {n} runs in {len(chosen.pairs) * len(chosen.seeds)} cohorts on {on}",
         highlight=False,
@@ -155,6 +156,8 @@ def check(
     console.print(f"data: {described}", highlight=False)
     for pair in chosen.pairs:
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
+        for title, reason in unfit[pair.name].items():
+            console.print(f"left out: {title}: {reason}", highlight=False, markup=False, soft_wrap=True)
         if pair.teacher_file:
             obtain(chosen, pair, data, describe(data), Path(), {}, Progress(console))  # says how good it is
     console.print(

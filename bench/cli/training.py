@@ -22,6 +22,7 @@ from bench.cli.common import (
     Results,
     Seeds,
     Sets,
+    SkipUnfit,
     SuiteName,
     app,
     console,
@@ -52,6 +53,7 @@ def run(
     address: Address = None,
     gpus: Gpus = None,
     cohort_size: CohortSize = 0,
+    skip_unfit: SkipUnfit = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
 ) -> None:
     """Train what the suite still lacks, log it, and report the comparison."""
@@ -62,7 +64,7 @@ def run(
     from bench.suite.suite import results_folder
     from tracking import summary
 
-    chosen = suite_of(suite, methods, seeds, sets)
+    chosen = suite_of(suite, methods, seeds, sets, skip_unfit)
     if tuned:
         chosen = values.rows(chosen, tuned)
     folder, on = results_folder(results), environment.device(device)
@@ -118,6 +120,7 @@ def tune(
     address: Address = None,
     gpus: Gpus = None,
     cohort_size: CohortSize = 0,
+    skip_unfit: SkipUnfit = False,
     sets: Sets = None,
     results: Results = None,
     device: Device = "auto",
@@ -132,7 +135,8 @@ def tune(
     options = dict(trials=trials, batch=batch, sampler=sampler, pruner=pruner, rule=rule, seed=seed)
     given = {key: value for key, value in options.items() if value is not None}
     given |= {"objective": f"[{objective}]"} if objective else {}
-    chosen = suite_of(suite, methods, seeds, [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())])
+    sets = [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())]
+    chosen = suite_of(suite, methods, seeds, sets, skip_unfit)
     folder, on = results_folder(results), environment.device(device)
     with following(folder, chosen.name) as mirror:
         progress = Progress(console)

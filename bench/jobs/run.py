@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,18 +83,23 @@ def run_suite(
         pair.name: [tuned.resolved(spec, suite, pair, described, results) for spec in suite.methods]
         for pair in suite.pairs
     }
+    unfit: list[tuple[str, str, str]] = []
     for pair in suite.pairs:
-        check(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+        reasons = check(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+        rows[pair.name] = [row for row in rows[pair.name] if row[0].title not in reasons]
+        unfit += [(title, pair.name, reason) for title, reason in reasons.items()]
+    for title, where, reason in unfit:
+        progress.say(f"left out: {title} on {where}: {reason}")
     end_orphaned_runs(results / suite.name, follower)
     jobs, fingerprints = _plan(suite, rows, data, results, time.time() if rerun else 0.0, group_size)
     outcome = Outcome(fingerprints)
-    _manifest(results / suite.name, suite, fingerprints, checksums)
+    _manifest(results / suite.name, suite, fingerprints, checksums, unfit)
     do = spread or Local(data, results, env.environment(device), progress, follower).each
     for done in do(jobs):
         outcome.trained += done.trained
         outcome.troubles += done.troubles
     # once more: another call of the suite may have asked for other runs meanwhile
-    _manifest(results / suite.name, suite, fingerprints, checksums)
+    _manifest(results / suite.name, suite, fingerprints, checksums, unfit)
     return outcome
 
 
@@ -162,13 +167,14 @@ def resolved(suite: Suite, device: torch.device) -> Suite:
     return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": exact})})
 
 
-def check(suite: Suite, pair: Pair, data: Data) -> None:
-    """Refuse in one line, before any training, what cannot be trained on this pair and data."""
-    shapes = dims(pair, data, suite.protocol.batch_size)
+def check(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:
+    """Refuse in one line, before any training, what cannot be trained on this pair and data. Returns the reasons, by
+    title, of rows that may be left out."""
+    shapes, unfit = dims(pair, data, suite.protocol.batch_size), dict[str, str]()
     for spec in suite.methods:
         try:
             kind = methods.get(spec.method)
-            kind.check(shapes)
+            kind.check_pair(shapes)
             _views_exist(kind, data)
             with drawing_from("check"):
                 method = kind(shapes, **spec.values(pair.name))
@@ -179,7 +185,11 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
                     f" {shapes.batch_size}; set protocol.batch_size lower"
                 )
         except Refusal as error:
-            raise UserError(f"{spec.title} on {pair.name}: {error}") from None
+            if not spec.if_fit:
+                raise UserError(
+                    f"{spec.title} on {pair.name}: {error}; --skip-unfit leaves out what does not take a pair"
+                ) from None
+            unfit[spec.title] = str(error)
         except UserError:
             raise
         except Exception:  # a fault of the method's own: its runs end by it, and no other's
@@ -192,6 +202,10 @@ def check(suite: Suite, pair: Pair, data: Data) -> None:
                 f"{pair.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
                 " teacher was trained on them, its validation accuracy says nothing"
             )
+    if len(unfit) == len(suite.methods):
+        title, reason = next(iter(unfit.items()))
+        raise UserError(f"no method of the suite takes {pair.name}: {title}: {reason}; name another pair or kd")
+    return unfit
 
 
 def _views_exist(kind: type[Method], data: Data) -> None:
@@ -222,8 +236,17 @@ def _checksums(suite: Suite, where: Path) -> dict[str, str]:
     return before | now
 
 
-def _manifest(where: Path, suite: Suite, fingerprints: list[str], checksums: dict[str, str]) -> None:
-    """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
+def _manifest(
+    where: Path,
+    suite: Suite,
+    fingerprints: list[str],
+    checksums: dict[str, str],
+    unfit: Sequence[tuple[str, str, str]] = (),
+) -> None:
+    """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch.
+
+    unfit: row, pair and reason of what was left out, because the method does not take the pair.
+    """
     text = json.dumps(
         {
             "seal": MARK,
@@ -231,6 +254,7 @@ def _manifest(where: Path, suite: Suite, fingerprints: list[str], checksums: dic
             "fingerprints": fingerprints,
             "methods": catalogue.cited(spec.method for spec in suite.methods),
             "files": checksums,
+            **({"left_out": unfit} if unfit else {}),
         },
         indent=1,
     )

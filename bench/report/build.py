@@ -91,7 +91,7 @@ def write(results: Path, suite: str, *, records: Sequence[Record] | None = None,
     files |= {"table.csv": table.csv(rows).encode(), "table.tex": latex.tables(rows, suite, several).encode()}
     if several is not None:
         files["overall.csv"] = overall.csv(several).encode()
-    about = manifest["suite"]
+    about = manifest["suite"] | {"left_out": manifest.get("left_out") or []}
     files["report.md"] = page.page(runs, rows, sentence, list(made), about, data, missing, told, several, near).encode()
     pictures = {name: html.picture(plot.figure, files[f"figures/{name}.png"]) for name, plot in made.items()}
     links, views = uis.known(records) if found is None else uis.known_of(found)

@@ -77,7 +77,9 @@ def page(
         "methods": parts.methods(frame, methods or {}),
         "environment": dict(line.split(": ", 1) for line in made if KEYED.match(line)),
         "remarks": [line for line in made if not KEYED.match(line)],
-        "left_out": [markup.arrow(line) for line in parts.plain(pages.left_out(frame, missing))],
+        "left_out": [
+            markup.arrow(line) for line in parts.plain(pages.left_out(frame, missing, suite.get("left_out") or ()))
+        ],
         "runs": parts.runs(frame, rows, links or {}),
         "folded": len(frame) > MANY,
         "linked": bool(links),

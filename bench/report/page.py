@@ -66,7 +66,7 @@ def page(
         "## Teacher\n\n" + "\n".join(teachers(frame)),
         "## Methods\n\n" + "\n".join(recipes(frame)),
         "## Environment\n\n" + "\n".join(environment(frame)),
-        "## Unfinished runs\n\n" + "\n".join(left_out(frame, missing)),
+        "## Unfinished runs\n\n" + "\n".join(left_out(frame, missing, suite.get("left_out") or ())),
         "## Runs\n\n" + "\n".join(_runs(frame)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -136,12 +136,13 @@ def commits(frame: pd.DataFrame) -> str:
     return ", ".join(texts) or "unknown"
 
 
-def left_out(frame: pd.DataFrame, missing: int = 0) -> list[str]:
-    """The runs that no number here contains, with their reasons."""
+def left_out(frame: pd.DataFrame, missing: int = 0, unfit: Sequence[Sequence[str]] = ()) -> list[str]:
+    """The runs that no number here contains, with their reasons. unfit: row, pair and reason of what was never run."""
     out = [
         f"- {r['label']} on {r['pair']}, seed {r['seed']}: {r['status']} ({r['reason'] or 'no reason recorded'})"
         for r in stats.unfinished(frame).to_dict("records")
     ]
+    out += [f"- {row} on {pair}: left out ({reason})" for row, pair, reason in unfit]
     return [*out, *([f"- not started: {t.plural(missing, 'run')}"] if missing else [])] or ["None."]
 
 

@@ -74,6 +74,7 @@ class MethodSpec(Strict):
     label: Name = ""
     recipe: str = "paper"
     set: dict[str, Any] = {}
+    if_fit: bool = False  # left out on a pair that its method does not take, instead of ending the suite
     study: Name = ""  # of a tuned row: the title of the row that was tuned, where it is not the method's name
 
     @model_validator(mode="after")
@@ -131,12 +132,12 @@ def _sum_of(name: str) -> str:
 
 
 def rows_of(value: object) -> object:
-    """The list of rows, where `all` stands for every method that no other row names as it is."""
+    """The list of rows, where `all` stands for every method that no other row names as it is, where the pair fits."""
     rows = [value] if isinstance(value, str) else value
     if not isinstance(rows, list) or "all" not in rows:
         return rows
     named = {str(row.get("method")) for row in map(row_of, rows) if isinstance(row, dict)}
-    others = [name for name in methods.names() if name not in named]
+    others = [{"method": name, "if_fit": True} for name in methods.names() if name not in named]
     return [row for entry in rows for row in (others if entry == "all" else [entry])]
 
 

@@ -17,6 +17,7 @@ from bench.jobs import run as runs
 from bench.jobs.cohort_job import CohortJob, PairContext
 from bench.jobs.progress import Progress
 from bench.jobs.run_writer import Follower
+from bench.suite.spec import MethodSpec
 from bench.suite.suite import Suite
 from bench.tune import search, storage
 from bench.tune.study import Do, Study, Tuned, recipe_of
@@ -54,9 +55,11 @@ def tune(
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
     database = storage.connect(url, results)
     data = datasets.load(suite.data, "cpu" if spread else device, test=False)
+    fitting: dict[str, list[MethodSpec]] = {}
     for pair in suite.pairs:
-        runs.check(suite, pair, data)
-        for spec in suite.methods:
+        unfit = runs.check(suite, pair, data)
+        fitting[pair.name] = [spec for spec in suite.methods if spec.title not in unfit]
+        for spec in fitting[pair.name]:
             recipe_of(suite, pair.name, spec)
     tunable = {spec.title: knobs for spec in suite.methods if (knobs := suite.tune.narrowed(spec.method))}
     if tunable and suite.tune.sampler == "grid":
@@ -70,11 +73,11 @@ def tune(
         get = partial(PairContext.of, suite, pair, data, results, env.environment(device), progress, follower)
         context = claims.run_when_free(get, progress.say)
         do: Do = spread.call if spread else partial(_here, context)
-        rows = [spec for spec in suite.methods if suite.tune.narrowed(spec.method)]
+        rows = [spec for spec in fitting[pair.name] if suite.tune.narrowed(spec.method)]
         studies = [Study(context, spec, results, name, do, group_size) for spec in rows]
         acts = [partial(study.run, database) for study in studies]
         out += spread.studies(acts) if spread else claims.run_each_when_free(acts, progress.say)
-        for spec in suite.methods:
+        for spec in fitting[pair.name]:
             if not suite.tune.narrowed(spec.method):
                 progress.say(f"{spec.title} has nothing to tune")
     return out
