@@ -27,12 +27,14 @@ console = Console()
 
 
 def _plug(files: list[str] | None) -> list[str] | None:
-    """Methods from elsewhere join the registry before the suite that names them is read."""
+    """Methods and networks from elsewhere join the registries before the suite that names them is read."""
     if files:
         import methods
+        from bench import models
 
         for file in files:
-            methods.plug(file)
+            if not models.plug(file):
+                methods.plug(file)
     return files
 
 
@@ -45,7 +47,8 @@ Sets = Annotated[list[str] | None, typer.Option("--set", help="Change a key of t
 Results = Annotated[str | None, typer.Option(help="Folder of the results; $KDBENCH_RESULTS or results by default.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
 Plugins = Annotated[
-    list[str] | None, typer.Option("--plugin", help="A Python file that holds a method, for this call.", callback=_plug)
+    list[str] | None,
+    typer.Option("--plugin", help="A Python file that holds a method or networks, for this call.", callback=_plug),
 ]
 Executor = Annotated[str, typer.Option(help="local: in this process; ray: on the machines of a Ray cluster.")]
 Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; without it one is started here for this call.")]

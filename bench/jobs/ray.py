@@ -31,6 +31,7 @@ from rich.console import Console
 import methods
 from bench import data as datasets
 from bench import environment as env
+from bench import models
 from bench.errors import UserError
 from bench.jobs import claims, stop
 from bench.jobs.cohort_job import CohortJob, Done, PairContext
@@ -219,7 +220,8 @@ def connected(
             share = _gpus(gpus)
             threads = suite.protocol.threads or torch.get_num_threads()
             _fits({"GPU": share} if share else {"CPU": threads})
-            plugins = [Path(p) for p in os.environ.get(methods.PLUGINS, "").split(os.pathsep) if p]
+            named = [os.environ.get(name, "") for name in (methods.PLUGINS, models.NETWORKS)]
+            plugins = [Path(p) for paths in named for p in paths.split(os.pathsep) if p]
             sent = {path.name: path.read_bytes() for path in plugins}
             command = env.environment(torch.device("cpu"))["command"]
             mark.touch()
@@ -258,11 +260,12 @@ def _work(task: Task, order: Order, after: Any) -> tuple[Any, str]:
     if not order.mark.exists():
         told = f"{socket.gethostname()} does not see {order.mark.parent}"
         raise UserError(f"{told}; the results must lie in a folder that all machines share")
-    os.environ[methods.PLUGINS] = ""
+    os.environ[methods.PLUGINS] = os.environ[models.NETWORKS] = ""
     for name, content in order.plugins.items():
         file = Path(tempfile.mkdtemp(prefix="kdbench-")) / name
         file.write_bytes(content)
-        methods.plug(str(file))
+        if not models.plug(str(file)):
+            methods.plug(str(file))
     torch.set_num_threads(order.threads)
     device, said = env.device(order.device), StringIO()
     progress = Progress(Console(file=said, width=1000))

@@ -68,6 +68,7 @@ def build(name: str, data: Data, *, init: object) -> Network:
 def fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int) -> str:
     """What a teacher is made from, hashed."""
     parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
+    parts |= {"network": code} if (code := models.version(pair.teacher)) else {}
     if pair.teacher_file:
         key = {"key": pair.teacher_key} if pair.teacher_key else {}
         return digest({**parts, "file": _checksum(pair.checkpoint), **key})

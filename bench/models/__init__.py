@@ -2,7 +2,19 @@
 
 from bench.models.base import Network
 from bench.models.files import files
+from bench.models.own import NETWORKS, plug, version
 from bench.models.state import load_state, state_hash
-from bench.models.zoo import build, names
+from bench.models.zoo import build, is_known_without_data, names
 
-__all__ = ["Network", "build", "files", "load_state", "names", "state_hash"]
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "build",
+    "files",
+    "is_known_without_data",
+    "load_state",
+    "names",
+    "plug",
+    "state_hash",
+    "version",
+]

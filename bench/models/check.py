@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.errors import UserError
 from bench.models.adapted import Adapted
 from bench.models.base import evaluating
 
@@ -26,12 +27,31 @@ def faithful(network: Adapted, size: int) -> bool:
     return good
 
 
-def _same_draws(network: Adapted, run: nn.Module, x: Tensor) -> Any:
+def check_classifier(name: str, net: nn.Module, in_channels: int, size: int, n_classes: int) -> None:
+    """Raise `UserError` where a module of one's own does not give logits for images, or not in training."""
+    images = f"two images of {in_channels}x{size}x{size}"
+    for mode in (False, True):
+        with torch.no_grad(), evaluating(net), torch.random.fork_rng(devices=[]):
+            net.train(mode)
+            try:
+                logits = _same_draws(net, net, torch.zeros(2, in_channels, size, size))
+            except Exception as error:  # whatever its forward does wrong
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+                raise UserError(f"'{name}' cannot take {images} ({reason}); set data.size to what it takes") from None
+        if not isinstance(logits, Tensor) or logits.shape != (2, n_classes):
+            given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            raise UserError(
+                f"'{name}' gives {given} for {images}{' in training' * mode}; a classifier's forward returns the logits"
+                f" alone, [2, {n_classes}]: let its constructor take num_classes"
+            )
+
+
+def _same_draws(holder: nn.Module, run: nn.Module, x: Tensor) -> Any:
     """The module's answer under one fixed seed, every buffer put back after it."""
-    buffers = {name: t.clone() for name, t in network.net.named_buffers()}
+    buffers = {name: t.clone() for name, t in holder.named_buffers()}
     torch.default_generator.manual_seed(0)
     answer = run(x)
-    for name, t in network.net.named_buffers():
+    for name, t in holder.named_buffers():
         t.copy_(buffers[name])
     return answer
 

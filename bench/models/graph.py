@@ -204,7 +204,8 @@ def _openings(net: nn.Module, stages: Sequence[str]) -> list[set[str]]:
     last = [name for name, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1:]
     above = {name for name in weights if any(stage.startswith(f"{name}.") for stage in stages)}
     plain = {name for name, m in net.named_modules() if isinstance(m, nn.Sequential)}
-    large = {name for name in weights if weights[name] > weights[""] / 2 and not STAGE.fullmatch(name)}
+    parents = {name for name, m in net.named_modules() if any(True for _ in m.children())}
+    large = {name for name in parents if weights[name] > weights[""] / 2 and not STAGE.fullmatch(name)}
     ends = {name for name in weights if any(end.startswith(f"{name}.") for end in last)}
     return [({""} | above | plain | large | more) - {*stages} for more in (ends, set[str]())]
 
@@ -355,8 +356,8 @@ Maps = Mapping[int, tuple[int, Layout]]
 
 def _named_ends(steps: tuple[Step, ...], maps: Maps, stages: Sequence[str]) -> list[int]:
     """The cuts after the named modules; the stem is what comes before the first, or that one where nothing does."""
-    after = {step.target: k for k, step in enumerate(steps, start=1) if step.op == "call_module"}
-    ends = [after.get(name, -1) for name in stages]
+    calls = [step.target if step.op == "call_module" else "" for step in steps]
+    ends = [calls.index(name) + 1 if calls.count(name) == 1 else -1 for name in stages]
     if wrong := [name for name, k in zip(stages, ends, strict=True) if k not in maps]:
         raise NoChain(f"'{wrong[0]}' gives no map, or not the only tensor that goes on")
     before = max((k for k in maps if k < ends[0]), default=0)
@@ -378,7 +379,8 @@ def _found_ends(net: nn.Module, steps: tuple[Step, ...], maps: Maps) -> list[int
     ends = [a for a, b in pairwise(cuts) if maps[a][0] != maps[b][0]] + cuts[-1:]
     while len(ends) > 1 and not _has_weights(net, steps[ends[-2] : ends[-1]]):
         ends.pop()
-    return ends if len(ends) > 2 else _equal_groups(net, steps, cuts)
+    groups = _equal_groups(net, steps, cuts)
+    return groups if len(ends) < 3 and len(groups) > len(ends) else ends
 
 
 def _equal_groups(net: nn.Module, steps: tuple[Step, ...], cuts: list[int]) -> list[int]:

@@ -37,8 +37,7 @@ class Whole(Adapted):
             self._show(stages, calls)
 
     def _watched_call(self, stages: Sequence[str]) -> tuple[list[str], Counter[str]]:
-        """The linear layers that a vector enters, in order, and how often each stage is called. Refuses what gives no
-        logits."""
+        """The linear layers that a vector enters, in order, and how often each stage is called."""
         entered, calls = list[str](), Counter[str]()
 
         def note(name: str) -> Callable[..., None]:
@@ -50,15 +49,9 @@ class Whole(Adapted):
         linears = [(name, m) for name, m in self.net.named_modules() if isinstance(m, nn.Linear)]
         handles = [m.register_forward_pre_hook(note(name)) for name, m in linears]
         handles += [self.net.get_submodule(name).register_forward_pre_hook(count(name)) for name in stages]
-        logits: object = _answer(self)
+        _answer(self)
         for handle in handles:
             handle.remove()
-        if not isinstance(logits, Tensor) or logits.shape != (2, self.n_classes):
-            given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            raise UserError(
-                f"'{self.arch}' gives {given} for two images of {self.in_channels}x{self.size}x{self.size}; a"
-                f" classifier's forward returns the logits alone, [2, {self.n_classes}]"
-            )
         return entered, calls
 
     def _show(self, stages: Sequence[str], calls: Counter[str]) -> None:
@@ -75,8 +68,8 @@ class Whole(Adapted):
         _answer(self)
         taps = [(stages[0], "input"), *((name, "output") for name in stages)]
         maps = [caught(self.net, *tap) for tap in taps]
-        if self.linear:
-            caught(self.net, self.linear, "input")
+        if self.linear and self.linear != stages[0]:
+            caught(self.net, self.linear)
         found = [grid[1] if (grid := grid_of(self.net, f)) else None for f in maps]
         if wrong := [name for name, layout in zip(stages, found[1:], strict=True) if layout is None]:
             raise UserError(
@@ -107,7 +100,7 @@ class Whole(Adapted):
         raise ValueError(f"{self.arch} is not cut into stages")
 
 
-def _answer(network: Adapted) -> object:
-    """What the module itself gives for two images, in eval mode."""
+def _answer(network: Adapted) -> None:
+    """One forward pass of the module itself on two images, in eval mode."""
     with torch.no_grad(), evaluating(network):
-        return network.net(torch.zeros(2, network.in_channels, network.size, network.size))
+        network.net(torch.zeros(2, network.in_channels, network.size, network.size))

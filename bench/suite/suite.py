@@ -84,8 +84,11 @@ class Run:
         teacher: str,
         tuned: dict[str, Any] | None = None,
     ) -> Run:
+        from bench import models
+
         kind = methods.get(method.method)
         hp = method.values(pair.name)
+        code = {name: made for name in (pair.teacher, pair.student) if (made := models.version(name))}
         parts = {
             "numbers": suite.protocol.numbers,
             "data": data,
@@ -96,6 +99,7 @@ class Run:
             "version": kind.version,
             "hp": hp,
             "seed": seed,
+            **({"networks": code} if code else {}),  # of networks of one's own
             **({"tuned": True} if tuned else {}),  # a row of its own, even where a study found the recipe best
         }
         fingerprint = digest(parts)
@@ -177,9 +181,10 @@ def validate(raw: dict[str, Any], source: str) -> Suite:
         raise UserError(f"{source}: {explain(error, Suite)}") from None
     except Refusal as error:
         raise UserError(f"{source}: {error}") from None
-    for network in {name for pair in suite.pairs for name in (pair.teacher, pair.student) if "/" not in name}:
-        with drawing_from("name"):  # adapted networks depend on the images' size: they are built with the data
-            models.build(network)
+    for network in {name for pair in suite.pairs for name in (pair.teacher, pair.student)}:
+        if models.is_known_without_data(network):  # the others are built with the data
+            with drawing_from("name"):
+                models.build(network)
     known = {p.student for p in suite.pairs} | set(models.names())
     for network in suite.protocol.lr_of:
         if network not in known:

@@ -51,4 +51,6 @@ def test_all_stands_for_what_fits(tmp_path: Path, tiny: dict[str, Any], capsys: 
     assert {row.title for row in rows if not row.if_fit} == {"kd"} and len(rows) > 30
     assert call("check", *written(tmp_path, tiny, ["kd", "all"])[:1]) == 0
     said = capsys.readouterr().out
-    assert "left out: fsp: fsp needs the same channels" in said and f"is right: {len(rows) - 2} runs" in said  # nor kdsvd
+    assert (
+        "left out: fsp: fsp needs the same channels" in said and f"is right: {len(rows) - 2} runs" in said
+    )  # nor kdsvd
