@@ -220,6 +220,14 @@ class Logits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.model(pixel_values=x).logits  # type: ignore[no-any-return]
 
+    def stored(self, path: Path) -> dict[str, Tensor]:
+        """The weights in a folder that the library wrote, under the names that it gives them in memory: other ones."""
+        folder = path if path.is_dir() else path.parent
+        try:
+            return type(self.model).from_pretrained(folder, local_files_only=True).state_dict()  # type: ignore[attr-defined, no-any-return]
+        except Exception:  # no such folder, or another network's: what the file itself holds says more
+            return {}
+
 
 def _transformers(name: str) -> Any:
     try:

@@ -15,6 +15,7 @@ from bench.errors import UserError
 from bench.models.adapters import near_models, plain_model
 from bench.models.base import Network
 from bench.models.files import read
+from bench.models.own import Logits
 from bench.models.zoo import build, names
 
 State = dict[str, Tensor]
@@ -52,6 +53,8 @@ def load_state(network: Network, path: str | Path, key: str = "") -> str:
     own = {name.removeprefix(network.prefix): tensor for name, tensor in network.state_dict().items()}
     content = read(path)
     mappings = list(_mappings(content))
+    if isinstance(module := getattr(network, "net", None), Logits) and (stored := module.stored(path)):
+        mappings = [("", stored)]
     if not mappings:
         raise UserError(f"'{path}' holds no state dict; it takes tensors by name, under whatever keys")
     found = [found for where, state in mappings for found in _under_prefixes(own, where, state)]
