@@ -328,6 +328,30 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ),
         ("simkd needs the teacher's answer to a map",),
     ),
+    "pretrained without a new head": (
+        lambda raw, folder: raw.update(
+            pairs=[{"teacher": "timm/resnet18", "student": "resnet8w4", "pretrained": True}]
+        ),
+        ("no head for these classes", "finetune: {epochs: 10, lr: 0.01}"),
+    ),
+    "finetune of nothing": (
+        lambda raw, folder: raw.update(pairs=[{"teacher": "resnet8w8", "student": "resnet8w4", "finetune": {}}]),
+        ("pretrained: true, or teacher_file",),
+    ),
+    "finetune with a misspelt key": (
+        also(teacher(network("resnet8w8", 7)), lambda raw, folder: raw["pairs"][0].update(finetune={"epoch": 3})),
+        ("epoch", "did you mean 'epochs'"),
+    ),
+    "pretrained and a file": (
+        also(teacher(network("resnet8w8", 7)), lambda raw, folder: raw["pairs"][0].update(pretrained=True)),
+        ("leave out one of them",),
+    ),
+    "pretrained without weights": (
+        lambda raw, folder: raw.update(
+            pairs=[{"teacher": "resnet8w8", "student": "resnet8w4", "pretrained": True, "finetune": {}}]
+        ),
+        ("'resnet8w8' has no packaged weights",),
+    ),
     "no method that fits": (
         also(setting("methods", ["fsp"]), typed("--skip-unfit")),
         ("no method of the suite takes",),

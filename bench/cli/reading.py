@@ -158,7 +158,7 @@ def check(
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
         for title, reason in unfit[pair.name].items():
             console.print(f"left out: {title}: {reason}", highlight=False, markup=False, soft_wrap=True)
-        if pair.teacher_file:
+        if pair.is_ready:
             obtain(chosen, pair, data, describe(data), Path(), {}, Progress(console))  # says how good it is
     console.print(
         f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {', '.join(map(str, chosen.seeds))}",

@@ -113,7 +113,7 @@ def _plan(
     described = describe(data)
     whole, fingerprints, jobs, again = described | data.describe_test(), [], [], []
     for pair in suite.pairs:
-        mark = teachers.fingerprint(pair, described, suite.teacher_protocol(), suite.teacher.seed)
+        mark = teachers.fingerprint(pair, described, suite.teacher_protocol(pair), suite.teacher.seed)
         todo, apart, taught = [], [], set[str]()
         for seed in suite.seeds:
             runs = [Run.of(suite, pair, spec, seed, whole, mark, found) for spec, found in rows[pair.name]]
@@ -194,10 +194,9 @@ def check(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:
             raise
         except Exception:  # a fault of the method's own: its runs end by it, and no other's
             continue
-    if pair.teacher_file:
-        network = teachers.build(pair.teacher, data, init="check")
-        models.load_state(network, pair.checkpoint, pair.teacher_key)
-        if not data.own_validation:
+    if pair.teacher_file or pair.pretrained:
+        teachers.begin_with(pair, data, suite.teacher.seed)
+        if pair.is_ready and not data.own_validation:
             notice(
                 f"{pair.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
                 " teacher was trained on them, its validation accuracy says nothing"

@@ -59,10 +59,19 @@ class Teacher:
             raise UserError(f"{void}; leave that method out, and the same command trains the others anew")
 
 
-def build(name: str, data: Data, *, init: object) -> Network:
-    """A fresh network for this data; `init` names the draw of its initial weights."""
+def build(name: str, data: Data, *, init: object, pretrained: bool = False) -> Network:
+    """A network for this data; `init` names the draw of its initial weights, or of what its library's weights lack."""
+    shape = {"in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
     with drawing_from("init", name, init):
-        return models.build(name, in_channels=data.channels, size=data.size, n_classes=data.n_classes)
+        return models.build(name, **shape, pretrained=pretrained)
+
+
+def begin_with(pair: Pair, data: Data, seed: int) -> tuple[Network, str]:
+    """The pair's teacher as its training finds it, and what was taken of its file."""
+    network = build(pair.teacher, data, init=("teacher", seed), pretrained=pair.pretrained)
+    if not pair.teacher_file:
+        return network, ""
+    return network, models.load_state(network, pair.checkpoint, pair.teacher_key, new_head=not pair.is_ready)
 
 
 def fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int) -> str:
@@ -70,8 +79,10 @@ def fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int)
     parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
     parts |= {"network": code} if (code := models.version(pair.teacher)) else {}
     if pair.teacher_file:
-        key = {"key": pair.teacher_key} if pair.teacher_key else {}
-        return digest({**parts, "file": _checksum(pair.checkpoint), **key})
+        parts |= {"file": _checksum(pair.checkpoint)} | ({"key": pair.teacher_key} if pair.teacher_key else {})
+    if pair.is_ready:
+        return digest(parts)
+    parts |= {"pretrained": True} if pair.pretrained else {}
     return digest({**parts, "numbers": protocol.numbers, "protocol": protocol.model_dump(), "seed": seed})
 
 
@@ -97,13 +108,13 @@ def obtain(
 
     Raises `claims.Held` while another process trains it.
     """
-    protocol, seed = suite.teacher_protocol(), suite.teacher.seed
+    protocol, seed = suite.teacher_protocol(pair), suite.teacher.seed
     mark = fingerprint(pair, described, protocol, seed)
-    network, taken = build(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device), ""
-    if pair.teacher_file:
-        taken = models.load_state(network, pair.checkpoint, pair.teacher_key)
+    if pair.is_ready:
+        network, taken = begin_with(pair, data, seed)
         progress.say(f"{pair.teacher_file}: took {taken}")
     else:
+        network, taken = build(pair.teacher, data, init=("teacher", seed)), ""
         folder = results / "teachers" / mark
         record = Record(folder)
         if not run_writer.finished(record):
@@ -119,9 +130,10 @@ def obtain(
             with claims.claim(claims.file_of(folder.parent, mark), what, [folder]) as check:
                 if not run_writer.done(record):
                     record.begin(mark, spec | {"protocol": protocol.model_dump(), "data": described}, environment)
-                    train = partial(_train, pair.teacher, data, protocol, seed, record, progress, check)
+                    train = partial(_train, pair, data, protocol, seed, record, progress, check)
                     fit_into_memory(lambda _: train(), 1, 1, data.device, what, progress.say)
         models.load_state(network, folder / "teacher.safetensors")
+    network.to(data.train.x.device)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     network.eval()
@@ -139,12 +151,14 @@ def chance_level(y: Tensor) -> float:
 
 
 def _train(
-    arch: str, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: run_writer.Check
+    pair: Pair, data: Data, protocol: Protocol, seed: int, record: Record, progress: Any, check: run_writer.Check
 ) -> None:
     """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
 
+    arch = pair.teacher
+
     def fresh() -> Member:
-        network = build(arch, data, init=("teacher", seed))
+        network, _ = begin_with(pair, data, seed)
         dims = network.dims()
         method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
         return Member("teacher", network, method, protocol, data.train.x.device, "teacher", arch, seed)

@@ -75,7 +75,7 @@ def resolved(
         reason = " ".join(str(error).split())[:80] or type(error).__name__
         again = f"kdbench tune {suite.name} --methods '{title}'"
         raise UserError(f"{file} is not what kdbench tune writes ({reason}); have it written anew: {again}") from None
-    mark = teachers.fingerprint(pair, dict(described), suite.teacher_protocol(), suite.teacher.seed)
+    mark = teachers.fingerprint(pair, dict(described), suite.teacher_protocol(pair), suite.teacher.seed)
     wanted = conditions(suite, spec, described, mark)
     if made_for != wanted:
         raise UserError(

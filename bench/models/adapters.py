@@ -22,7 +22,8 @@ from bench.models.adapted import Adapted, show_preacts
 from bench.models.base import Network, evaluating
 from bench.models.chain import Chained, plan
 from bench.models.check import faithful
-from bench.models.graph import Cuts, Graphed, Steps, graphs
+from bench.models.cuts import graphs
+from bench.models.graph import Cuts, Graphed, Steps
 from bench.models.whole import Whole
 
 SIZES = (32, 64, 128, 224, 299)  # tried in turn, to say what a refused model could take
@@ -66,8 +67,8 @@ def _ways(key: tuple[str, int, int, int], net: nn.Module, stages: tuple[str, ...
         with suppress(Exception):  # a step that cannot take what the one before it gives: no chain
             if faithful(_chained(key, rectified, net), size):
                 yield partial(_chained, key, rectified)
-    with suppress(Exception):  # whatever a strange forward does when it is traced: no graph
-        for steps, cuts in graphs(net, in_channels, size, stages):
+    for steps, cuts in graphs(net, in_channels, size, stages):
+        with suppress(Exception):
             way = partial(_graphed, key, steps, cuts)
             if faithful(way(net), size):
                 yield way

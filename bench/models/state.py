@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -42,12 +42,12 @@ class Found:
         return f"{said}; left out: {_some(self.left)}" if self.left else said
 
 
-def load_state(network: Network, path: str | Path, key: str = "") -> str:
+def load_state(network: Network, path: str | Path, key: str = "", *, new_head: bool = False) -> str:
     """Puts a checkpoint's tensors into the network, and returns what was taken of it. Raises `UserError`.
 
     The state may lie under any keys and its names behind any prefix ("module.", "_orig_mod.", "model."); of several
     that fit, averaged weights (a key or prefix with "ema" in it) are preferred. key: the one to take, "KEY",
-    "PREFIX." or "KEY:PREFIX.".
+    "PREFIX." or "KEY:PREFIX.". new_head: of a file with other classes all is taken but what depends on their number.
     """
     path = Path(path)
     own = {name.removeprefix(network.prefix): tensor for name, tensor in network.state_dict().items()}
@@ -58,6 +58,8 @@ def load_state(network: Network, path: str | Path, key: str = "") -> str:
     if not mappings:
         raise UserError(f"'{path}' holds no state dict; it takes tensors by name, under whatever keys")
     found = [found for where, state in mappings for found in _under_prefixes(own, where, state)]
+    if new_head:
+        found = [_without_head(network, own, one) for one in found]
     fits = [one for one in found if not _misfits(own, one.state)]
     if not fits:
         arch = content.get("arch") if isinstance(content, Mapping) else None
@@ -133,7 +135,10 @@ def _difference(
     whole = [_behind(where, _common_prefix(state), state) for where, state in mappings]
     nearest = max((*found, *whole), key=lambda one: len(own.keys() & one.state.keys()))
     if n_classes := _other_classes(network, own, nearest.state):
-        return f"has {n_classes} classes, and this {network.arch} has {network.n_classes}; build it with as many"
+        return (
+            f"has {n_classes} classes, and this {network.arch} has {network.n_classes}; give it a new head, beside"
+            " teacher_file: finetune: {epochs: 10, lr: 0.01}"
+        )
     first, *others = _misfits(own, nearest.state)
     more = f" (and {len(others)} more)" if others else ""
     fits = _fitting(nearest.state, network.arch, arch)
@@ -159,6 +164,14 @@ def _other_classes(network: Network, own: State, state: State) -> int | None:
         for ours, theirs in pairs
     )
     return counts.pop() if explained and len(counts) == 1 else None
+
+
+def _without_head(network: Network, own: State, found: Found) -> Found:
+    """What was found, its tensors of another number of classes replaced by the network's own."""
+    if not _other_classes(network, own, found.state):
+        return found
+    head = tuple(name for name in found.state if name in own and own[name].shape != found.state[name].shape)
+    return replace(found, state=found.state | {name: own[name] for name in head}, left=(*found.left, *head))
 
 
 def _fitting(state: State, arch: str, said: object) -> str | None:

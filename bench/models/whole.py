@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from bench.errors import UserError
 from bench.models.adapted import Adapted, catch_input, catch_output, caught
 from bench.models.base import Tap, evaluating
-from bench.models.graph import Layout, grid_of
+from bench.models.cuts import grid_of
+from bench.models.graph import Layout
 from methods.base import Out
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import methods
-from bench.suite.protocol import Strict
+from bench.suite.protocol import Protocol, Strict
 from methods.base import Choice, Float, Int, Knob, Refusal, Value, unknown
 from methods.combine import parse
 
@@ -43,6 +43,26 @@ class Pair(Strict):
     student: str
     teacher_file: str | None = None
     teacher_key: str = ""  # where in that file the teacher lies, if several of its states fit
+    pretrained: bool = False  # the teacher begins with its library's weights, a new head where the classes are others
+    finetune: dict[str, Any] | None = None  # how it is then trained: what changes of the teachers' protocol; {} nothing
+
+    @model_validator(mode="after")
+    def _teacher_is_made_one_way(self) -> Self:
+        if self.pretrained and self.teacher_file:
+            raise ValueError("pretrained and teacher_file both say what the teacher begins with; leave out one of them")
+        if self.finetune is not None and not (self.pretrained or self.teacher_file):
+            raise ValueError("finetune trains a teacher further; say from what: pretrained: true, or teacher_file")
+        if self.pretrained and self.finetune is None:
+            raise ValueError("a pretrained teacher has no head for these classes; add finetune: {epochs: 10, lr: 0.01}")
+        for key in self.finetune or {}:
+            if key not in Protocol.model_fields:
+                raise unknown("key of finetune", key, Protocol.model_fields)
+        return self
+
+    @property
+    def is_ready(self) -> bool:
+        """Is the teacher's file used as it is?"""
+        return bool(self.teacher_file) and self.finetune is None
 
     @property
     def name(self) -> str:

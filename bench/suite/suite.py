@@ -46,13 +46,15 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _teacher_protocol_fits(self) -> Self:
-        self.teacher_protocol()
+        for pair in (None, *self.pairs):
+            self.teacher_protocol(pair)
         return self
 
-    def teacher_protocol(self) -> Protocol:
-        """The students' protocol with what the suite changes for teachers, who never look at the test split."""
+    def teacher_protocol(self, pair: Pair | None = None) -> Protocol:
+        """The students' protocol with what the suite changes for teachers, who never look at the test split, and the
+        pair to train its own further."""
         own = {key: value for key, value in self.teacher.protocol.items() if (key, value) != ("precision", "auto")}
-        changes = {**own, "test_every_epoch": False}
+        changes = {**own, **((pair and pair.finetune) or {}), "test_every_epoch": False}
         return Protocol.model_validate({**self.protocol.model_dump(), **changes})
 
 
