@@ -2,9 +2,9 @@
 
 from bench.models.base import Network
 from bench.models.files import files
-from bench.models.own import NETWORKS, plug, version
+from bench.models.own import NETWORKS, version
 from bench.models.state import load_state, state_hash
-from bench.models.zoo import build, is_known_without_data, names
+from bench.models.zoo import build, is_known_without_data, names, plug
 
 __all__ = [
     "NETWORKS",

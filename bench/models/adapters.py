@@ -21,7 +21,7 @@ from bench.errors import UserError, unknown
 from bench.models.adapted import Adapted, show_preacts
 from bench.models.base import Network, evaluating
 from bench.models.chain import Chained, plan
-from bench.models.check import faithful
+from bench.models.check import check_classifier, faithful
 from bench.models.cuts import graphs
 from bench.models.graph import Cuts, Graphed, Steps
 from bench.models.whole import Whole
@@ -38,6 +38,8 @@ def adapt(name: str, in_channels: int, size: int, n_classes: int, pretrained: bo
         possible = [str(other) for other in SIZES if _takes(net, in_channels, other)]
         sizes = f"; it takes {possible[0]}x{possible[0]}" if possible else "; set data.size, to 224 for instance"
         raise UserError(f"'{name}' cannot take {size}x{size} images{sizes}")
+    if pretrained:  # its head may not be where a new one was put
+        check_classifier(name, net, in_channels, size, n_classes)
     return adapted(name, net, in_channels, size, n_classes)
 
 

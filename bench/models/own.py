@@ -98,8 +98,7 @@ def version(name: str) -> str:
         return ""
     if isinstance(source[0], EntryPoint):
         return f"{source[0].value} {source[0].dist.version if source[0].dist else ''}".strip()
-    module = _module(source[0])
-    return hashlib.sha256(b"".join(path.read_bytes() for path in module.kdbench_files)).hexdigest()[:12]
+    return str(_module(source[0]).kdbench_version)
 
 
 # ------------------------------------------------------------------------------------------------ where the code lies
@@ -109,15 +108,19 @@ def _plugged() -> list[Path]:
     return [Path(p) for p in os.environ.get(NETWORKS, "").split(os.pathsep) if p]
 
 
+@cache
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
 def _source(name: str) -> tuple[Path | EntryPoint, str] | None:
     """Where the name's code lies, and what it is called there; an empty name: the file's only network."""
     place, _, attribute = name.partition(":") if ".py:" not in name else name.rpartition(":")
     for path in _plugged():
         if path.stem == place:
             return path, attribute
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            return point, ""
+    if name in _points():
+        return _points()[name], ""
     path = Path(os.path.expandvars(place)).expanduser()
     if place.endswith(".py"):
         return path.absolute(), attribute
@@ -156,7 +159,7 @@ def _networks(path: Path) -> dict[str, type]:
 
 @cache
 def _module(path: Path) -> ModuleType:
-    """The file's module, which may import its neighbours; `kdbench_files`: itself and those of them that it did."""
+    """The file's module, which may import its neighbours; `kdbench_version`: the checksum of all that was read."""
     if not path.is_file():
         raise UserError(f"no file '{path}'; write a network of your own as path/to/file.py:ClassName")
     name = f"kdbench_networks.{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.{path.stem}"
@@ -171,7 +174,8 @@ def _module(path: Path) -> ModuleType:
         except (Exception, SystemExit) as error:
             raise UserError(f"{path}: {_line(error)}") from None
     files = [getattr(sys.modules[name], "__file__", None) or "" for name in {*sys.modules} - before]
-    module.kdbench_files = [path, *sorted(Path(f) for f in files if Path(f).is_relative_to(path.parent))]  # type: ignore[attr-defined]
+    read = [path, *sorted(Path(file) for file in files if Path(file).is_relative_to(path.parent))]
+    module.kdbench_version = hashlib.sha256(b"".join(file.read_bytes() for file in read)).hexdigest()[:12]  # type: ignore[attr-defined]
     return module
 
 

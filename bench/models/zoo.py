@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.errors import UserError, unknown
 from bench.models import adapters, mobilenet, own, resnet, shufflenet, vgg, wrn
 from bench.models.base import Network
@@ -13,6 +15,13 @@ FAMILIES = (resnet, wrn, vgg, mobilenet, shufflenet)
 def names() -> tuple[str, ...]:
     """The networks that public CIFAR checkpoints exist for."""
     return tuple(name for family in FAMILIES for name in family.NAMES)
+
+
+def plug(file: str) -> bool:
+    """As `own.plug`; a file of networks must not be called like one that comes with the project."""
+    if (stem := Path(file).stem) in names() and own.plug(file):
+        raise UserError(f"--plugin {file}: a network '{stem}' exists already; rename the file")
+    return own.plug(file)
 
 
 def is_known_without_data(name: str) -> bool:

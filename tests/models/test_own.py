@@ -110,7 +110,7 @@ def test_a_hub_folder_and_an_entry_point(tmp_path: Path, monkeypatch: pytest.Mon
     write(tmp_path / "hub", NET + "\ndef small(pretrained=False, **kwargs):\n    return Net(**kwargs)\n", "hubconf.py")
     assert models.build(f"{tmp_path / 'hub'}:small", size=8, n_classes=4).n_classes == 4
     point = EntryPoint("mine", "tests.models.test_own:Packaged", own.GROUP)
-    monkeypatch.setattr(own, "entry_points", lambda group: [point] if group == own.GROUP else [])
+    monkeypatch.setattr(own, "_points", lambda: {"mine": point})
     assert models.build("mine", size=8, n_classes=4).dims().pooled == 3
     assert models.version("mine") == "tests.models.test_own:Packaged"
 
@@ -130,6 +130,11 @@ def test_two_plug_ins_of_one_name(tmp_path: Path) -> None:
     assert own.plug(str(write(tmp_path / "a", NET))) and own.plug(str(tmp_path / "a" / "my_net.py"))
     with pytest.raises(UserError, match="have that name already; rename"):
         own.plug(str(write(tmp_path / "b", NET)))
+
+
+def test_a_plug_in_takes_no_known_network_s_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a network 'vgg8' exists already; rename the file"):
+        models.plug(str(write(tmp_path, NET, "vgg8.py")))
 
 
 def test_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
