@@ -18,6 +18,7 @@ from bench.cli.common import (
     Results,
     Seeds,
     Sets,
+    SkipUnfit,
     SuiteName,
     app,
     console,
@@ -91,8 +92,7 @@ def layers(
     from bench.jobs import claims, teacher
     from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
-    from bench.jobs.run import check_pair as fits
-    from bench.jobs.run import resolve_suite
+    from bench.jobs.run import check_pair, resolve_suite
     from bench.report import layers as shown
     from bench.suite.suite import MethodSpec, results_folder
     from bench.training import layers
@@ -103,7 +103,7 @@ def layers(
     chosen = chosen.model_copy(update={"methods": [MethodSpec(method="logit_free")]})  # the one that asks for Q
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
-        fits(chosen, pair, data)
+        check_pair(chosen, pair, data)
     machine, progress = environment.describe(on), Progress(console, quiet=as_json)
     qualities: dict[str, Any] = {}  # several pairs may share a teacher
     json_rows = []
@@ -132,6 +132,7 @@ def check(
     methods: Methods = None,
     seeds: Seeds = None,
     sets: Sets = None,
+    skip_unfit: SkipUnfit = False,
     device: Device = "auto",
 ) -> None:
     """Read a suite and its data, and say what would run. Trains nothing."""
@@ -139,17 +140,15 @@ def check(
     from bench import environment
     from bench.jobs.cohort_job import describe_data
     from bench.jobs.progress import Progress
-    from bench.jobs.run import check_pair as fits
-    from bench.jobs.run import resolve_suite
+    from bench.jobs.run import check_pair, resolve_suite
     from bench.jobs.teacher import obtain
 
     on = environment.resolve_device(device)
-    chosen = resolve_suite(suite_of(suite, methods, seeds, sets), on)
+    chosen = resolve_suite(suite_of(suite, methods, seeds, sets, skip_unfit), on)
     data = datasets.load(chosen.data, on)
-    for pair in chosen.pairs:
-        fits(chosen, pair, data)
+    unfit = {pair.name: check_pair(chosen, pair, data) for pair in chosen.pairs}
     description = data.describe() | data.describe_test()  # as for a run, whose fingerprint holds both
-    n = len(chosen.pairs) * len(chosen.methods) * len(chosen.seeds)
+    n = sum(len(chosen.methods) - len(reasons) for reasons in unfit.values()) * len(chosen.seeds)
     console.print(
         f"suite {chosen.name} is right: {n} runs in {len(chosen.pairs) * len(chosen.seeds)} cohorts on {on}",
         highlight=False,
@@ -157,7 +156,9 @@ def check(
     console.print(f"data: {description}", highlight=False)
     for pair in chosen.pairs:
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
-        if pair.teacher_file:
+        for title, reason in unfit[pair.name].items():
+            console.print(f"left out: {title}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        if pair.is_ready:
             obtain(chosen, pair, data, describe_data(data), Path(), {}, Progress(console))  # says how good it is
     console.print(
         f"methods: {', '.join(m.title for m in chosen.methods)}; seeds: {', '.join(map(str, chosen.seeds))}",

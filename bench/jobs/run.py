@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,12 +91,17 @@ def run_suite(
         pair.name: [tuned.resolve_values(spec, suite, pair, data_description, results) for spec in suite.methods]
         for pair in suite.pairs
     }
+    unfit: list[tuple[str, str, str]] = []
     for pair in suite.pairs:
-        check_pair(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+        reasons = check_pair(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+        rows[pair.name] = [row for row in rows[pair.name] if row[0].title not in reasons]
+        unfit += [(title, pair.name, reason) for title, reason in reasons.items()]
+    for title, pair_name, reason in unfit:
+        progress.log(f"left out: {title} on {pair_name}: {reason}")
     end_orphaned_runs(results / suite.name, mirror)
     jobs, fingerprints = _plan_jobs(suite, rows, data, results, time.time() if rerun else 0.0, group_size)
     outcome = SuiteOutcome(fingerprints)
-    _write_manifest(results / suite.name, suite, fingerprints, checksums)
+    _write_manifest(results / suite.name, suite, fingerprints, checksums, unfit)
     n_cohorts = 0 if remote else sum(bool(job.fingerprints) for job in jobs)
     with pool.open_pool(workers, suite, data, n_cohorts, len(suite.methods), progress, mirror) as local_pool:
         here = LocalExecutor(data, results, env.describe(device), progress, mirror)
@@ -104,7 +109,7 @@ def run_suite(
             outcome.n_trained += result.n_trained
             outcome.failures += result.failures
     # once more: another call of the suite may have asked for other runs meanwhile
-    _write_manifest(results / suite.name, suite, fingerprints, checksums)
+    _write_manifest(results / suite.name, suite, fingerprints, checksums, unfit)
     return outcome
 
 
@@ -118,7 +123,7 @@ def _plan_jobs(
     description = describe_data(data)
     full_description, fingerprints, jobs, last_jobs = description | data.describe_test(), [], [], []
     for pair in suite.pairs:
-        teacher = teachers.teacher_fingerprint(pair, description, suite.teacher_protocol(), suite.teacher.seed)
+        teacher = teachers.teacher_fingerprint(pair, description, suite.teacher_protocol(pair), suite.teacher.seed)
         pair_jobs, retry_jobs, finished_runs = [], [], []
         for seed in suite.seeds:
             runs = Run.of_rows(suite, pair, rows[pair.name], seed, full_description, teacher)
@@ -190,13 +195,14 @@ def resolve_suite(suite: Suite, device: torch.device) -> Suite:
     return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": resolved_precision})})
 
 
-def check_pair(suite: Suite, pair: Pair, data: Data) -> None:
-    """Refuse in one line, before any training, what cannot be trained on this pair and data."""
-    shapes = method_dims(pair, data, suite.protocol.batch_size)
+def check_pair(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:
+    """Refuse in one line, before any training, what cannot be trained on this pair and data. Returns the reasons, by
+    title, of rows that may be left out."""
+    shapes, unfit = method_dims(pair, data, suite.protocol.batch_size), dict[str, str]()
     for spec in suite.methods:
         try:
             kind = methods.get(spec.method)
-            kind.check(shapes)
+            kind.check_pair(shapes)
             _check_views(kind, data)
             with fork_rng("check"):
                 method = kind(shapes, **spec.values(pair.name))
@@ -207,20 +213,26 @@ def check_pair(suite: Suite, pair: Pair, data: Data) -> None:
                     f" {shapes.batch_size}; set protocol.batch_size lower"
                 )
         except Refusal as error:
-            raise UserError(f"{spec.title} on {pair.name}: {error}") from None
+            if not spec.if_fit:
+                raise UserError(
+                    f"{spec.title} on {pair.name}: {error}; --skip-unfit leaves out what does not take a pair"
+                ) from None
+            unfit[spec.title] = str(error)
         except UserError:
             raise
         except Exception:  # a fault of the method's own: its runs end by it, and no other's
             continue
-    if pair.teacher_file:
-        models.load_state(
-            teachers.build_network(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser()
-        )
-        if not data.own_validation:
+    if pair.teacher_file or pair.pretrained:
+        teachers.initial_teacher(pair, data, suite.teacher.seed)
+        if pair.is_ready and not data.own_validation:
             notice(
                 f"{pair.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
                 " teacher was trained on them, its validation accuracy says nothing"
             )
+    if len(unfit) == len(suite.methods):
+        title, reason = next(iter(unfit.items()))
+        raise UserError(f"no method of the suite takes {pair.name}: {title}: {reason}; name another pair or kd")
+    return unfit
 
 
 def _check_views(kind: type[Method], data: Data) -> None:
@@ -235,7 +247,9 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
     """SHA-256 of the files that the suite's data and teachers come from. Raises `UserError` where one has changed since
     the suite was last run: no other run could be compared with those that are here."""
     files = datasets.source_files(suite.data)
-    files |= {p.teacher_file: Path(p.teacher_file).expanduser() for p in suite.pairs if p.teacher_file}
+    for pair in (pair for pair in suite.pairs if pair.teacher_file):
+        first, *others = models.files(pair.checkpoint)
+        files |= {str(pair.teacher_file): first} | {str(path): path for path in others}
     now = {name: checksum(path) for name, path in files.items() if path.is_file()}
     try:
         before = dict(
@@ -253,18 +267,26 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
 
 def _seems_finished(suite: Suite, suite_folder: Path) -> bool:
     """Did the last call of the suite ask for as many runs, and are they all there? A first guess, nothing more."""
-    n_runs = len(suite.pairs) * len(suite.seeds) * len(suite.methods)
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, Damage):
-        fingerprints = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))[
-            "fingerprints"
-        ]
-        records = [Record(suite_folder / "runs" / fingerprint) for fingerprint in fingerprints]
+        manifest = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))
+        n_rows = len(suite.pairs) * len(suite.methods) - len(manifest.get("left_out", ()))
+        n_runs = n_rows * len(suite.seeds)
+        records = [Record(suite_folder / "runs" / fingerprint) for fingerprint in manifest["fingerprints"]]
         return len(records) >= n_runs and all(record.status == "finished" for record in records)
     return False
 
 
-def _write_manifest(suite_folder: Path, suite: Suite, fingerprints: list[str], checksums: dict[str, str]) -> None:
-    """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
+def _write_manifest(
+    suite_folder: Path,
+    suite: Suite,
+    fingerprints: list[str],
+    checksums: dict[str, str],
+    unfit: Sequence[tuple[str, str, str]] = (),
+) -> None:
+    """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch.
+
+    unfit: row, pair and reason of what was left out, because the method does not take the pair.
+    """
     text = json.dumps(
         {
             "seal": CHECKSUM_PLACEHOLDER,
@@ -272,6 +294,7 @@ def _write_manifest(suite_folder: Path, suite: Suite, fingerprints: list[str], c
             "fingerprints": fingerprints,
             "methods": catalogue.method_citations(spec.method for spec in suite.methods),
             "files": checksums,
+            **({"left_out": unfit} if unfit else {}),
         },
         indent=1,
     )

@@ -33,6 +33,7 @@ class Source:
     runs: pd.DataFrame  # one row per run, in the suite's order, so that its first method comes first
     records: Sequence[Record] = ()
     missing: int = 0  # runs that left no record yet
+    left_out: Sequence[Sequence[str]] = ()  # row, pair and reason of what was never run: its method does not fit
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> paper, deviations, recipes
     links: Mapping[str, str] = field(default_factory=dict)  # fingerprint -> address of the run in MLflow
     views: Mapping[str, str] = field(default_factory=dict)  # words -> address of a view of all runs
@@ -56,7 +57,8 @@ def from_folder(results: Path, suite: str, records: Sequence[Record] | None = No
     runs = _checked(specs, about["suite"], frame(records), wanted, f"run `kdbench run {suite}` again")
     data = specs[0].get("data") or about["suite"].get("data") or {}
     methods, missing = about.get("methods") or {}, len(wanted) - len(specs)
-    return Source(about["suite"], data, runs, records, missing, methods, *ui.run_addresses(records))
+    left_out = about.get("left_out") or ()
+    return Source(about["suite"], data, runs, records, missing, left_out, methods, *ui.run_addresses(records))
 
 
 def from_store(found: StoreRuns, suite: str) -> Source:
@@ -71,7 +73,7 @@ def from_store(found: StoreRuns, suite: str) -> Source:
     runs = _checked(specs, about, found.frame, wanted, MIXED)
     records = [record for record in found.records if record.header["fingerprint"] in wanted]
     return Source(
-        about, specs[0].get("data") or newest["data"], runs, records, 0, {}, *ui.run_addresses_of_store(found)
+        about, specs[0].get("data") or newest["data"], runs, records, 0, (), {}, *ui.run_addresses_of_store(found)
     )
 
 
