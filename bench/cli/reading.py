@@ -18,6 +18,7 @@ from bench.cli.common import (
     Results,
     Seeds,
     Sets,
+    SkipUnfit,
     SuiteName,
     app,
     console,
@@ -99,8 +100,7 @@ def layers(
     from bench.jobs import claims, teacher
     from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
-    from bench.jobs.run import check_pair as fits
-    from bench.jobs.run import resolve_suite
+    from bench.jobs.run import check_pair, resolve_suite
     from bench.report import layers as shown
     from bench.suite.suite import MethodSpec, results_folder
     from bench.training import layers
@@ -111,7 +111,7 @@ def layers(
     chosen = chosen.model_copy(update={"methods": [MethodSpec(method="logit_free")]})  # the one that asks for Q
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
-        fits(chosen, pair, data)
+        check_pair(chosen, pair, data)
     machine, progress = environment.describe(on), Progress(console, quiet=as_json)
     qualities: dict[str, Any] = {}  # several pairs may share a teacher
     json_rows = []
@@ -140,6 +140,7 @@ def check(
     methods: Methods = None,
     seeds: Seeds = None,
     sets: Sets = None,
+    skip_unfit: SkipUnfit = False,
     device: Device = "auto",
 ) -> None:
     """Read a suite and its data, and say what would run. Trains nothing."""
@@ -148,27 +149,28 @@ def check(
     from bench.jobs.cohort_job import describe_data
     from bench.jobs.progress import Progress
     from bench.jobs.rounds import check_comparisons
-    from bench.jobs.run import check_pair as fits
-    from bench.jobs.run import resolve_suite
+    from bench.jobs.run import check_pair, resolve_suite
     from bench.jobs.teacher import obtain
 
     on = environment.resolve_device(device)
-    chosen = resolve_suite(suite_of(suite, methods, seeds, sets), on)
+    chosen = resolve_suite(suite_of(suite, methods, seeds, sets, skip_unfit), on)
     data = datasets.load(chosen.data, on)
-    for pair in chosen.pairs:
-        fits(chosen, pair, data)
+    unfit = {pair.name: check_pair(chosen, pair, data) for pair in chosen.pairs}
     check_comparisons(chosen)
     description = data.describe() | data.describe_test()  # as for a run, whose fingerprint holds both
     cohorts = len(chosen.pairs) * len(chosen.seeds)
+    n_runs = sum(len(chosen.methods) - len(reasons) for reasons in unfit.values()) * len(chosen.seeds)
     most = "at most " if chosen.until else ""
     console.print(
-        f"suite {chosen.name} is right: {most}{cohorts * len(chosen.methods)} runs in {most}{cohorts} cohorts on {on}",
+        f"suite {chosen.name} is right: {most}{n_runs} runs in {most}{cohorts} cohorts on {on}",
         highlight=False,
     )
     console.print(f"data: {description}", highlight=False)
     for pair in chosen.pairs:
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
-        if pair.teacher_file:
+        for title, reason in unfit[pair.name].items():
+            console.print(f"left out: {title}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        if pair.is_ready:
             obtain(chosen, pair, data, describe_data(data), Path(), {}, Progress(console))  # says how good it is
     seeds_words = ", ".join(map(str, chosen.seeds))
     if until := chosen.until:

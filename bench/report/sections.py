@@ -196,6 +196,7 @@ def _unfinished(source: Source) -> Block:
         f"{run.label} on {run.pair}, seed {run.seed}: {run.status} ({run.reason or 'no reason recorded'})"
         for run in stats.unfinished(source.runs)[["label", "pair", "seed", "status", "reason"]].itertuples()
     ]
+    lines += [f"{label} on {pair}: left out ({reason})" for label, pair, reason in source.left_out]
     lines += [f"not started: {t.plural(source.missing, 'run')}"] * bool(source.missing)
     return Items(lines) if lines else Text("None.")
 

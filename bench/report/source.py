@@ -33,6 +33,7 @@ class Source:
     records: Sequence[Record] = ()
     missing: int = 0  # runs that left no record yet
     decisions: Sequence[Mapping[str, Any]] = ()  # of `bench.suite.decide`, where seeds were added until all is decided
+    left_out: Sequence[Sequence[str]] = ()  # row, pair and reason of what was never run: its method does not fit
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> paper, deviations, recipes
     links: Mapping[str, str] = field(default_factory=dict)  # fingerprint -> address of the run in MLflow
     views: Mapping[str, str] = field(default_factory=dict)  # words -> address of a view of all runs
@@ -72,8 +73,8 @@ def from_folder(
     runs = _checked(specs, about["suite"], frame(records), wanted, f"run `kdbench run {suite}` again")
     data = specs[0].get("data") or about["suite"].get("data") or {}
     decisions, citations = about.get("decisions") or [], about.get("methods") or {}
-    addresses = ui.run_addresses(records)
-    return Source(about["suite"], data, runs, records, missing, decisions, citations, *addresses, earlier)
+    left_out, addresses = about.get("left_out") or (), ui.run_addresses(records)
+    return Source(about["suite"], data, runs, records, missing, decisions, left_out, citations, *addresses, earlier)
 
 
 def _others(folder: Path, about: Mapping[str, Any], records: Sequence[Record]) -> list[Record]:
@@ -131,7 +132,7 @@ def from_store(found: StoreRuns, suite: str) -> Source:
     runs = _checked(specs, about, found.frame, wanted, MIXED)
     records = [record for record in found.records if record.header["fingerprint"] in wanted]
     return Source(
-        about, specs[0].get("data") or newest["data"], runs, records, 0, (), {}, *ui.run_addresses_of_store(found)
+        about, specs[0].get("data") or newest["data"], runs, records, 0, (), (), {}, *ui.run_addresses_of_store(found)
     )
 
 

@@ -42,8 +42,8 @@ NOTES = """\
 CONFIRMED = """\
 - **chosen trial**: that of the best mean over {n} further seeds, with which the best trials were trained again; it need
   not be the most accurate single run. **recipe again**, **chosen again**: their means over those seeds; a dash where
-  the recipe was not among the best trials, and was not trained again. **gain**: chosen over recipe with its single 95 % t
-  interval, where the runs by seed are on record; their **steps again** come on top of the search's.
+  the recipe was not among the best trials, and was not trained again. **gain**: chosen over recipe with its single 95 %
+  t interval, where the runs by seed are on record; their **steps again** come on top of the search's.
 """
 CHOICE = (
     "The search ranks trials by a single run each; the best ones were trained again with {n} further seeds, and the "
