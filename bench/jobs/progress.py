@@ -71,10 +71,10 @@ class Progress:
         )
         with Bars(*columns, console=self.console, transient=True, expand=True) as bars:
             first = min((m.epoch for m in cohort.members), default=0)
-            epochs, empty = cohort.protocol.epochs, {"rate": "", "accuracy": ""}
-            task = bars.add_task(title, total=epochs, completed=first, **empty)
+            epochs = cohort.protocol.epochs
+            task = bars.add_task(title, total=epochs, completed=first, rate="", accuracy="")
             many = self._is_one_of_many()
-            whole = bars.add_task(self._place(), total=epochs * self.n_cohorts, visible=many, **empty)
+            whole = bars.add_task(self._place(), total=epochs * self.n_cohorts, visible=many, rate="", accuracy="")
 
             def epoch(number: int) -> None:
                 rate = f"{images / max(time.monotonic() - start, 1e-9):,.0f} img/s"
