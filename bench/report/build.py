@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from bench.report import (
     published,
     sections,
     stats,
+    svg,
     table,
     tuning,
 )
@@ -32,6 +33,8 @@ from bench.report.provenance import commits
 from bench.report.source import from_folder, from_store
 from tracking.query import StoreRuns
 from tracking.record import Record
+
+FIELDS = ("matrix", "errors")  # figures whose texts stand on coloured fields
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,18 @@ def write(
     files |= {"overall.csv": table.csv(across_pairs).encode()} if across_pairs is not None else {}
     files |= {
         "report.md": markdown.page(page).encode(),
-        "report.html": html.page(page, pictures, source.views).encode(),
+        "report.html": html.page(page, pictures | _drawings(drawn), source.views).encode(),
     }
     put(folder, files, stale=[*of_figures(plots.NAMES), "overall.csv"])
     main = folder / "figures" / f"{next(iter(drawn))}.png"
     paths = folder / "report.md", folder / "report.html", folder / "table.csv", main
     return Report(sentence, table.rich(rows), *paths, main.with_suffix(".pdf") if pdf else None, runs, rows)
+
+
+def _drawings(drawn: Mapping[str, plots.Plot]) -> dict[str, bytes]:
+    """SVGs for the page, of the figures that are small enough; the others stay PNGs."""
+    shown = {name: rendered(plot.figure, "svg") for name, plot in drawn.items() if name not in FIELDS}
+    return {name: picture for name, picture in shown.items() if len(picture) <= svg.LARGEST}
 
 
 def _on_disk(folder: Path, page: Page, pictures: dict[str, bytes]) -> dict[str, bytes]:

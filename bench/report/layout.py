@@ -20,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
@@ -131,10 +132,21 @@ def caption_of(png: Path) -> str:
 
 
 def rendered(figure: Figure, suffix: str = "png") -> bytes:
-    """The figure as a file: a PNG at 300 dpi, or a PDF with embedded fonts; the same figure gives the same bytes."""
-    about = {"png": {"Software": None, "Description": figure.get_label()}}
+    """The figure as a file: a PNG at 300 dpi, a PDF with embedded fonts, or an SVG with text as text.
+
+    The same figure gives the same bytes. Outlines of names would make them paths in an SVG: there they are groups that
+    are called halo, to be outlined by a style sheet.
+    """
+    outlined = [text for text in figure.findobj(Text) if text.get_path_effects()] if suffix == "svg" else []
+    about: dict[str, dict[str, Any]] = {"png": {"Software": None, "Description": figure.get_label()}}
     about["pdf"] = {"CreationDate": None, "Producer": None, "Creator": None, "Subject": figure.get_label()}
+    about["svg"] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    effects = [text.get_path_effects() for text in outlined]
+    for text in outlined:
+        text.set(gid="halo", path_effects=[])
     with styled():
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix, metadata=about[suffix])
-        return buffer.getvalue()
+    for text, effect in zip(outlined, effects, strict=True):
+        text.set(gid=None, path_effects=effect)
+    return buffer.getvalue()
