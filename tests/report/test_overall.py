@@ -104,7 +104,12 @@ def test_bold_is_the_best_of_a_pair_and_what_is_not_distinguishable_from_it_is_m
         set(rows.loc[rows[key], ["pair", "label"]].itertuples(index=False, name=None)) for key in ("with_best", "best")
     )
     bold, tied = (
-        {(k, row[0].text) for row in cells.rows for k, cell in zip(cells.columns, row, strict=True) if getattr(cell, mark)}
+        {
+            (k, row[0].text)
+            for row in cells.rows
+            for k, cell in zip(cells.columns, row, strict=True)
+            if getattr(cell, mark)
+        }
         for mark in ("strong", "tied")
     )
     assert bold == best and tied == near - best and best and tied

@@ -79,7 +79,9 @@ def test_of_many_rows_noise_is_neither_bold_nor_better() -> None:
     values = {"kd": [80.2, 81.1, 80.8], "wild": [60.0, 95.0, 70.0], **steady}
     runs = pd.DataFrame([run(label, seed, x) for label, each in values.items() for seed, x in enumerate(each)])
     rows = table.build(runs).set_index("label")
-    assert rows.index[rows["best"]].tolist() == ["kd"] and rows.loc["wild", "with_best"] and not rows.loc["wild", "best"]
+    assert (
+        rows.index[rows["best"]].tolist() == ["kd"] and rows.loc["wild", "with_best"] and not rows.loc["wild", "best"]
+    )
     assert (rows["reference"] == "kd").all() and rows.loc["kd", "to_reference"] != rows.loc["kd", "to_reference"]
     family = simultaneous.to_reference(runs, "kd").set_index("label").loc["m3"]
     assert rows.loc["m3", ["all_low", "all_high", "standing"]].tolist() == family[["low", "high", "verdict"]].tolist()
