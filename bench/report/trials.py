@@ -27,8 +27,8 @@ METRIC = "validation/top1"
 STATES = ("complete", "pruned", "failed")
 TEXTS = ("suite", "pair", "method", "study", "state", "reason")
 NUMBERS = ("top1", "nll", "step_ms", "epochs", "student_steps", "seconds")
-CONFIRMED = ("chosen_trial", "recipe_confirmed", "chosen_confirmed", "confirmed_gain", "confirmed_low", "confirmed_high")
-CONFIRMED += ("confirmed_n", "confirmation_steps")
+CONFIRMED = ("chosen_trial", "recipe_confirmed", "chosen_confirmed", "confirmed_gain", "confirmed_low")
+CONFIRMED += ("confirmed_high", "confirmed_n", "confirmation_steps")
 COLUMNS = ("suite", "pair", "method", "study", "trial", "state", "recipe", *NUMBERS, "reason")
 
 

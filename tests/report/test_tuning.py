@@ -190,6 +190,7 @@ def test_a_report_says_budget_spaces_choice_and_how_to_use_it(tmp_path: Path, pr
     frame = made_up(pruned=0.0)
     frame = frame.assign(state="complete", top1=frame["top1"].fillna(60.0), student_steps=480)
     studies(tmp_path, frame)
+    (tmp_path / "tuned" / "made").mkdir(parents=True)
     made = tuning.write(tmp_path, "made", {})
     text = made.report.read_text()
     assert tuning_page.budgets(made.rows) == "equal" and numbers(made.answer) == [6, 24, 11520]
