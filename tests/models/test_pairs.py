@@ -18,8 +18,9 @@ from methods.base import Dims, Needs, NetworkView, Progress, Refusal
 SIZE, C, B = 32, 5, 4
 NO_PREACTS = {"ab", "fsp", "kdsvd", "ofd", "reviewkd"}  # fsp, kdsvd: channels differ
 MAPS = {"ab", "at", "block_kd", "fitnet", "fsp", "ft", "kdsvd", "logit_free", "nst", "ofd", "reviewkd", "semckd"}
-MAPS |= {"simkd", "sp", "vid"}
-POOLED = {"cc", "crd", "pkt", "reviewkd", "rkd"}
+MAPS |= {"simkd", "sp", "vid", "cat_kd", "fcfd", "norm", "sdd", "sdd_dkd", "sdd_nkd", "srrl", "wkd_f"}
+POOLED = {"cc", "crd", "itrd", "pkt", "reviewkd", "rkd"}
+BOTH_TAILS = {"cat_kd", "fcfd", "sdd", "sdd_dkd", "sdd_nkd"}  # they go on from both networks' maps
 
 
 class Strange(nn.Module):
@@ -53,16 +54,16 @@ def nets() -> dict[str, Network]:
 
 PAIRS: dict[tuple[str, str], set[str]] = {  # the methods that do not take the pair
     ("timm/test_vit", "resnet8w4"): NO_PREACTS,
-    ("resnet14w6", "timm/test_vit"): NO_PREACTS - {"reviewkd"},
-    ("timm/test_vit", "timm/test_vit_relpos"): NO_PREACTS,
+    ("resnet14w6", "timm/test_vit"): NO_PREACTS - {"reviewkd"} | {"norm"},
+    ("timm/test_vit", "timm/test_vit_relpos"): NO_PREACTS | {"norm"},
     ("torchvision/resnet34", "torchvision/resnet18"): set(),
     ("torchvision/resnet34", "timm/mobilenetv1_100"): {"fsp", "kdsvd"},
     ("torchvision/resnet34", "torchvision/mobilenet_v2"): {"ab", "fsp", "kdsvd", "ofd"},
-    ("whole", "resnet8w4"): MAPS,
+    ("whole", "resnet8w4"): MAPS | {"wkd_l"},
     ("resnet14w6", "whole"): MAPS,
-    ("no vector", "resnet8w4"): MAPS | POOLED,
-    ("watched", "resnet8w4"): NO_PREACTS | {"block_kd", "simkd"},  # the teacher cannot go on from a map
-    ("resnet14w6", "watched"): NO_PREACTS - {"reviewkd"} | {"logit_free"},
+    ("no vector", "resnet8w4"): MAPS | POOLED | {"wkd_l"},
+    ("watched", "resnet8w4"): NO_PREACTS | BOTH_TAILS | {"block_kd", "simkd", "srrl"},  # no going on from its maps
+    ("resnet14w6", "watched"): NO_PREACTS - {"reviewkd"} | BOTH_TAILS | {"logit_free", "norm"},
 }
 
 
