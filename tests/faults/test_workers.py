@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -18,7 +16,7 @@ def test_workers_leave_with_their_parent(tmp_path: Path, suite_file: Path, whole
     command = [*words(suite_file, results), "--workers", "2"]
     process = start(command, log)
     workers = working(results, 2)
-    os.kill(process.pid or 0, signal.SIGTERM)
+    process.terminate()
     process.join()
     assert process.exitcode == 143 and log.read_text().endswith("stopped; the same command goes on where it was\n")
     assert not any(map(process_may_live, workers))
@@ -26,7 +24,7 @@ def test_workers_leave_with_their_parent(tmp_path: Path, suite_file: Path, whole
     assert stopped and all((record.folder / "checkpoint.pt").exists() for record in stopped)
     process = start(command, log)
     workers = working(results)
-    os.kill(process.pid or 0, signal.SIGKILL)
+    process.kill()
     process.join()
     end = time.monotonic() + 60
     while any(map(process_may_live, workers)):
