@@ -106,10 +106,11 @@ def run_suite(
         for seeds, titles in rounds(suite, decisions, lambda: executor.cohorts_at_once):
             rows_of_round = {pair: [row for row in rows[pair] if row[0].title in titles[pair]] for pair in titles}
             suite_of_round = suite.model_copy(update={"seeds": list(seeds)})
-            jobs, runs_of_round = plan_jobs(suite_of_round, rows_of_round, data, results, **options)
+            jobs, runs_of_round = plan_jobs(suite_of_round, rows_of_round, data, results, before=tuple(runs), **options)
             runs.extend(runs_of_round)
             outcome.fingerprints += [run.fingerprint for run in runs_of_round]
-            write_manifest()
+            if jobs:  # a call that goes on comes quickly to the seeds that the one before it had asked for
+                write_manifest()
             yield jobs
 
     planned = plan_rounds()
@@ -124,7 +125,7 @@ def run_suite(
             for result in executor.run_all(jobs):
                 outcome.n_trained += result.n_trained
                 outcome.failures += result.failures
-            write_manifest()  # once more: another call of the suite may have asked for other runs meanwhile
+    write_manifest()  # once more: another call of the suite may have asked for other runs meanwhile
     return outcome
 
 
@@ -144,7 +145,7 @@ def _decisions(suite: Suite, runs: Iterable[Run], results: Path) -> list[Decisio
     top1: dict[str, dict[str, dict[int, float]]] = {pair.name: {} for pair in suite.pairs}
     for run in runs:
         with suppress(RecordError):  # not begun, or damaged: it has no number
-            end = Record(results / suite.name / "runs" / run.fingerprint).final or {}
+            end = _record(results, run).final or {}
             if end.get("status") == "finished" and TOP1 in end["metrics"]:
                 top1[run.pair.name].setdefault(run.label, {})[run.seed] = end["metrics"][TOP1]
     rows = [spec.title for spec in suite.methods]
@@ -152,11 +153,19 @@ def _decisions(suite: Suite, runs: Iterable[Run], results: Path) -> list[Decisio
 
 
 def plan_jobs(
-    suite: Suite, rows: Rows, data: Data, results: Path, *, retrain_before: float = 0.0, group_size: int = 0
+    suite: Suite,
+    rows: Rows,
+    data: Data,
+    results: Path,
+    *,
+    before: Sequence[Run] = (),
+    retrain_before: float = 0.0,
+    group_size: int = 0,
 ) -> tuple[list[CohortJob], list[Run]]:
     """What is to be trained, every teacher before its cohorts; and all runs of these rows and the suite's seeds.
 
-    A run that has failed before comes after all others, in a cohort of its own: it may take the device down with it.
+    before: runs of other seeds, which must have learnt from the same teacher where they share it. A run that has
+    failed before comes after all others, in a cohort of its own: it may take the device down with it.
     """
     jobs, last_jobs, all_runs = list[CohortJob](), list[CohortJob](), list[Run]()
     parts = [(part, pair) for pair in suite.pairs if pair.name in rows for part in suite.by_teacher()]
@@ -165,14 +174,13 @@ def plan_jobs(
         description = describe_data(own)
         full_description = description | own.describe_test()
         teacher = teachers.teacher_fingerprint(pair, description, part.teacher_protocol(), part.teacher.seed)
-        part_jobs, retry_jobs, finished_runs = [], [], []
+        sharing = [run for run in before if (run.pair, run.teacher_fingerprint) == (pair, teacher)]
+        finished_runs = [record for run in sharing if is_finished(record := _record(results, run))]
+        part_jobs, retry_jobs = [], []
         for seed in part.seeds:
             runs = Run.of_rows(part, pair, rows[pair.name], seed, full_description, teacher)
             all_runs += runs
-            entries = [
-                _Entry(*row, run, Record(results / suite.name / "runs" / run.fingerprint))
-                for row, run in zip(rows[pair.name], runs, strict=True)
-            ]
+            entries = [_Entry(*row, run, _record(results, run)) for row, run in zip(rows[pair.name], runs, strict=True)]
             unfinished = [entry for entry in entries if retrain_before or not is_finished(entry.record)]
             finished_runs += [entry.record for entry in entries if entry not in unfinished]
             suite_of_job = part.model_copy(update={"pairs": [pair], "seeds": [seed]})
@@ -186,6 +194,10 @@ def plan_jobs(
             jobs += [_teacher_job(first[0], hashes), *part_jobs]
             last_jobs += retry_jobs
     return [*jobs, *last_jobs], all_runs
+
+
+def _record(results: Path, run: Run) -> Record:
+    return Record(results / run.suite / "runs" / run.fingerprint)
 
 
 def _teacher_job(job: CohortJob, hashes: set[str]) -> CohortJob:

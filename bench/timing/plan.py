@@ -69,10 +69,10 @@ def estimate(suite: Suite, results: Path, device: torch.device) -> list[dict[str
     for case, n in counts.items():
         known = set[str]()  # teachers that a pair before this one trains
         for pair in suite.pairs:
-            if pair.teacher not in trained:
-                trained[pair.teacher] = 0.0 if pair.teacher_file else _teacher_seconds(suite, pair, data)
+            if not pair.teacher_file and pair.teacher not in trained:
+                trained[pair.teacher] = _teacher_seconds(suite, pair, data)
             part = suite.model_copy(update={"pairs": [pair], "seeds": suite.seeds[:n]})
-            cost = _cost(part, rows, data, results, measured[pair.name], trained[pair.teacher], known)
+            cost = _cost(part, rows, data, results, measured[pair.name], trained.get(pair.teacher, 0.0), known)
             out.append({"case": case, **asdict(cost)})
     return out
 

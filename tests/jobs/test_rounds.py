@@ -118,6 +118,20 @@ def test_seeds_are_added_until_most_and_the_same_command_goes_on(tmp_path: Path,
     )
 
 
+def test_a_teacher_that_was_lost_between_two_rounds_must_come_back_with_its_bits(
+    tmp_path: Path, tiny: dict[str, Any]
+) -> None:
+    run(suite_of(tiny, seeds=UNTIL | {"most": 2}), tmp_path)
+    for folder in (tmp_path / "tiny" / "runs").iterdir():
+        record, spec, final = Record(folder), Record(folder).header["spec"], Record(folder).final or {}
+        fingerprint, environment, files = record.header["fingerprint"], record.environment, [*final.get("files", {})]
+        record.path.unlink()
+        record.begin(fingerprint, spec | {"teacher_hash": "of another processor"}, environment)
+        record.end("finished", "", {**final["metrics"], "test/top1": 50.0 + spec["seed"]}, files)
+    with pytest.raises(UserError, match="of other bits"):
+        run(suite_of(tiny, seeds=UNTIL), tmp_path)
+
+
 def test_the_seeds_on_the_command_line_are_fixed(
     tmp_path: Path, tiny: dict[str, Any], tiny_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
