@@ -3,6 +3,7 @@ PYTHON ?= python3
 SUITE ?= digits
 PORT ?= 8080
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUN_FLAGS := $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS)) \
 	$(if $(DEVICE),--device $(DEVICE)) $(if $(WORKERS),--workers $(WORKERS))
 BENCH_FLAGS := $(if $(RERUN),--rerun) $(if $(TUNED),--tuned $(if $(filter both,$(TUNED)),both,only))
@@ -12,18 +13,23 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench tune report ui dashboard time test test-faults test-all test-ui test-scale test-servers check audit format docs readme clean
+.PHONY: help setup bench tune report ui dashboard time test test-faults test-all test-ui test-scale test-servers check docs-check audit format docs readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu WORKERS=2 RERUN=1 TRIALS=24 TUNED=1 FROM=uri PDF=1"
+	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu WORKERS=2 RERUN=1 TRIALS=24 TUNED=1 FROM=uri PDF=1 TORCH=cpu"
 
 setup: .venv/.ready ## make .venv and install everything into it
+
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH=$(TORCH) is not known; TORCH=cpu takes the CPU wheels, without it PyPI's are taken)
+endif
 
 .venv/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("kdbench needs Python 3.11 or newer; say make PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(if $(TORCH),$(PIP) --index-url https://download.pytorch.org/whl/cpu 'torch>=2.6' 'torchvision>=0.21')
+	$(PIP) -e '.[dev]'
 	@touch $@
 
 bench: setup ## run a suite: train, log to MLflow, report
@@ -72,6 +78,9 @@ check: setup ## ruff and mypy
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+docs-check: setup ## run the commands of README.md and docs/
+	$(BIN)/python -m pytest tests/docs
+
 audit: setup ## known vulnerabilities of what is installed (asks PyPI)
 	@$(BIN)/python -c 'import pip_audit' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[audit]'
 	@$(BIN)/python -m pip freeze --exclude-editable > .venv/audit.txt
@@ -81,7 +90,7 @@ format: setup ## let ruff format the code
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-readme: setup ## write the README's first screen from results/reference/digits
+readme: setup ## write README.md's table and results/reference/README.md from results/reference
 	$(BIN)/python -m bench.report.readme
 
 docs: setup ## write docs/methods.md from the code

@@ -181,7 +181,13 @@ def networks() -> list[dict[str, Any]]:
         rows.append(
             {"network": name, "parameters": sum(p.numel() for p in network.parameters()), "stages": network.n_stages}
         )
-    rows.append({"network": "torchvision/<name>, timm/<name>", "parameters": "", "stages": "found by probing"})
+    rows.append(
+        {
+            "network": "torchvision/<name>, timm/<name>, hf/<name>, path/to/file.py:Name",
+            "parameters": "",
+            "stages": "found by probing",
+        }
+    )
     return rows
 
 

@@ -61,10 +61,23 @@ class Needs:
     index: bool = False
     student: bool = True  # False: the method never looks at the student (a phase before training that only readies it)
     full_batches: bool = False  # a partial last batch is left out, for this member alone
+    tails: tuple[str, ...] = ("student", "teacher")  # whose tail it runs, where `taps` holds it
 
     def __post_init__(self) -> None:
         if wrong := [tap for tap in self.taps if tap not in TAPS]:
             raise unknown("tap", wrong[0], TAPS)
+
+    def lacking(self, dims: Dims) -> str:
+        """What one of the networks does not show; empty where all is there."""
+        looked_at = [("student", dims.student)] * self.student + [("teacher", dims.teacher)] * self.teacher
+        for whose, net in looked_at:
+            if {"feats", "preacts"} & {*self.taps} and net.n_stages < 1:
+                return f"maps of stages, and the {whose} shows none"
+            if "pooled" in self.taps and not net.pooled:
+                return f"the vector before the logits, and the {whose} shows none"
+            if "tail" in self.taps and whose in self.tails and not net.tails:
+                return f"the {whose}'s answer to a map, and the {whose} cannot go on from one"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,14 @@ class Method(nn.Module):
     @classmethod
     def check(cls, dims: Dims) -> None:
         """Raise `Refusal` where this pair or data set cannot be distilled by this method."""
+
+    @classmethod
+    def check_pair(cls, dims: Dims) -> None:
+        """Raise `Refusal` where the networks do not show what the method needs, or `check` refuses them."""
+        for needs in filter(None, (cls.needs, cls.pretrain_needs)):
+            if lacking := needs.lacking(dims):
+                raise Refusal(f"{cls.name()} needs {lacking}")
+        cls.check(dims)
 
     @classmethod
     def resolve(

@@ -108,7 +108,7 @@ class BlockKD(Method):
         code="(none public)",
         licence="-",
     )
-    needs = Needs(taps=("logits", "feats", "tail"))
+    needs = Needs(taps=("logits", "feats", "tail"), tails=("teacher",))
     space = {
         "alpha": Float(0.0, 10.0, tune=False),
         "beta": Float(0.1, 20.0, log=True),

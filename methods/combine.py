@@ -136,6 +136,7 @@ def _union_of_needs(needs: list[Needs]) -> Needs:
         teacher=any(n.teacher for n in needs),
         index=any(n.index for n in needs),
         full_batches=any(n.full_batches for n in needs),
+        tails=tuple({whose: None for n in needs if "tail" in n.taps for whose in n.tails}),
     )
 
 

@@ -98,7 +98,7 @@ class LogitFree(Method):
         code="github.com/Thegolfingocto/KD_wo_CE @ 3abceed Scripts/FKD.py, TrainerUtils.py",
         licence="-",
     )
-    needs = Needs(taps=("feats", "tail"))
+    needs = Needs(taps=("feats", "tail"), tails=("student",))
     space = {
         "ce": Float(0.0, 1.0, tune=False),  # of the head
         "mse": Float(0.01, 100.0, log=True),

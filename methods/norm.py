@@ -51,7 +51,7 @@ class NORM(Method):
         code="github.com/OSVAI/NORM @ c6dfc39 helper/loops.py, models/cifar/resnet_student.py",
         licence="BSD-2-Clause",
     )
-    needs = Needs(taps=("logits", "feats", "tail"))
+    needs = Needs(taps=("logits", "feats", "tail"), tails=("student",))
     space = {
         "ce": Float(0.0, 1.0, tune=False),
         "norm": Float(0.01, 100.0, log=True),

@@ -39,7 +39,7 @@ class SimKD(Method):
         code="github.com/DefangChen/SimKD @ 2b389c3 models/util.py",
         licence="-",
     )
-    needs = Needs(taps=("feats", "tail"))
+    needs = Needs(taps=("feats", "tail"), tails=("teacher",))
     space = {"mse": Float(0.01, 100.0, log=True), "factor": Int(1, 16, tune=False)}
     recipes = {
         "paper": Recipe(

@@ -46,7 +46,7 @@ class SRRL(Method):
         code="github.com/jingyang2017/KD_SRRL @ d2e802f distiller_zoo/AIN.py, train_imagenet_distillation.py",
         licence="MIT",
     )
-    needs = Needs(taps=("logits", "feats", "tail"))
+    needs = Needs(taps=("logits", "feats", "tail"), tails=("teacher",))
     space = {
         "ce": Float(0.0, 1.0, tune=False),
         "kd": Float(0.0, 10.0, tune=False),

@@ -85,9 +85,10 @@ class NetDims:
     feats: tuple[Shape, ...]  # stem, stage 1..n
     preacts: tuple[Shape | None, ...]
     relu: tuple[bool, ...]  # is feats[i] the output of a ReLU (and so never negative)?
-    pooled: int
+    pooled: int  # 0: the network shows no such vector
     norms: tuple[tuple[Tensor, Tensor] | None, ...] = field(default=(), compare=False)
     """Weight and bias [D] of the BatchNorm whose output preacts[i] is (before a residual sum); None: there is none."""
+    tails: bool = field(default=True, compare=False)  # can a map go on to the logits?
 
     @property
     def n_stages(self) -> int:

@@ -126,3 +126,5 @@ class WKDL(Method):
             raise Refusal(
                 "wkd_l compares the teacher's maps of classes; it takes 2 training images or more of every one"
             )
+        if not dims.teacher.feats:
+            raise Refusal("wkd_l needs maps, in which the classes are alike or not, and the teacher shows none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from bench.cli import main
 
@@ -121,10 +123,79 @@ def folder_of(*names: str) -> Change:
     return change
 
 
-def also(*changes: Change) -> Change:
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
+        self.fc = nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.b(self.a(x).relu()).relu().mean((2, 3)))
+"""
+
+
+def own_network(*changes: tuple[str, str], name: str = "my_net.py:Net", source: str = NET) -> Change:
+    """A network of one's own with a fault, as the teacher."""
+    for old, new in changes:
+        assert old in source
+        source = source.replace(old, new)
+
     def change(raw: dict[str, Any], folder: Path) -> None:
+        (folder / "my_net.py").write_text(source)
+        raw["pairs"] = [f"{folder / name} -> resnet8w4"]
+
+    return change
+
+
+def with_stages(*names: str) -> tuple[str, str]:
+    return "    def __init__", f"    stages = {list(names)}\n    def __init__"
+
+
+def saved(content: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """A checkpoint that holds what is made of a right state."""
+
+    def write(path: Path) -> None:
+        from bench import models
+
+        torch.save(content(models.build("resnet8w8", in_channels=1, size=8, n_classes=10).state_dict()), path)
+
+    return write
+
+
+def half_a_checkpoint(lost: bool) -> Change:
+    """Two shards and their index, of which one is lost or another's."""
+
+    def change(raw: dict[str, Any], folder: Path) -> None:
+        from bench import models
+
+        state = models.build("resnet8w8", in_channels=1, size=8, n_classes=10).state_dict()
+        files = {name: f"m-{i % 2}.safetensors" for i, name in enumerate(state)}
+        for file in ("m-0.safetensors",) if lost else ("m-0.safetensors", "m-1.safetensors"):
+            save_file({name: state[name] for name in state if files[name] == "m-0.safetensors"}, folder / file)
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": files}))
+        raw["pairs"] = [{"teacher": "resnet8w8", "student": "resnet8w4", "teacher_file": str(index)}]
+
+    return change
+
+
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n")
+
+
+def wandering_index(path: Path) -> None:
+    path.write_text('{"weight_map": {"conv1.weight": "../other.safetensors"}}')
+
+
+def also(*changes: Change) -> Change:
+    def change(raw: dict[str, Any], folder: Path) -> list[str]:
+        words: list[str] = []
         for one in changes:
-            one(raw, folder)
+            words += one(raw, folder) or []
+        return words
 
     return change
 
@@ -135,6 +206,10 @@ def plugin(source: str) -> Change:
         return ["--plugin", "mine.py"]
 
     return change
+
+
+def until(**changes: object) -> dict[str, object]:
+    return {"until": "decided", **changes}
 
 
 CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
@@ -164,6 +239,30 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "milestone after the end": (setting("protocol.milestones", [2, 30]), ("milestones", "3 epochs")),
     "empty seeds": (setting("seeds", []), ("seeds", "at least 1")),
     "no seeds": (setting("seeds", 0), ("seed",)),
+    "seeds until another word": (setting("seeds", until(until="done")), ("seeds", "until", "'decided'")),
+    "no margin": (setting("seeds", until(margin=0)), ("seeds", "'margin' is 0", "greater than 0")),
+    "a margin below zero": (setting("seeds", until(margin=-1)), ("seeds", "'margin' is -1", "greater than 0")),
+    "least above most": (setting("seeds", until(least=9, most=4)), ("seeds", "least 9", "most 4", "least: 4")),
+    "a decision by one seed": (
+        setting("seeds", until(least=1)),
+        ("seeds", "'least' is 1", "equal to 2"),
+    ),
+    "a misspelt key of seeds": (setting("seeds", until(margn=1)), ("seeds", "margn", "did you mean 'margin'")),
+    "until beside seeds": (setting("until", until()), ("'until' stands within seeds", "seeds: {until: decided}")),
+    "nothing to decide": (
+        also(setting("seeds", until()), setting("methods", ["kd"])),
+        ("tiny has one, kd", "two or more methods", "--seeds 5"),
+    ),
+    "a teacher of each pair": (setting("teacher.each", "pair"), ("teacher.each", "'pair'", "'suite' or 'seed'")),
+    "a split of each run": (setting("split.each", "run"), ("split.each", "'run'", "'suite' or 'seed'")),
+    "a split without its teacher": (
+        setting("split.each", "seed"),
+        ("add teacher: {each: seed}",),
+    ),
+    "a teacher file for every seed": (
+        also(teacher(network("resnet8w8", 10)), setting("teacher.each", "seed")),
+        ("teacher.pth", "write teacher: {each: suite}"),
+    ),
     "seeds typed wrong": (typed("--seeds", "many"), ("seeds", "'5'")),
     "the same method twice": (setting("methods", ["kd", "kd"]), ("'kd' stands twice",)),
     "no methods": (setting("methods", []), ("methods", "at least 1")),
@@ -179,6 +278,117 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "teacher of other classes": (teacher(network("resnet8w8", 7)), ("teacher.pth", "7", "10")),
     "teacher with code in it": (teacher(evil), ("teacher.pth",)),
     "teacher is text": (teacher(text), ("teacher.pth",)),
+    "teacher of two states": (
+        teacher(saved(lambda state: {"student": state, "teacher": {k: v + 1 for k, v in state.items()}})),
+        ("several states", "teacher_key: 'student' or 'teacher'"),
+    ),
+    "teacher's key is another": (
+        also(
+            teacher(saved(lambda state: {"net": state})), lambda raw, folder: raw["pairs"][0].update(teacher_key="nets")
+        ),
+        ("teacher_key 'nets'", "there is 'net'"),
+    ),
+    "teacher as a whole module": (
+        teacher(saved(lambda state: torch.nn.Linear(2, 2))),
+        ("could run code", "state_dict()"),
+    ),
+    "teacher without a state": (teacher(saved(lambda state: {"epoch": 3, "acc": 71.0})), ("holds no state dict",)),
+    "teacher with a layer less": (
+        teacher(saved(lambda state: {k: v for k, v in state.items() if "layer3.0.conv2" not in k})),
+        ("'layer3.0.conv2.weight' is missing",),
+    ),
+    "teacher with a layer more": (
+        teacher(saved(lambda state: {**state, "fc2.weight": torch.zeros(2, 2)})),
+        ("'fc2.weight' is unexpected",),
+    ),
+    "teacher of other widths": (teacher(network("resnet8w4", 10)), ("is not a state of resnet8w8", "not [8, 1, 3, 3]")),
+    "half a checkpoint": (half_a_checkpoint(lost=True), ("m-1.safetensors", "put all shards beside it")),
+    "a shard of another": (half_a_checkpoint(lost=False), ("m-1.safetensors' lacks", "fetch that shard again")),
+    "an index that leads elsewhere": (teacher(wandering_index), ("teacher.pth", "names no files beside it")),
+    "a pointer of git lfs": (teacher(pointer), ("git lfs pull",)),
+    "no such file of a network": (
+        setting("pairs", ["nowhere/my_net.py:Net -> resnet8w4"]),
+        ("nowhere/my_net.py", "path/to/file.py:ClassName"),
+    ),
+    "no such class": (own_network(name="my_net.py:Nett"), ("'Nett'", "did you mean 'Net'")),
+    "several classes": (
+        own_network(name="my_net.py:", source=NET + "class Other(Net): pass"),
+        ("Net, Other", "name one"),
+    ),
+    "a network that is no Python": (own_network(source="x ="), ("my_net.py", "SyntaxError")),
+    "a network's import": (
+        own_network(source="import nowhere_at_all" + NET),
+        ("ModuleNotFoundError", "nowhere_at_all"),
+    ),
+    "a network's script that ends": (own_network(source="raise SystemExit(3)"), ("SystemExit: 3",)),
+    "a network's parameter more": (own_network(("num_classes):", "num_classes, depth):")), ("'depth'", "a default")),
+    "a network that cannot be made": (own_network(("super().__init__()", "1 / 0")), ("ZeroDivisionError",)),
+    "a function that makes no network": (
+        own_network(source="def make():\n    return 3\n", name="my_net.py:make"),
+        ("makes a int", "torch.nn.Module"),
+    ),
+    "a network that gives a tuple": (own_network(("return self.fc", "return x, self.fc")), ("a tuple", "logits alone")),
+    "a network that gives a tuple in training": (
+        own_network(("return self.fc", "if self.training: return x, x\n        return self.fc")),
+        ("a tuple", "in training"),
+    ),
+    "a network of other classes": (own_network(("(4, num_classes)", "(4, 7)")), ("[2, 7]", "[2, 10]", "num_classes")),
+    "a network of another size": (
+        own_network(("nn.Linear(4", "nn.Linear(64"), (".mean((2, 3))", ".flatten(1)")),
+        ("two images of 1x8x8", "data.size"),
+    ),
+    "a network of other channels": (own_network(("Conv2d(1", "Conv2d(3")), ("two images of 1x8x8", "channels")),
+    "a stage that is not there": (own_network(with_stages("a", "c")), ("no module", "'c'")),
+    "a stage without a map": (own_network(with_stages("fc")), ("'fc' gives no map",)),
+    "a stage that is called twice": (
+        own_network(with_stages("b"), ("self.b(self.a(x)", "self.b(self.b(self.a(x))")),
+        ("'b' 2 times", "calls once"),
+    ),
+    "a stage that is never called": (own_network(with_stages("c"), ("self.fc =", "self.c = self.fc =")), ("'c'",)),
+    "stages that are not there for a method": (
+        also(own_network(("x):", "x):\n        if x.sum() > 9e9: x = -x")), setting("methods", ["at"])),
+        ("at needs maps of stages, and the teacher shows none", "--skip-unfit"),
+    ),
+    "a map that cannot go on": (
+        also(
+            own_network(with_stages("a", "b"), ("x):", "x):\n        if x.sum() > 9e9: x = -x")),
+            setting("methods", ["simkd"]),
+        ),
+        ("simkd needs the teacher's answer to a map",),
+    ),
+    "pretrained without a new head": (
+        lambda raw, folder: raw.update(
+            pairs=[{"teacher": "timm/resnet18", "student": "resnet8w4", "pretrained": True}]
+        ),
+        ("no head for these classes", "finetune: {epochs: 10, lr: 0.01}"),
+    ),
+    "finetune of nothing": (
+        lambda raw, folder: raw.update(pairs=[{"teacher": "resnet8w8", "student": "resnet8w4", "finetune": {}}]),
+        ("pretrained: true, or teacher_file",),
+    ),
+    "finetune with a misspelt key": (
+        also(teacher(network("resnet8w8", 7)), lambda raw, folder: raw["pairs"][0].update(finetune={"epoch": 3})),
+        ("epoch", "did you mean 'epochs'"),
+    ),
+    "pretrained and a file": (
+        also(teacher(network("resnet8w8", 7)), lambda raw, folder: raw["pairs"][0].update(pretrained=True)),
+        ("leave out one of them",),
+    ),
+    "pretrained without weights": (
+        lambda raw, folder: raw.update(
+            pairs=[{"teacher": "resnet8w8", "student": "resnet8w4", "pretrained": True, "finetune": {}}]
+        ),
+        ("'resnet8w8' has no packaged weights",),
+    ),
+    "no method that fits": (
+        also(setting("methods", ["fsp"]), typed("--skip-unfit")),
+        ("no method of the suite takes",),
+    ),
+    "an unknown network of Hugging Face": (setting("pairs", ["hf/nowhere -> resnet8w4"]), ("hf/nowhere",)),
+    "a network too large for the images": (
+        setting("pairs", ["torchvision/vgg11_bn -> resnet8w4"]),
+        ("cannot take 8x8", "it takes 32x32"),
+    ),
     "parquet without images": (shards(text=lambda: ["a"] * 60, label=labels()), ("image", "text", "label")),
     "parquet without labels": (shards(img=images()), ("label",)),
     "undecodable image": (shards(img=images(broken=7), label=labels()), ("train-00000-of-00001.parquet", "row 7")),

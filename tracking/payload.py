@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tracking.frame import COLUMNS, describe
 from tracking.lines import Lines
 
-TAGS = {name: f"kd.{name}" for name in COLUMNS} | {
+TAGS = {name: f"kd.{name}" for name in COLUMNS if name != "hp"} | {
     "commit": "kd.git_sha",
     "dirty": "kd.git_dirty",
     "reason": "kd.end_reason",
@@ -20,7 +20,8 @@ INTEGERS = ("seed", "epochs", "threads", "tuned_trials")
 BOOLEANS = ("tuned", "dirty")
 SEARCH = ("sampler", "pruner", "objective", "batch", "rule")
 PROTOCOL = ("epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "precision")
-SETTINGS = ("protocol", "data")  # what the runs of one table must have in common; whole, as tags
+SETTINGS = ("protocol", "data")  # what the runs of one table must have in common; once whole, as tags
+HP, SPACE, REST = "hp.", "space.", "protocol."  # params: of a method, of a study, of the protocol besides `PROTOCOL`
 MLFLOW_STATUS = {
     "finished": "FINISHED",
     "pruned": "KILLED",
@@ -29,7 +30,10 @@ MLFLOW_STATUS = {
     "interrupted": "KILLED",
     "running": "RUNNING",
 }
-BEST, STUDY = "best/hp.", "study/"
+BEST, STUDY = "best/hp.", "study/"  # the latter once stood before a study's final metrics
+CURVE, BY_TRIAL = "curve/", "by_trial/"  # curves that must not be taken for final values of the same name
+OTHER_NAMES = {"cost/step_ms": "cost/step_own_part_ms"}  # the step time of reports is `cost/step_alone_ms`
+CHOSEN = "best"  # tag of the trial that its study chose, and of the study, which names it
 INFINITE = 1.7976931348623157e308  # what MLflow's SQL store keeps of an infinity
 
 Point = tuple[str, float, int, int]  # name, value, milliseconds, step
@@ -61,22 +65,22 @@ def params(lines: Lines) -> dict[str, str]:
     flat |= {name: protocol.get(name) for name in PROTOCOL}
     if _is_study(lines):  # no number of trials: it grows, and a param cannot be changed
         flat |= {name: spec["tune"].get(name) for name in SEARCH} | {"search_seed": spec["tune"].get("seed")}
-        flat |= {f"space.{name}": text for name, text in spec["space"].items()}
+        flat |= {SPACE + name: text for name, text in spec["space"].items()}
     else:
-        flat |= {f"hp.{name}": value for name, value in (spec.get("hp") or {}).items()}
+        flat |= {HP + name: _text(value) for name, value in (spec.get("hp") or {}).items()}
+    flat |= {REST + name: _text(value) for name, value in protocol.items() if name not in PROTOCOL}
     return {safe_name(name): _text(value) for name, value in flat.items() if value is not None}
 
 
 def tags(lines: Lines, kind: str) -> dict[str, str]:
     """Every describing column of a run, its identity, and who works on it."""
     row, environment, spec = describe(lines), lines.environment, lines.header["spec"]
-    out = {TAGS[name]: _text(value) for name, value in row.items() if value is not None}
+    out = {TAGS[name]: _text(value) for name, value in row.items() if name in TAGS and value is not None}
     out |= {"kd.kind": kind, "kd.schema": _text(lines.header["schema"]), "kd.record": lines.header["id"]}
     out |= {f"kd.{name}": _text(environment[name]) for name in ("pid", "boot_id") if environment.get(name) is not None}
     named = ("teacher_hash", "study", "trial", "stage")
     out |= {f"kd.{name}": _text(spec[name]) for name in named if spec.get(name) not in (None, "")}
-    out |= {f"kd.{name}": _text(spec[name]) for name in SETTINGS if spec.get(name)}
-    out["kd.final"] = json.dumps(sorted(lines.end["metrics"]) if lines.end else [])
+    out["kd.final"] = ", ".join(sorted(lines.end["metrics"])) if lines.end else ""
     out["mlflow.note.content"] = note(row, lines)
     return {name: value[:7900] for name, value in out.items()}
 
@@ -114,45 +118,66 @@ def _best_values(final: Mapping[str, float]) -> str:
 
 
 def epoch_points(lines: Lines, start: int) -> list[Point]:
-    """Metrics of the epochs after the first `start`, with the record's own times: sent twice, they are stored once."""
-    return [point for line in lines.epochs[start:] for point in _points(line["metrics"], line["time"], line["epoch"])]
+    """Metrics of the epochs after the first `start`, with the record's own times: sent twice, they are stored once.
+
+    A test metric of every epoch is `curve/test_<name>`, since `test/<name>` is one value, the last epoch's; what a
+    study has of every trial is `by_trial/<name>`.
+    """
+    curve = _curve_of_study if _is_study(lines) else _curve_of_run
+    return [
+        point
+        for line in lines.epochs[start:]
+        for point in _points({curve(name): v for name, v in line["metrics"].items()}, line["time"], line["epoch"])
+    ]
 
 
 def final_points(lines: Lines, metrics_there: Mapping[str, float]) -> list[Point]:
     """Final metrics at the step of the last epoch.
 
-    Those of a study that its trials have as well become `study/<name>`: the best or the sum of all trials is no point
-    on the curve over trials. A study ends more than once: what MLflow has since an earlier
-    end (`metrics_there`) is left out.
+    A study ends more than once: what MLflow has since an earlier end (`metrics_there`) is left out.
     """
     if not lines.end:
         return []
     step = lines.epochs[-1]["epoch"] if lines.epochs else 0
     metrics = lines.end["metrics"]
     if _is_study(lines):
-        epoch_metrics = {name for line in lines.epochs for name in line["metrics"]}
-        named = {STUDY + name if name in epoch_metrics else name: value for name, value in metrics.items()}
-        metrics = {name: value for name, value in named.items() if metrics_there.get(safe_name(name)) != value}
+        metrics = {name: value for name, value in metrics.items() if metrics_there.get(stored_name(name)) != value}
     return list(_points(metrics, lines.end["time"], step))
 
 
-def row_of(tags: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, Any]:
-    """The inverse of `tags` and `final_points`: a run's row, as `frame` makes it from the record."""
+def row_of(tags: Mapping[str, str], metrics: Mapping[str, float], params: Mapping[str, str]) -> dict[str, Any]:
+    """The inverse of `tags`, `params` and `final_points`: a run's row, as `frame` makes it from the record; also of
+    a run that an older version delivered."""
     row: dict[str, Any] = {name: tags.get(tag) for name, tag in TAGS.items()}
     for name in INTEGERS:
         row[name] = int(row[name]) if str(row[name] or "").lstrip("-").isdigit() else None
     for name in BOOLEANS:
         row[name] = {"true": True, "false": False}.get(row[name] or "")
     row["reason"] = row["reason"] or ""
-    final = json.loads(tags.get("kd.final") or "[]")
-    values = {name: metrics.get(STUDY + safe_name(name), metrics.get(safe_name(name))) for name in final}
+    hp = {name.removeprefix(HP): _value(text) for name, text in params.items() if name.startswith(HP)}
+    row["hp"] = tags.get("kd.hp") or json.dumps(hp, sort_keys=True)
+    values = {name: _final_value(name, metrics) for name in _final_names(tags.get("kd.final", ""))}
     return {name: _unbounded(value) for name, value in values.items() if value is not None} | row
 
 
+def _final_names(text: str) -> list[str]:
+    """Which of a run's metrics are final; an older version wrote them as JSON."""
+    names = json.loads(text) if text.startswith("[") else text.split(", ")
+    return [str(name) for name in names if name]
+
+
+def _final_value(name: str, metrics: Mapping[str, float]) -> float | None:
+    """Under the name that it has, or had in an older version."""
+    is_older_study = not any(there.startswith(BY_TRIAL) for there in metrics)
+    places = [STUDY + safe_name(name)] * is_older_study + [stored_name(name), safe_name(name)]
+    return next((metrics[place] for place in places if place in metrics), None)
+
+
 def settings_of(tags: Mapping[str, str], params: Mapping[str, str], profile: str = "") -> dict[str, Any]:
-    """Protocol and data of a run, as its spec has them. A run without those tags has a few of the protocol's values as
-    params, and its data as the profile of its input."""
+    """Protocol and data of a run, as its spec has them: the protocol as params, the data as the profile of its input;
+    an older version had both as tags."""
     known = {name: _value(params[name]) for name in PROTOCOL if name in params}
+    known |= {name.removeprefix(REST): _value(text) for name, text in params.items() if name.startswith(REST)}
     protocol, data = (_value(tags.get(f"kd.{name}", "")) for name in SETTINGS)
     other = _value(profile)
     return {
@@ -161,9 +186,19 @@ def settings_of(tags: Mapping[str, str], params: Mapping[str, str], profile: str
     }
 
 
+def has_whole_protocol(tags: Mapping[str, str], params: Mapping[str, str]) -> bool:
+    """Whether all of the protocol can be read from a run; the oldest ones have `PROTOCOL` alone."""
+    return "kd.protocol" in tags or any(name.startswith(REST) for name in params)
+
+
 def safe_name(name: str) -> str:
     """A name that MLflow takes: other signs than letters, digits and `_-. :/` become `_`."""
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII).strip("/")[:250]
+
+
+def stored_name(name: str) -> str:
+    """What MLflow calls a metric of a record."""
+    return safe_name(OTHER_NAMES.get(name, name))
 
 
 def milliseconds(seconds: float) -> int:
@@ -172,7 +207,15 @@ def milliseconds(seconds: float) -> int:
 
 def _points(metrics: Mapping[str, float], seconds: float, step: int) -> Iterator[Point]:
     for name, value in metrics.items():
-        yield safe_name(name), value, milliseconds(seconds), step
+        yield stored_name(name), value, milliseconds(seconds), step
+
+
+def _curve_of_run(name: str) -> str:
+    return CURVE + name.replace("/", "_") if name.startswith("test/") else name
+
+
+def _curve_of_study(name: str) -> str:
+    return BY_TRIAL + name.replace("/", "_")
 
 
 def _is_study(lines: Lines) -> bool:

@@ -79,14 +79,17 @@ def _search(store: Store, suite: str | None, experiment: str | None, kind: str) 
 
 def _table(found: Iterable[Any]) -> pd.DataFrame:
     return table(
-        [payload.row_of(run.data.tags, run.data.metrics) | {"time": run.info.start_time / 1000} for run in found]
+        [
+            payload.row_of(run.data.tags, run.data.metrics, run.data.params) | {"time": run.info.start_time / 1000}
+            for run in found
+        ]
     )
 
 
 def _specs(chosen: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Of each run; where a run says only a part of its protocol, that part of everybody's."""
     specs = {fingerprint: _spec(run) for fingerprint, run in chosen.items()}
-    if any(f"kd.{name}" not in run.data.tags for run in chosen.values() for name in payload.SETTINGS):
+    if not all(payload.has_whole_protocol(run.data.tags, run.data.params) for run in chosen.values()):
         for spec in specs.values():
             spec["protocol"] = {key: v for key, v in spec["protocol"].items() if key in payload.PROTOCOL}
     return specs

@@ -15,7 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracking import moved, summary, views
+import yaml
+
+from tracking import moved, payload, summary, views
 from tracking.deliver import Delivery, last_delivery
 from tracking.lines import RecordError
 from tracking.location import (
@@ -100,7 +102,10 @@ class Store:
             parent = self._study_run(record, name)
             with file_lock(record.folder):
                 words = summary.run_description(record, store) if spec.get("kind") == "suite" else None
-                return Delivery(self.client, store, self.experiment(name), record, kind, parent, words).send()
+                is_news = Delivery(self.client, store, self.experiment(name), record, kind, parent, words).send()
+            if is_news and spec.get("kind") in ("study", "trial"):
+                self._mark_chosen(record if spec["kind"] == "study" else Record(record.folder.parent.parent), name)
+            return is_news
 
     def end_orphaned_runs(self, experiment: str) -> list[str]:
         """End, as KILLED, runs of this host whose process is gone; their ids."""
@@ -149,6 +154,21 @@ class Store:
         query = f"tags.`kd.kind` = 'study' and tags.`kd.fingerprint` = '{fingerprint}'"  # made on another machine
         return next((run.info.run_id for run in self.search([self.experiment(experiment)], query)), "")
 
+    def _mark_chosen(self, study: Record, experiment: str) -> None:
+        """Give the trial that a study on this machine has chosen its tag, and the study the trial's name."""
+        trial = chosen_trial(study)
+        run_id = last_delivery(study).get("run_id")
+        if trial is None or run_id is None:
+            return
+        query = f"tags.`mlflow.parentRunId` = '{run_id}' and tags.`kd.stage` = 'search'"
+        for run in self.search([self.experiment(experiment)], query):
+            is_chosen, is_marked = run.data.tags.get("kd.trial") == str(trial), payload.CHOSEN in run.data.tags
+            if is_chosen and not is_marked:
+                self.client.set_tag(run.info.run_id, payload.CHOSEN, "chosen by its study")
+                self.client.set_tag(run_id, payload.CHOSEN, run.info.run_name)
+            elif is_marked and not is_chosen:
+                self.client.delete_tag(run.info.run_id, payload.CHOSEN)
+
     def _create(self, name: str) -> str:
         home = file.parent if (file := sqlite_file(self.uri)) else self.results  # MLflow's own choice is ./mlruns
         served = self.uri.startswith("http")
@@ -168,6 +188,17 @@ def open_existing(uri: str, results: str | os.PathLike[str]) -> Store:
     if (file := sqlite_file(store.uri)) is not None and not file.is_file():
         raise TrackingError(f"no MLflow store at {store.uri} yet; `kdbench run` makes one")
     return store
+
+
+def chosen_trial(study: Record) -> int | None:
+    """The number of the trial that a finished study chose; None where it has not, or its file does not say."""
+    if study.status != "finished":
+        return None
+    try:
+        number = yaml.safe_load((study.folder / "tuned.yaml").read_text("utf-8"))["trial"]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError):
+        return None
+    return number if isinstance(number, int) else None
 
 
 def initialise_sqlite(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,14 +19,13 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from tracking.deliver import last_delivery
 from tracking.location import REPORTS, SERVERS, SETTINGS, TrackingError, experiment_name, mask_secrets, tuning_name
+from tracking.payload import SPACE
 from tracking.store import Store
-from tracking.views import compare_link, run_link, ui_link, view_tag
+from tracking.views import TAG, VIEW, compare_link, run_link, tuning_view, ui_link, view_tag
 
-SELECTION_METRIC = "validation/top1"  # the best run is chosen by; never by a test metric
 N_DETAILED_SUITES = 5  # suites whose runs are looked at if none is named; a store may hold many
 START_TIMEOUT_S = 120.0
 PORT = 5000
-LOCAL = f"http://127.0.0.1:{PORT}"
 
 if TYPE_CHECKING:
     from tracking.query import StoreRuns
@@ -40,7 +40,8 @@ class Links(NamedTuple):
     runs: int
     methods: tuple[str, ...]
     charts: str
-    compare: str = ""  # the best run per method, by the validation split
+    table: str = ""
+    compare: str = ""  # one seed's run of every method
     report: str = ""
     tuning: str = ""
 
@@ -63,17 +64,16 @@ def links(store: Store, base: str, suite: str | None = None) -> list[Links]:
     suites = [suite] if suite is not None else _newest_first(store, experiment_of)
     out = []
     for place, name in enumerate(suites):
-        tuning = experiments.get(tuning_name(name), "")
         plain = [Links(name, "", 0, (), ui_link(base, experiment_of[name]))]
         rows = _of_suite(store, base, name, experiment_of[name]) if place < N_DETAILED_SUITES else plain
-        report, tuned = _report(store, base, name), ui_link(base, tuning) if tuning else ""
-        out += [row._replace(report=report, tuning=tuned) for row in rows]
+        report, tuning = _report(store, base, name), _tuning(store, base, experiments.get(tuning_name(name), ""))
+        out += [row._replace(report=report, tuning=tuning) for row in rows]
     return out
 
 
 def run_addresses(records: Iterable[Record]) -> tuple[dict[str, str], dict[str, str]]:
     """Where a report leads: addresses of the runs in MLflow by fingerprint, and of the views of all of them by what
-    they show, as far as the last deliveries tell; nobody is asked. A database's pages are those of `kdbench ui`.
+    they show, as far as the last deliveries tell; nobody is asked. Runs in a database without a server have none.
     """
     deliveries = {record.header["fingerprint"]: last_delivery(record) for record in records}
     return _addresses(
@@ -88,38 +88,54 @@ def run_addresses_of_store(found: StoreRuns) -> tuple[dict[str, str], dict[str, 
 
 def _addresses(runs: Mapping[str, tuple[str, str, str]]) -> tuple[dict[str, str], dict[str, str]]:
     """runs: store, experiment and run by fingerprint."""
-    bases = {store: store if store.startswith(SERVERS) else LOCAL for store, _, _ in runs.values()}
-    of_runs = {name: run_link(bases[store], experiment, run) for name, (store, experiment, run) in runs.items()}
-    whole = {ui_link(bases[store], experiment) for store, experiment, _ in runs.values()}
+    served = {name: ids for name, ids in runs.items() if ids[0].startswith(SERVERS)}
+    of_runs = {name: run_link(store, experiment, run) for name, (store, experiment, run) in served.items()}
+    whole = {ui_link(store, experiment) for store, experiment, _ in served.values()}
     return of_runs, {"MLflow: all runs side by side": whole.pop()} if len(whole) == 1 else {}
 
 
 def _of_suite(store: Store, base: str, suite: str, experiment: str) -> list[Links]:
     runs = store.search([experiment], "tags.`kd.kind` = 'run'")
     pairs = sorted({run.data.params.get("pair", "") for run in runs})
-    tags = store.client.get_experiment(experiment).tags
     out = []
     for pair in pairs if len(pairs) > 1 else [None]:
         runs_of_pair = [run for run in runs if pair in (None, run.data.params.get("pair", ""))]
         labels = sorted({run.data.params.get("label", "") for run in runs_of_pair})
-        name, view = view_tag(labels, pair)
-        if tags.get(name) != view:
-            store.client.set_experiment_tag(experiment, name, view)
-        best = _best(runs_of_pair)
-        compare = compare_link(base, experiment, [run.info.run_id for run in best]) if len(best) > 1 else ""
-        out.append(Links(suite, pair or "", len(runs_of_pair), tuple(labels), ui_link(base, experiment, pair), compare))
+        _write_view(store, experiment, *view_tag(labels, pair))
+        same_seed = _of_one_seed(runs_of_pair)
+        compare = compare_link(base, experiment, [run.info.run_id for run in same_seed]) if len(same_seed) > 1 else ""
+        charts, table = (ui_link(base, experiment, pair, table=table) for table in (False, True))
+        out.append(Links(suite, pair or "", len(runs_of_pair), tuple(labels), charts, table, compare))
     return out
 
 
-def _best(runs: list[Any]) -> list[Any]:
-    """The finished run of each method that is best on the validation split, best method first."""
-    done = [
-        run for run in runs if run.data.tags.get("kd.status") == "finished" and SELECTION_METRIC in run.data.metrics
-    ]
-    best: dict[str, Any] = {}
-    for run in sorted(done, key=lambda run: run.data.metrics[SELECTION_METRIC], reverse=True):
-        best.setdefault(run.data.params.get("label", ""), run)
-    return list(best.values())
+def _of_one_seed(runs: list[Any]) -> list[Any]:
+    """The finished runs of the seed that most methods have finished, the lowest of several; by method."""
+    of_seed: dict[int, dict[str, Any]] = {}
+    for run in runs:
+        if run.data.tags.get("kd.status") == "finished":
+            of_seed.setdefault(int(run.data.params["seed"]), {})[run.data.params.get("label", "")] = run
+    if not of_seed:
+        return []
+    chosen = of_seed[min(of_seed, key=lambda seed: (-len(of_seed[seed]), seed))]
+    return [chosen[label] for label in sorted(chosen)]
+
+
+def _tuning(store: Store, base: str, experiment: str) -> str:
+    """The link to the studies, whose view is written; empty where there are none."""
+    if not experiment:
+        return ""
+    searched: dict[str, set[str]] = {}
+    for study in store.search([experiment], "tags.`kd.kind` = 'study'"):
+        names = {name.removeprefix(SPACE) for name in study.data.params if name.startswith(SPACE)}
+        searched.setdefault(study.data.params.get("label", ""), set()).update(names)
+    _write_view(store, experiment, TAG + VIEW, json.dumps(tuning_view(dict(sorted(searched.items())))))
+    return ui_link(base, experiment)
+
+
+def _write_view(store: Store, experiment: str, tag: str, view: str) -> None:
+    if store.client.get_experiment(experiment).tags.get(tag) != view:
+        store.client.set_experiment_tag(experiment, tag, view)
 
 
 def _newest_first(store: Store, experiment_of: dict[str, str]) -> list[str]:

@@ -6,10 +6,11 @@ import errno
 import os
 import re
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from bench import __version__
 from bench.cli import measuring, reading, stores, training  # noqa: F401  # their commands join the application
 from bench.cli.common import app
 from bench.jobs import stop
@@ -19,7 +20,13 @@ ClickException = typer.BadParameter.__mro__[2]  # of the click that this typer u
 
 
 @app.callback(invoke_without_command=True)
-def _(context: typer.Context) -> None:
+def _(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"kdbench {__version__}")
+        raise typer.Exit
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -28,7 +35,7 @@ def main() -> NoReturn:
     """Run the command line: what a person can mend is one line and exit code 2."""
     stop.raise_on_sigterm()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="kdbench")
     except stop.Interrupted as stopped:
         _exit(STOPPED_MESSAGE, 128 + stopped.number)
     except (typer.Abort, KeyboardInterrupt):

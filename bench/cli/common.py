@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 
 from bench.errors import UserError
@@ -18,7 +19,18 @@ if TYPE_CHECKING:
     from bench.suite.suite import Suite
     from tracking.mirror import Mirror
 
+FIRST = ("run", "tune", "report", "compare", "ui")
+
+
+class CommandsByUse(typer.core.TyperGroup):
+    """`--help` lists first what is used most."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*FIRST, *(name for name in super().list_commands(ctx) if name not in FIRST)]
+
+
 app = typer.Typer(
+    cls=CommandsByUse,
     help="A fair, paired, tracked benchmark of knowledge-distillation methods.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,12 +39,14 @@ console = Console()
 
 
 def _register_plugins(files: list[str] | None) -> list[str] | None:
-    """Methods from elsewhere join the registry before the suite that names them is read."""
+    """Methods and networks from elsewhere join the registries before the suite that names them is read."""
     if files:
         import methods
+        from bench import models
 
         for file in files:
-            methods.register_plugin(file)
+            if not models.register_plugin(file):
+                methods.register_plugin(file)
     return files
 
 
@@ -46,12 +60,17 @@ Results = Annotated[str | None, typer.Option(help="Folder of the results; $KDBEN
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<number>")]
 Plugins = Annotated[
     list[str] | None,
-    typer.Option("--plugin", help="A Python file that holds a method, for this call.", callback=_register_plugins),
+    typer.Option(
+        "--plugin", help="A Python file that holds a method or networks, for this call.", callback=_register_plugins
+    ),
 ]
 Executor = Annotated[str, typer.Option(help="local: in this process; ray: on the machines of a Ray cluster.")]
 Address = Annotated[str | None, typer.Option(help="Of the Ray cluster; without it one is started here for this call.")]
 Gpus = Annotated[
     float | None, typer.Option("--gpus-per-cohort", help="With Ray: 0.5 trains two cohorts on one GPU; 0: on CPUs.")
+]
+SkipUnfit = Annotated[
+    bool, typer.Option("--skip-unfit", help="Leave out the methods that do not take a pair, instead of ending by them.")
 ]
 CohortSize = Annotated[
     int,
@@ -69,13 +88,23 @@ Workers = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
-def suite_of(name: str, methods: str | None, seeds: str | None, sets: list[str] | None) -> Suite:
+def suite_of(
+    name: str, methods: str | None, seeds: str | None, sets: list[str] | None, skip_unfit: bool = False
+) -> Suite:
     from bench.suite import suite as suites
 
-    names = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else None
-    if names == []:
+    suite = suites.load(name, methods=names_of_methods(methods) or None, seeds=seeds, sets=sets)
+    if skip_unfit:
+        return suite.model_copy(update={"methods": [m.model_copy(update={"if_fit": True}) for m in suite.methods]})
+    return suite
+
+
+def names_of_methods(methods: str | None) -> list[str]:
+    """What --methods names; nothing where it was not typed. Raises `UserError` where it is empty."""
+    names = [part.strip() for part in methods.split(",") if part.strip()] if methods is not None else []
+    if methods is not None and not names:
         raise UserError("--methods names no method; type e.g. --methods kd,dkd")
-    return suites.load(name, methods=names, seeds=seeds, sets=sets)
+    return names
 
 
 @contextmanager

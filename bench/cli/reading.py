@@ -18,16 +18,18 @@ from bench.cli.common import (
     Results,
     Seeds,
     Sets,
+    SkipUnfit,
     SuiteName,
     app,
     console,
     duration,
+    names_of_methods,
     print_report,
     relative_path,
     results_path,
     suite_of,
 )
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 
 
 @app.command()
@@ -38,19 +40,25 @@ def report(
         str | None, typer.Option("--from", metavar="URI", help="Of the runs in this tracking store; needs no results.")
     ] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Each figure also as a PDF, for a paper.")] = False,
+    only: Annotated[
+        bool, typer.Option("--only", help="What the last call of the suite asked for, and no more.")
+    ] = False,
+    methods: Methods = None,
 ) -> None:
     """Table, figures and answer from what has been run. Trains nothing."""
     from bench import report as reports
 
     folder, name = results_path(results), Path(suite).stem
     if uri:
+        if only or methods:
+            raise UserError("--only and --methods narrow a report of the results folder; leave them out with --from")
         from tracking import query
 
         print_report(reports.write(folder, name, found=query.suite(uri, name, results=folder), pdf=pdf))
         return
     from tracking import summary
 
-    done = reports.write(folder, name, pdf=pdf)
+    done = reports.write(folder, name, pdf=pdf, last_call=only, methods=names_of_methods(methods))
     summary.write_record(done.report.parent, done.answer, done.frame)  # `kdbench sync` brings it to MLflow
     print_report(done)
 
@@ -92,8 +100,7 @@ def layers(
     from bench.jobs import claims, teacher
     from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
-    from bench.jobs.run import check_pair as fits
-    from bench.jobs.run import resolve_suite
+    from bench.jobs.run import check_pair, resolve_suite
     from bench.report import layers as shown
     from bench.suite.suite import MethodSpec, results_folder
     from bench.training import layers
@@ -104,7 +111,7 @@ def layers(
     chosen = chosen.model_copy(update={"methods": [MethodSpec(method="logit_free")]})  # the one that asks for Q
     data = datasets.load(chosen.data, on)
     for pair in chosen.pairs:
-        fits(chosen, pair, data)
+        check_pair(chosen, pair, data)
     machine, progress = environment.describe(on), Progress(console, quiet=as_json)
     qualities: dict[str, Any] = {}  # several pairs may share a teacher
     json_rows = []
@@ -133,6 +140,7 @@ def check(
     methods: Methods = None,
     seeds: Seeds = None,
     sets: Sets = None,
+    skip_unfit: SkipUnfit = False,
     device: Device = "auto",
 ) -> None:
     """Read a suite and its data, and say what would run. Trains nothing."""
@@ -141,27 +149,28 @@ def check(
     from bench.jobs.cohort_job import describe_data
     from bench.jobs.progress import Progress
     from bench.jobs.rounds import check_comparisons
-    from bench.jobs.run import check_pair as fits
-    from bench.jobs.run import resolve_suite
+    from bench.jobs.run import check_pair, resolve_suite
     from bench.jobs.teacher import obtain
 
     on = environment.resolve_device(device)
-    chosen = resolve_suite(suite_of(suite, methods, seeds, sets), on)
+    chosen = resolve_suite(suite_of(suite, methods, seeds, sets, skip_unfit), on)
     data = datasets.load(chosen.data, on)
-    for pair in chosen.pairs:
-        fits(chosen, pair, data)
+    unfit = {pair.name: check_pair(chosen, pair, data) for pair in chosen.pairs}
     check_comparisons(chosen)
     description = data.describe() | data.describe_test()  # as for a run, whose fingerprint holds both
     cohorts = len(chosen.pairs) * len(chosen.seeds)
+    n_runs = sum(len(chosen.methods) - len(reasons) for reasons in unfit.values()) * len(chosen.seeds)
     most = "at most " if chosen.until else ""
     console.print(
-        f"suite {chosen.name} is right: {most}{cohorts * len(chosen.methods)} runs in {most}{cohorts} cohorts on {on}",
+        f"suite {chosen.name} is right: {most}{n_runs} runs in {most}{cohorts} cohorts on {on}",
         highlight=False,
     )
     console.print(f"data: {description}", highlight=False)
     for pair in chosen.pairs:
         console.print(f"pair: {pair.name}", highlight=False, markup=False)
-        if pair.teacher_file:
+        for title, reason in unfit[pair.name].items():
+            console.print(f"left out: {title}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        if pair.is_ready:
             obtain(chosen, pair, data, describe_data(data), Path(), {}, Progress(console))  # says how good it is
     seeds_words = ", ".join(map(str, chosen.seeds))
     if until := chosen.until:

@@ -86,7 +86,8 @@ def _show_links(links: list[Links], no_open: bool) -> None:
             highlight=False,
             soft_wrap=True,
         )
-        shown = {"charts, means over seeds": row.charts, "best run of each method": row.compare}
+        shown = {"charts, means over seeds": row.charts, "table of runs": row.table}
+        shown |= {"one seed of every method": row.compare}
         for what, link in (shown | {"report": row.report, "tuning": row.tuning}).items():
             if link:
                 console.print(f"  {what:<24}  {link}", highlight=False, markup=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from bench.cli.common import (
     Results,
     Seeds,
     Sets,
+    SkipUnfit,
     SuiteName,
     Workers,
     app,
@@ -54,6 +55,7 @@ def run(
     gpus: Gpus = None,
     cohort_size: CohortSize = 0,
     workers: Workers = "auto",
+    skip_unfit: SkipUnfit = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
 ) -> None:
     """Train what the suite still lacks, log it, and report the comparison."""
@@ -65,7 +67,7 @@ def run(
     from bench.suite.suite import results_folder
     from tracking import summary
 
-    chosen, n_workers = suite_of(suite, methods, seeds, sets), workers_asked(workers)
+    chosen, n_workers = suite_of(suite, methods, seeds, sets, skip_unfit), workers_asked(workers)
     if tuned:
         chosen = values.with_tuned_rows(chosen, tuned)
     folder, on = results_folder(results), environment.resolve_device(device)
@@ -122,6 +124,7 @@ def tune(
     gpus: Gpus = None,
     cohort_size: CohortSize = 0,
     workers: Workers = "auto",
+    skip_unfit: SkipUnfit = False,
     sets: Sets = None,
     results: Results = None,
     device: Device = "auto",
@@ -137,7 +140,8 @@ def tune(
     options = dict(trials=trials, batch=batch, sampler=sampler, pruner=pruner, rule=rule, seed=seed)
     given = {key: value for key, value in options.items() if value is not None}
     given |= {"objective": f"[{objective}]"} if objective else {}
-    chosen = suite_of(suite, methods, seeds, [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())])
+    sets = [*(sets or []), *(f"tune.{key}={value}" for key, value in given.items())]
+    chosen = suite_of(suite, methods, seeds, sets, skip_unfit)
     folder, on, n_workers = results_folder(results), environment.resolve_device(device), workers_asked(workers)
     with mirror_to_mlflow(folder, chosen.name) as mirror:
         progress = Progress(console)

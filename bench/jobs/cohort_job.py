@@ -197,6 +197,7 @@ def open_run(run: Run, record: Record, context: PairContext, extra: Mapping[str,
     extra: what else the record says.
     """
     teacher = {"teacher_hash": context.teacher.state_hash, "teacher_validation_top1": context.teacher.top1}
+    teacher |= {"teacher_file_part": context.teacher.file_part} if context.teacher.file_part else {}
     spec = {**run.spec(), **teacher, "facts": {}, **extra}
     try:
         member = make_member(run, context.data, context.shapes)

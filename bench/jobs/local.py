@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,10 +50,13 @@ class LocalExecutor:
 
     def run_all(self, jobs: Iterable[CohortJob]) -> Iterator[JobResult]:
         """Do them all. Those that another process does are left for the end, and waited for."""
-        return claims.run_each_when_free([partial(self._run, job) for job in jobs], self.progress.log)
+        jobs = list(jobs)
+        n_cohorts = sum(bool(job.fingerprints) for job in jobs)
+        return claims.run_each_when_free([partial(self._run, job, n_cohorts) for job in jobs], self.progress.log)
 
-    def _run(self, job: CohortJob) -> JobResult:
-        return job.run(self.context(job))
+    def _run(self, job: CohortJob, n_cohorts: int) -> JobResult:
+        with self.progress.cohort_of(n_cohorts) if job.fingerprints else nullcontext():
+            return job.run(self.context(job))
 
     def context(self, job: Task) -> PairContext:
         if self._context is None or not self._context.serves(job.suite):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -87,6 +87,21 @@ class Progress:
         self.live = console.is_terminal and not quiet and not os.environ.get("CI")
         self.quiet = quiet
         self.shown_board = Board()  # the one that a worker's news go to
+        self.n_cohorts = self.n_done = 0  # of this call
+        self._in_cohort = False
+        self._start = time.monotonic()
+
+    @contextmanager
+    def cohort_of(self, n_cohorts: int) -> Iterator[None]:
+        """Around the work on one of so many cohorts; without it a cohort (a teacher alone, trials) is not counted."""
+        if not self.n_cohorts:
+            self.n_cohorts, self._start = n_cohorts, time.monotonic()
+        self._in_cohort = True
+        try:
+            yield
+            self.n_done += 1
+        finally:
+            self._in_cohort = False
 
     @contextmanager
     def cohort(self, title: str, cohort: Cohort) -> Iterator[ProgressCallbacks]:
@@ -112,11 +127,16 @@ class Progress:
         )
         with Bars(*columns, console=self.console, transient=True, expand=True) as bars:
             first = min((m.epoch for m in cohort.members), default=0)
-            task = bars.add_task(title, total=cohort.protocol.epochs, completed=first, rate="", accuracy="")
+            epochs: int = cohort.protocol.epochs
+            empty: dict[str, Any] = {"rate": "", "accuracy": ""}
+            task = bars.add_task(title, total=epochs, completed=first, **empty)
+            many = self._is_one_of_many()
+            whole = bars.add_task(self._place(), total=epochs * self.n_cohorts, visible=many, **empty)
 
             def epoch(number: int) -> None:
                 rate = f"{images / max(time.monotonic() - start, 1e-9):,.0f} img/s"
                 bars.update(task, completed=number, rate=rate, accuracy=accuracies(cohort))
+                bars.update(whole, completed=epochs * self.n_done + number)
 
             yield ProgressCallbacks(step, epoch)
         self._log_cohort(title, cohort, time.monotonic() - start, images)
@@ -147,7 +167,28 @@ class Progress:
 
     def _log_cohort(self, title: str, cohort: Cohort, seconds: float, images: int) -> None:
         rate = f"{images / max(seconds, 1e-9):,.0f} img/s"
-        self.log(f"{title}: {seconds:.1f} s, {rate}; validation {accuracies(cohort)}")
+        place = f"{self._place()}{self._time_left()}: " if self._is_one_of_many() else ""
+        self.log(f"{place}{title}: {seconds:.1f} s, {rate}; validation {accuracies(cohort)}")
+
+    def _is_one_of_many(self) -> bool:
+        return self._in_cohort and self.n_cohorts > 1
+
+    def _place(self) -> str:
+        return f"cohort {self.n_done + 1} of {self.n_cohorts}"
+
+    def _time_left(self) -> str:
+        """At the pace of the cohorts so far, the one that ends now among them."""
+        n_ended = self.n_done + 1
+        seconds = (time.monotonic() - self._start) / n_ended * (self.n_cohorts - n_ended)
+        return f", about {duration(seconds)} left" if seconds else ""
+
+
+def duration(seconds: float) -> str:
+    """'40 s', '12 min', '3 h 20 min'."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def accuracies(cohort: Cohort) -> str:

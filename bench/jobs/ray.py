@@ -27,6 +27,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import methods
 from bench import environment as env
+from bench import models
 from bench.errors import UserError
 from bench.jobs import stop
 from bench.jobs.executor import MAX_RETRIES, TaskExecutor, WorkerLost
@@ -130,7 +131,8 @@ def connect(
             share = _gpu_share(gpus)
             threads = suite.protocol.threads or torch.get_num_threads()
             _check_resources({"GPU": share} if share else {"CPU": threads})
-            plugins = [Path(p) for p in os.environ.get(methods.PLUGINS, "").split(os.pathsep) if p]
+            named = [os.environ.get(name, "") for name in (methods.PLUGINS, models.NETWORKS)]
+            plugins = [Path(p) for paths in named for p in paths.split(os.pathsep) if p]
             plugin_files = {path.name: path.read_bytes() for path in plugins}
             command = env.describe(torch.device("cpu"))["command"]
             sentinel.touch()
@@ -175,11 +177,12 @@ def _run_on_worker(task: Task, setup: WorkerSetup) -> Outcome:
     if not setup.sentinel.exists():
         problem = f"{socket.gethostname()} does not see {setup.sentinel.parent}"
         raise UserError(f"{problem}; the results must lie in a folder that all machines share")
-    os.environ[methods.PLUGINS] = ""
+    os.environ[methods.PLUGINS] = os.environ[models.NETWORKS] = ""
     for name, content in setup.plugins.items():
         file = Path(tempfile.mkdtemp(prefix="kdbench-")) / name
         file.write_bytes(content)
-        methods.register_plugin(str(file))
+        if not models.register_plugin(str(file)):
+            methods.register_plugin(str(file))
     try:
         return Worker(setup.device, setup.threads, setup.command).run(task)
     except stop.Interrupted as stopped:

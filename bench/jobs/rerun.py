@@ -71,6 +71,7 @@ def rerun(fingerprint: str, results: Path, *, device: torch.device, from_scratch
     spec = header["spec"]
     rerun_results = results / "reruns" / header["fingerprint"]
     shutil.rmtree(rerun_results, ignore_errors=True)
+    _keep_out_of_git(rerun_results.parent)
     _copy_teacher(spec, results, rerun_results, from_scratch)
     suite = _suite_of_run(record, spec)
     outcome = run_suite(suite, rerun_results, device=device, rerun=False, progress=progress, mirror=None)
@@ -137,6 +138,12 @@ def _suite_of_run(record: Record, spec: Mapping[str, Any]) -> Suite:
     raw = {key: value for key, value in raw.items() if key not in ("tune", "until")}
     row = {"method": spec["method"], "label": spec["label"], "set": spec["hp"]}
     return validate({**raw, "pairs": [pair], "methods": [row], "seeds": [spec["seed"]]}, str(path))
+
+
+def _keep_out_of_git(folder: Path) -> None:
+    """Repetitions are no results: also those in a folder that git follows, as results/reference, stay out of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".gitignore").write_text("*\n")
 
 
 def _copy_teacher(spec: Mapping[str, Any], results: Path, rerun_results: Path, from_scratch: bool) -> None:

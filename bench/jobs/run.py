@@ -43,6 +43,7 @@ from tracking.record import Record
 from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
 MANIFEST = "suite.json"
+COMPARABLE = ("protocol", "data", "teacher", "pairs")  # what runs of several calls must share to stand in one report
 
 Rows = dict[str, list[tuple[MethodSpec, dict[str, Any]]]]
 """By pair, the rows of the comparison with their values, and where these come from, if from a study."""
@@ -93,17 +94,22 @@ def run_suite(
         pool.start_loading(suite)
     data = datasets.load(suite.data, "cpu" if remote else device)
     checksums = _checksums(suite, results / suite.name)
-    rows = rows_of_pairs(suite, data, results)
+    rows, unfit = rows_of_pairs(suite, data, results)
+    for title, pair_name, reason in unfit:
+        progress.log(f"left out: {title} on {pair_name}: {reason}")
+    fitting = suite.model_copy(
+        update={"methods": [m for m in suite.methods if any(m.title == s.title for r in rows.values() for s, _ in r)]}
+    )
     end_orphaned_runs(results / suite.name, mirror)
     outcome, runs = SuiteOutcome([]), list[Run]()
     options: dict[str, Any] = {"retrain_before": time.time() if rerun else 0.0, "group_size": group_size}
-    decisions = partial(_decisions, suite, runs, results)
+    decisions = partial(_decisions, fitting, runs, results)
 
     def write_manifest() -> None:
-        _write_manifest(results / suite.name, suite, outcome.fingerprints, checksums, decisions())
+        _write_manifest(results / suite.name, suite, outcome.fingerprints, checksums, decisions(), unfit)
 
     def plan_rounds() -> Iterator[list[CohortJob]]:
-        for seeds, titles in rounds(suite, decisions, lambda: executor.cohorts_at_once):
+        for seeds, titles in rounds(fitting, decisions, lambda: executor.cohorts_at_once):
             rows_of_round = {pair: [row for row in rows[pair] if row[0].title in titles[pair]] for pair in titles}
             suite_of_round = suite.model_copy(update={"seeds": list(seeds)})
             jobs, runs_of_round = plan_jobs(suite_of_round, rows_of_round, data, results, before=tuple(runs), **options)
@@ -129,13 +135,16 @@ def run_suite(
     return outcome
 
 
-def rows_of_pairs(suite: Suite, data: Data, results: Path) -> Rows:
-    """Every row with its values for every pair. Raises `UserError` where they are not found, or cannot be trained."""
-    description, rows = describe_data(data), Rows()
+def rows_of_pairs(suite: Suite, data: Data, results: Path) -> tuple[Rows, list[tuple[str, str, str]]]:
+    """Every row with its values for every pair that its method takes; row, pair and reason of those left out. Raises
+    `UserError` where values are not found, or a row cannot be trained."""
+    description, rows, unfit = describe_data(data), Rows(), list[tuple[str, str, str]]()
     for pair in suite.pairs:
         rows[pair.name] = [tuned.resolve_values(spec, suite, pair, description, results) for spec in suite.methods]
-        check_pair(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
-    return rows
+        reasons = check_pair(suite.model_copy(update={"methods": [spec for spec, _ in rows[pair.name]]}), pair, data)
+        rows[pair.name] = [row for row in rows[pair.name] if row[0].title not in reasons]
+        unfit += [(title, pair.name, reason) for title, reason in reasons.items()]
+    return rows, unfit
 
 
 def _decisions(suite: Suite, runs: Iterable[Run], results: Path) -> list[Decision]:
@@ -173,7 +182,7 @@ def plan_jobs(
         own = datasets.split_as(data, part.data)
         description = describe_data(own)
         full_description = description | own.describe_test()
-        teacher = teachers.teacher_fingerprint(pair, description, part.teacher_protocol(), part.teacher.seed)
+        teacher = teachers.teacher_fingerprint(pair, description, part.teacher_protocol(pair), part.teacher.seed)
         sharing = [run for run in before if (run.pair, run.teacher_fingerprint) == (pair, teacher)]
         finished_runs = [record for run in sharing if is_finished(record := _record(results, run))]
         part_jobs, retry_jobs = [], []
@@ -248,13 +257,14 @@ def resolve_suite(suite: Suite, device: torch.device) -> Suite:
     return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": resolved_precision})})
 
 
-def check_pair(suite: Suite, pair: Pair, data: Data) -> None:
-    """Refuse in one line, before any training, what cannot be trained on this pair and data."""
-    shapes = method_dims(pair, data, suite.protocol.batch_size)
+def check_pair(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:
+    """Refuse in one line, before any training, what cannot be trained on this pair and data. Returns the reasons, by
+    title, of rows that may be left out."""
+    shapes, unfit = method_dims(pair, data, suite.protocol.batch_size), dict[str, str]()
     for spec in suite.methods:
         try:
             kind = methods.get(spec.method)
-            kind.check(shapes)
+            kind.check_pair(shapes)
             _check_views(kind, data)
             with fork_rng("check"):
                 method = kind(shapes, **spec.values(pair.name))
@@ -265,20 +275,26 @@ def check_pair(suite: Suite, pair: Pair, data: Data) -> None:
                     f" {shapes.batch_size}; set protocol.batch_size lower"
                 )
         except Refusal as error:
-            raise UserError(f"{spec.title} on {pair.name}: {error}") from None
+            if not spec.if_fit:
+                raise UserError(
+                    f"{spec.title} on {pair.name}: {error}; --skip-unfit leaves out what does not take a pair"
+                ) from None
+            unfit[spec.title] = str(error)
         except UserError:
             raise
         except Exception:  # a fault of the method's own: its runs end by it, and no other's
             continue
-    if pair.teacher_file:
-        models.load_state(
-            teachers.build_network(pair.teacher, data, init="check"), Path(pair.teacher_file).expanduser()
-        )
-        if not data.own_validation:
+    if pair.teacher_file or pair.pretrained:
+        teachers.initial_teacher(pair, data, suite.teacher.seed)
+        if pair.is_ready and not data.own_validation:
             notice(
                 f"{pair.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
                 " teacher was trained on them, its validation accuracy says nothing"
             )
+    if len(unfit) == len(suite.methods):
+        title, reason = next(iter(unfit.items()))
+        raise UserError(f"no method of the suite takes {pair.name}: {title}: {reason}; name another pair or kd")
+    return unfit
 
 
 def _check_views(kind: type[Method], data: Data) -> None:
@@ -293,14 +309,11 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
     """SHA-256 of the files that the suite's data and teachers come from. Raises `UserError` where one has changed since
     the suite was last run: no other run could be compared with those that are here."""
     files = datasets.source_files(suite.data)
-    files |= {p.teacher_file: Path(p.teacher_file).expanduser() for p in suite.pairs if p.teacher_file}
+    for pair in (pair for pair in suite.pairs if pair.teacher_file):
+        first, *others = models.files(pair.checkpoint)
+        files |= {str(pair.teacher_file): first} | {str(path): path for path in others}
     now = {name: checksum(path) for name, path in files.items() if path.is_file()}
-    try:
-        before = dict(
-            json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8"))).get("files", {})
-        )
-    except (OSError, ValueError, TypeError, AttributeError):
-        return now  # there is none, or a damaged one, which this call writes anew
+    before = dict(_read_manifest(suite_folder).get("files", {}))
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
         raise UserError(
             f"{changed[0]} is not the file that this suite was run with (its SHA-256 differs): put that one back, or"
@@ -311,14 +324,22 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
 
 def _seems_finished(suite: Suite, suite_folder: Path) -> bool:
     """Did the last call of the suite ask for as many runs, and are they all there? A first guess, nothing more."""
-    n_runs = len(suite.pairs) * (suite.until.least if suite.until else len(suite.seeds)) * len(suite.methods)
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, Damage):
-        fingerprints = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))[
-            "fingerprints"
-        ]
-        records = [Record(suite_folder / "runs" / fingerprint) for fingerprint in fingerprints]
+        manifest = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))
+        n_rows = len(suite.pairs) * len(suite.methods) - len(manifest.get("left_out", ()))
+        n_runs = n_rows * (suite.until.least if suite.until else len(suite.seeds))
+        records = [Record(suite_folder / "runs" / fingerprint) for fingerprint in manifest["fingerprints"]]
         return len(records) >= n_runs and all(record.status == "finished" for record in records)
     return False
+
+
+def _read_manifest(suite_folder: Path) -> dict[str, Any]:
+    """What the call before wrote; nothing where there is none, or a damaged one, which this call writes anew."""
+    try:
+        found = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))
+        return {**found, "suite": dict(found["suite"]), "files": dict(found.get("files", {}))}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
 
 
 def _write_manifest(
@@ -327,16 +348,30 @@ def _write_manifest(
     fingerprints: list[str],
     checksums: dict[str, str],
     decisions: Sequence[Decision] = (),
+    unfit: Sequence[tuple[str, str, str]] = (),
 ) -> None:
-    """Which runs the last call of this suite asked for: what a report of it covers. Readable without torch."""
+    """Which runs the last call of this suite asked for, and which earlier calls with the same protocol, data and
+    teachers ("others", newest call first): what a report of it covers. Readable without torch.
+
+    unfit: row, pair and reason of what was left out, because the method does not take the pair.
+    """
+    now, citations = suite.model_dump(mode="json"), catalogue.method_citations(spec.method for spec in suite.methods)
+    before = _read_manifest(suite_folder)
+    others: list[str] = []
+    if all(before.get("suite", {}).get(key) == now[key] for key in COMPARABLE):
+        known = [*before.get("fingerprints", []), *before.get("others", [])]
+        others = [name for name in dict.fromkeys(known) if name not in set(fingerprints)]
+        citations = {**(before.get("methods") or {}), **citations}
     text = json.dumps(
         {
             "seal": CHECKSUM_PLACEHOLDER,
-            "suite": suite.model_dump(mode="json"),
+            "suite": now,
             "fingerprints": fingerprints,
-            "methods": catalogue.method_citations(spec.method for spec in suite.methods),
+            "others": others,
+            "methods": citations,
             "files": checksums,
             **({"decisions": [asdict(decided) for decided in decisions]} if suite.until else {}),
+            **({"left_out": unfit} if unfit else {}),
         },
         indent=1,
     )

@@ -38,6 +38,7 @@ class Teacher:
     top1: float  # on the validation split, %
     chance_top1: float  # what a network that knows nothing may reach there, %
     title: str  # which one it is, where a suite has several
+    file_part: str = ""  # where in its file the weights lay
 
     @property
     def sentence(self) -> str:
@@ -64,23 +65,38 @@ def title(arch: str, seed: int) -> str:
     return f"teacher {arch}" + (f" (seed {seed})" if seed else "")
 
 
-def build_network(name: str, data: Data, *, init: object) -> Network:
-    """A fresh network for this data; `init` names the draw of its initial weights."""
+def build_network(name: str, data: Data, *, init: object, pretrained: bool = False) -> Network:
+    """A network for this data; `init` names the draw of its initial weights, or of what its library's weights lack."""
+    shape = {"in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
     with fork_rng("init", name, init):
-        return models.build(name, in_channels=data.channels, size=data.size, n_classes=data.n_classes)
+        return models.build(name, **shape, pretrained=pretrained)
+
+
+def initial_teacher(pair: Pair, data: Data, seed: int) -> tuple[Network, str]:
+    """The pair's teacher as its training finds it, and where in its file its weights lay."""
+    network = build_network(pair.teacher, data, init=("teacher", seed), pretrained=pair.pretrained)
+    if not pair.teacher_file:
+        return network, ""
+    return network, models.load_state(network, pair.checkpoint, pair.teacher_key, new_head=not pair.is_ready)
 
 
 def teacher_fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int) -> str:
     """What a teacher is made from, hashed."""
     parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
+    parts |= {"network": code} if (code := models.version(pair.teacher)) else {}
     if pair.teacher_file:
-        return digest({**parts, "file": _checksum(Path(pair.teacher_file).expanduser())})
+        parts |= {"file": _checksum(pair.checkpoint)} | ({"key": pair.teacher_key} if pair.teacher_key else {})
+    if pair.is_ready:
+        return digest(parts)
+    parts |= {"pretrained": True} if pair.pretrained else {}
     return digest({**parts, "numbers": protocol.numbers, "protocol": protocol.model_dump(), "seed": seed})
 
 
 def _checksum(path: Path) -> str:
+    """SHA-256 of a checkpoint's file; of one in several files, of theirs."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in models.files(path)]
+        return sums[0] if len(sums) == 1 else digest({"files": sums})
     except OSError as error:
         raise UserError(f"teacher file {path}: {(error.strerror or 'not readable').lower()}") from None
 
@@ -98,13 +114,14 @@ def obtain(
 
     Raises `claims.ClaimHeld` while another process trains it.
     """
-    protocol, seed = suite.teacher_protocol(), suite.teacher.seed
+    protocol, seed = suite.teacher_protocol(pair), suite.teacher.seed
     name = title(pair.teacher, 0 if pair.teacher_file else seed)
     fingerprint = teacher_fingerprint(pair, data_description, protocol, seed)
-    network = build_network(pair.teacher, data, init=("teacher", seed)).to(data.train.x.device)
-    if pair.teacher_file:
-        models.load_state(network, Path(pair.teacher_file).expanduser())
+    if pair.is_ready:
+        network, file_part = initial_teacher(pair, data, seed)
+        progress.log(f"{pair.teacher_file}: took {file_part}")
     else:
+        network, file_part = build_network(pair.teacher, data, init=("teacher", seed)), ""
         folder = results / "teachers" / fingerprint
         record = Record(folder)
         if not run_writer.is_finished(record):
@@ -121,14 +138,16 @@ def obtain(
                     record.begin(
                         fingerprint, spec | {"protocol": protocol.model_dump(), "data": data_description}, environment
                     )
-                    train = partial(_train, pair.teacher, data, protocol, seed, record, progress, check_claim)
+                    train = partial(_train, pair, data, protocol, seed, record, progress, check_claim)
                     fit_into_memory(lambda _: train(), 1, 1, data.device, name, progress.log)
         models.load_state(network, folder / "teacher.safetensors")
+    network.to(data.train.x.device)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     network.eval()
     top1 = metrics(network_logits(network, data.validation, data, suite.protocol), data.validation.y)["top1"]
-    teacher = Teacher(network, fingerprint, models.state_hash(network), top1, chance_level(data.validation.y), name)
+    chance_top1 = chance_level(data.validation.y)
+    teacher = Teacher(network, fingerprint, models.state_hash(network), top1, chance_top1, name, file_part)
     (progress.log if top1 > teacher.chance_top1 else notice)(teacher.sentence)
     return teacher
 
@@ -141,7 +160,7 @@ def chance_level(y: Tensor) -> float:
 
 
 def _train(
-    arch: str,
+    pair: Pair,
     data: Data,
     protocol: Protocol,
     seed: int,
@@ -152,10 +171,10 @@ def _train(
     """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
 
     def make_member() -> Member:
-        network = build_network(arch, data, init=("teacher", seed))
+        network, _ = initial_teacher(pair, data, seed)
         dims = network.dims()
         method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
-        return Member("teacher", network, method, protocol, data.train.x.device, "teacher", arch, seed)
+        return Member("teacher", network, method, protocol, data.train.x.device, "teacher", pair.teacher, seed)
 
     def open_runs() -> Iterator[RunWriter]:
         writer = RunWriter(make_member(), record, None)
@@ -168,11 +187,11 @@ def _train(
         if member.status != "running":
             record.end(member.status, member.reason, {}, [])
             remedy = "; lower teacher.protocol.lr in the suite" if member.status == "diverged" else ""
-            raise UserError(f"the {title(arch, seed)} {member.status}: {member.reason}{remedy}")
+            raise UserError(f"the {title(pair.teacher, seed)} {member.status}: {member.reason}{remedy}")
         (record.folder / "teacher.safetensors").write_bytes(run_writer.to_safetensors(member.network.state_dict()))
         checkpoint.remove(writer.path)
         record.write_epochs(member.history)
         record.end("finished", "", cohort.evaluator.evaluate(member, "validation"), ["teacher.safetensors"])
 
     make_cohort = partial(Cohort, data, protocol, None, seed=seed)
-    train_cohort(title(arch, seed), open_runs, make_cohort, close_runs, check_claim, progress)
+    train_cohort(title(pair.teacher, seed), open_runs, make_cohort, close_runs, check_claim, progress)

@@ -82,7 +82,7 @@ def resolve_values(
         command = f"kdbench tune {suite.name} --methods '{title}'"
         raise UserError(f"{file} is not what kdbench tune writes ({reason}); have it written anew: {command}") from None
     fingerprint = teachers.teacher_fingerprint(
-        pair, dict(data_description), suite.teacher_protocol(), suite.teacher.seed
+        pair, dict(data_description), suite.teacher_protocol(pair), suite.teacher.seed
     )
     expected = tuning_conditions(suite, spec, data_description, fingerprint)
     if made_for != expected:

@@ -1,7 +1,20 @@
 """Networks by name: the 23 of the CIFAR literature, their families, and adapted torchvision and timm classifiers."""
 
 from bench.models.base import Network
+from bench.models.files import files
+from bench.models.own import NETWORKS, version
 from bench.models.state import load_state, state_hash
-from bench.models.zoo import build, names
+from bench.models.zoo import build, is_known_without_data, names, register_plugin
 
-__all__ = ["Network", "build", "load_state", "names", "state_hash"]
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "build",
+    "files",
+    "is_known_without_data",
+    "load_state",
+    "names",
+    "register_plugin",
+    "state_hash",
+    "version",
+]

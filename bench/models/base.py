@@ -35,6 +35,7 @@ class Network(nn.Module):
     A subclass gives `stem`, `stage`, `head`, and in `relu` whether each map (stem, stage 1..n) is a ReLU's output.
     """
 
+    has_tails = True  # can a map go on to the logits?
     prefix = ""  # what our state-dict names have in front of the public checkpoints' names
 
     def __init__(self, arch: str, in_channels: int, size: int, n_classes: int, relu: tuple[bool, ...]) -> None:
@@ -91,6 +92,7 @@ class Network(nn.Module):
             preacts=tuple(None if p is None else _shape(p) for p in out.preacts),
             relu=self.relu,
             pooled=out.pooled.shape[1],
+            tails=self.has_tails,
             norms=tuple(
                 None if norm is None else (norm.weight.detach().clone(), norm.bias.detach().clone())
                 for norm in self.norms()
@@ -117,6 +119,7 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        net.train(modes[0][1])  # a module may drop by it what it kept for eval mode (LeViT's biases)
         for m, mode in modes:
             m.training = mode
 

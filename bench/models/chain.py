@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.models.base import Network, Tap, evaluating
+from bench.models.adapted import Adapted
+from bench.models.base import Tap, evaluating
 
 SPREAD = 224  # the size at which every stage of these models shows itself as a halving
 STAGE = re.compile(r"^((?:layer|stage|s|trunk_output\.block|stages\.|layers\.)\d+)(?:\.|$)")
@@ -37,24 +38,21 @@ class NoChain(Exception):
     """Why a model's steps cannot be chained."""
 
 
-class Chained(Network):
+class Chained(Adapted):
     """A model run as a chain of steps; the model itself, `net`, holds the parameters."""
 
-    prefix = "net."
-
     def __init__(self, arch: str, in_channels: int, size: int, n_classes: int, net: nn.Module, plan: Plan) -> None:
-        super().__init__(arch, in_channels, size, n_classes, relu=(False,) * len(plan.parts))
-        self.net = net
+        super().__init__(arch, in_channels, size, n_classes, net, len(plan.parts))
         self.parts = tuple(tuple(step.run for step in part) for part in plan.parts)
         self.pool = tuple(step.run for step in plan.head[:-1])
         self.linear = (plan.head[-1].run,)  # in a tuple, so that it is registered once, inside `net`
         self.last_axis = tuple(part[-1].last_axis for part in plan.parts)
 
     def stem(self, x: Tensor) -> Tap:
-        return self._part(0, x), None
+        return self._part(0, x), self._preact(0)
 
     def stage(self, i: int, f: Tensor) -> Tap:
-        return self._part(i, self._own_layout(i - 1, f)), None
+        return self._part(i, self._own_layout(i - 1, f)), self._preact(i)
 
     def head(self, f: Tensor) -> tuple[Tensor, Tensor]:
         pooled = _chain(self.pool, self._own_layout(self.n_stages, f))

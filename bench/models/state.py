@@ -1,38 +1,73 @@
-"""Reading a network's state from a file, and the hash of a state."""
+"""A network's state out of a checkpoint, however it was wrapped; and the hash of a state."""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from bench.errors import UserError
+from bench.models.adapters import near_models, plain_model
 from bench.models.base import Network
+from bench.models.files import read
+from bench.models.own import Logits
 from bench.models.zoo import build, names
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
 State = dict[str, Tensor]
+COUNTER = "num_batches_tracked"  # absent from old checkpoints, and never used with a momentum
+DEEPEST = 6  # how far into a file's mappings a state is looked for
 
 
-def load_state(network: Network, path: str | Path) -> None:
-    """Puts the tensors of a .pth, .pt or .safetensors file into the network, or raises a UserError naming the file.
+@dataclass(frozen=True)
+class Found:
+    """Tensors by name within a checkpoint, and those of them that may be the network's."""
 
-    A file holds a bare state dict, or one under "model" or "state_dict"; its names may begin with "module.".
+    where: str  # the keys that lead to the mapping, dotted; empty where the file is it
+    prefix: str  # what its names have in front of the network's own
+    state: State  # under the network's names
+    left: tuple[str, ...]  # names that do not begin with the prefix: beside the network
+
+    @property
+    def key(self) -> str:
+        return f"{self.where}:{self.prefix}".strip(":")
+
+    def __str__(self) -> str:
+        words = [f"'{self.where}'"] * bool(self.where) + [f"names after '{self.prefix}'"] * bool(self.prefix)
+        said = ", ".join(words) or "its tensors as they are"
+        return f"{said}; left out: {_some(self.left)}" if self.left else said
+
+
+def load_state(network: Network, path: str | Path, key: str = "", *, new_head: bool = False) -> str:
+    """Puts a checkpoint's tensors into the network, and returns what was taken of it. Raises `UserError`.
+
+    The state may lie under any keys and its names behind any prefix ("module.", "_orig_mod.", "model."); of several
+    that fit, averaged weights (a key or prefix with "ema" in it) are preferred. key: the one to take, "KEY",
+    "PREFIX." or "KEY:PREFIX.". new_head: of a file with other classes all is taken but what depends on their number.
     """
     path = Path(path)
-    state = _names_as(network, _unwrap(path, read(path)))
-    own = network.state_dict()
-    for name in own.keys() - state.keys():
-        if name.endswith("num_batches_tracked"):  # absent from old checkpoints, and never used with a momentum
-            state[name] = own[name]
-    if problem := _difference(network, own, state):
-        raise UserError(f"'{path}' {problem}")
-    network.load_state_dict(state)
+    own = {name.removeprefix(network.prefix): tensor for name, tensor in network.state_dict().items()}
+    content = read(path)
+    mappings = list(_mappings(content))
+    if isinstance(module := getattr(network, "net", None), Logits) and (stored := module.stored(path)):
+        mappings = [("", stored)]
+    if not mappings:
+        raise UserError(f"'{path}' holds no state dict; it takes tensors by name, under whatever keys")
+    found = [found for where, state in mappings for found in _under_prefixes(own, where, state)]
+    if new_head:
+        found = [_without_head(network, own, one) for one in found]
+    fits = [one for one in found if not _misfits(own, one.state)]
+    if not fits:
+        arch = content.get("arch") if isinstance(content, Mapping) else None
+        raise UserError(f"'{path}' {_difference(network, own, mappings, found, arch)}")
+    chosen = _preferred(path, network.arch, fits, key)
+    counters = {name: tensor for name, tensor in own.items() if name.endswith(COUNTER)}
+    network.load_state_dict({network.prefix + name: tensor for name, tensor in (counters | chosen.state).items()})
+    return str(chosen)
 
 
 def state_hash(network: torch.nn.Module) -> str:
@@ -44,68 +79,33 @@ def state_hash(network: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def read(path: Path) -> object:
-    """What a .pth, .pt or .safetensors file holds, nothing in it run. Raises `UserError` where it cannot be read."""
-    if not path.is_file():
-        raise UserError(f"no file '{path}'; give a checkpoint ({', '.join(SUFFIXES)})")
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"'{path}' is of no known kind; a checkpoint ends in {', '.join(SUFFIXES)}")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"'{path}' cannot be read, perhaps truncated: {_line(error)}") from None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if found := re.search(r"unsupported (?:global:?|class)(?: GLOBAL)? (\S+)", str(error), re.IGNORECASE):
-            what = found[1]
-            raise UserError(
-                f"'{path}' holds '{what}' besides tensors, which could run code; save a state dict"
-            ) from None
-        raise UserError(f"'{path}' cannot be read, perhaps truncated: {_line(error)}") from None
-    except Exception as error:  # torch.load raises whatever its zip, pickle and storage readers do
-        raise UserError(f"'{path}' cannot be read, perhaps truncated: {_line(error)}") from None
+def _mappings(content: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, State]]:
+    """Every mapping of names to tensors in a file's content, with the keys that lead to it."""
+    if not isinstance(content, Mapping) or not content or len(where) > DEEPEST:
+        return
+    if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()):
+        yield ".".join(where), dict(content)
+        return
+    for key, value in content.items():
+        yield from _mappings(value, (*where, str(key)))
 
 
-def _line(error: Exception) -> str:
-    """The first words of an error, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
+def _under_prefixes(own: State, where: str, state: State) -> list[Found]:
+    """The mapping behind each prefix that ends in front of one of the network's names."""
+    telling = max((name for name in own if not name.endswith(COUNTER)), key=len)
+    ends = [name.removesuffix(telling) for name in state if name == telling or name.endswith(f".{telling}")]
+    return [_behind(where, prefix, state) for prefix in ends]
 
 
-def _unwrap(path: Path, content: object) -> State:
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(
-            f"'{path}' holds no state dict; it takes tensors by name, bare or under 'model' or 'state_dict'"
-        )
-    return {str(name): tensor for name, tensor in content.items()}
+def _behind(where: str, prefix: str, state: State) -> Found:
+    inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return Found(where, prefix, inside, tuple(name for name in state if not name.startswith(prefix)))
 
 
-def _names_as(network: Network, state: State) -> State:
-    """The names without a "module." before them all, with the network's own prefix."""
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    return {network.prefix + name.removeprefix(network.prefix): tensor for name, tensor in state.items()}
-
-
-def _difference(network: Network, own: State, state: State) -> str:
-    """What keeps this state from being the network's, in one line; empty where nothing does."""
-    if own.keys() == state.keys():
-        wrong = [(own[name], state[name]) for name in own if own[name].shape != state[name].shape]
-        if not wrong:
-            return ""
-        if n_classes := _other_classes(network, wrong):
-            return f"has {n_classes} classes, and this {network.arch} has {network.n_classes}; build it with as many"
-    first = next(filter(None, (_misfit(name, own.get(name), state.get(name)) for name in (*own, *state))))
-    fits = _fitting(state)
-    return f"is not a state of {network.arch}: {first}" + (f"; it fits {fits}" if fits else "")
+def _misfits(own: State, state: State) -> list[str]:
+    """What keeps this state from being the network's, name by name."""
+    every = [name for name in {**own, **state} if not name.endswith(COUNTER) or name not in own]
+    return [misfit for name in every if (misfit := _misfit(name, own.get(name), state.get(name)))]
 
 
 def _misfit(name: str, ours: Tensor | None, theirs: Tensor | None) -> str:
@@ -114,8 +114,50 @@ def _misfit(name: str, ours: Tensor | None, theirs: Tensor | None) -> str:
     return "" if ours.shape == theirs.shape else f"'{name}' is {list(theirs.shape)}, not {list(ours.shape)}"
 
 
-def _other_classes(network: Network, pairs: list[tuple[Tensor, Tensor]]) -> int | None:
+def _preferred(path: Path, arch: str, fits: list[Found], key: str) -> Found:
+    """The one that was named, else the averaged one, else the only one."""
+    keys = " or ".join(f"'{one.key}'" for one in fits[:4])
+    if key:
+        if named := [one for one in fits if key in (one.key, one.where, one.prefix)]:
+            return named[0]
+        raise UserError(f"'{path}' has no {arch} under teacher_key '{key}'; there is {keys or 'one, as it is'}")
+    averaged = [one for one in fits if "ema" in one.key.lower().replace(".", "_").replace(":", "_").split("_")]
+    first, *others = averaged or fits
+    if any(not torch.equal(first.state[name], other.state[name]) for other in others for name in first.state):
+        raise UserError(f"'{path}' holds several states of {arch}; name the one to take, teacher_key: {keys}")
+    return first
+
+
+def _difference(
+    network: Network, own: State, mappings: list[tuple[str, State]], found: list[Found], arch: object
+) -> str:
+    """Why no mapping of a file is the network's, in one line, by the nearest of them."""
+    whole = [_behind(where, _common_prefix(state), state) for where, state in mappings]
+    nearest = max((*found, *whole), key=lambda one: len(own.keys() & one.state.keys()))
+    if n_classes := _other_classes(network, own, nearest.state):
+        return (
+            f"has {n_classes} classes, and this {network.arch} has {network.n_classes}; give it a new head, beside"
+            " teacher_file: finetune: {epochs: 10, lr: 0.01}"
+        )
+    first, *others = _misfits(own, nearest.state)
+    more = f" (and {len(others)} more)" if others else ""
+    fits = _fitting(nearest.state, network.arch, arch)
+    return f"is not a state of {network.arch}: {first}{more}" + (f"; it fits {fits}" if fits else "")
+
+
+def _common_prefix(state: State) -> str:
+    """The whole words that all names begin with: "module.model."."""
+    words = [name.split(".")[:-1] for name in state if "." in name]
+    shared = takewhile(lambda same: len({*same}) == 1, zip(*words, strict=False))
+    return "".join(f"{word}." for word, *_ in shared)
+
+
+def _other_classes(network: Network, own: State, state: State) -> int | None:
     """The class count of the file, where that alone explains the shapes that differ."""
+    shared = own.keys() & state.keys()
+    if len(_misfits(own, state)) != len(wrong := [n for n in shared if own[n].shape != state[n].shape]):
+        return None
+    pairs = [(own[name], state[name]) for name in wrong]
     counts = {theirs.shape[0] if theirs.ndim else 0 for _, theirs in pairs}
     explained = all(
         theirs.shape[1:] == ours.shape[1:] and ours.ndim and ours.shape[0] == network.n_classes
@@ -124,17 +166,34 @@ def _other_classes(network: Network, pairs: list[tuple[Tensor, Tensor]]) -> int 
     return counts.pop() if explained and len(counts) == 1 else None
 
 
-def _fitting(state: State) -> str | None:
-    """The zoo's network that has these names and shapes, whatever its classes and input channels."""
+def _without_head(network: Network, own: State, found: Found) -> Found:
+    """What was found, its tensors of another number of classes replaced by the network's own."""
+    if not _other_classes(network, own, found.state):
+        return found
+    head = tuple(name for name in found.state if name in own and own[name].shape != found.state[name].shape)
+    return replace(found, state=found.state | {name: own[name] for name in head}, left=(*found.left, *head))
+
+
+def _fitting(state: State, arch: str, said: object) -> str | None:
+    """The network that has these names and shapes, whatever its classes and input channels: of the CIFAR literature, or
+    of torchvision's those that are called as the one asked for, or as the file says."""
     convs = [t for t in state.values() if t.ndim == 4]
     linears = [t for t in state.values() if t.ndim == 2]
     if not convs or not linears:
         return None
-    shapes = {name: t.shape for name, t in state.items() if not name.endswith("num_batches_tracked")}
-    for name in names():
+    shapes = {name: t.shape for name, t in state.items() if not name.endswith(COUNTER)}
+    channels, classes = convs[0].shape[1], linears[-1].shape[0]
+    near = [f"torchvision/{name}" for word in (said, arch.partition("/")[2] or arch) for name in near_models(str(word))]
+    for name in (*names(), *near):
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            net = build(name, in_channels=convs[0].shape[1], n_classes=linears[-1].shape[0])
-        own = {key: t.shape for key, t in net.state_dict().items() if not key.endswith("num_batches_tracked")}
+            net = (
+                build(name, in_channels=channels, n_classes=classes) if "/" not in name else plain_model(name, classes)
+            )
+        own = {key: t.shape for key, t in net.state_dict().items() if not key.endswith(COUNTER)} if net else {}
         if own == shapes:
             return name
     return None
+
+
+def _some(words: tuple[str, ...]) -> str:
+    return ", ".join(words[:3]) + (f" and {len(words) - 3} more" if len(words) > 3 else "")

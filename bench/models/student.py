@@ -14,11 +14,15 @@ from torch import Tensor, nn
 import methods
 from bench import models
 from bench.errors import UserError
+from bench.models import own
+from bench.models.adapted import Adapted
 from bench.models.base import Network
-from bench.models.state import SUFFIXES, read
+from bench.models.files import read
 from bench.seeds import fork_rng
 from methods.base import Dims, Method, NetworkView
 from tracking.record import Record
+
+SUFFIXES = (".pth", ".pt", ".safetensors")  # of an exported student
 
 
 class Student(nn.Module):
@@ -38,9 +42,17 @@ class Student(nn.Module):
         return self.method.predict(s, NetworkView({}, taps, self.teacher and self.teacher.tail))
 
 
-def load(path: str | Path) -> Student:
-    """The student in a run's `student.safetensors` or in an exported file, in eval mode: images to logits."""
+def load(path: str | Path, *, run_code: bool = False) -> Student:
+    """The student in a run's `student.safetensors` or in an exported file, in eval mode: images to logits.
+
+    run_code: also where its network is one of somebody's own, whose Python file is then run.
+    """
     state, about = _read(Path(path))
+    code = [str(arch) for arch in (about.get("arch"), about.get("teacher")) if own.is_file(str(arch))]
+    if code and not run_code:
+        raise UserError(
+            f"{path}: its network is the code of {code[0]}; load(path, run_code=True) runs it, if you trust it"
+        )
     try:
         return _student(state, about)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -50,9 +62,9 @@ def load(path: str | Path) -> Student:
 
 def _student(state: dict[str, Tensor], about: dict[str, Any]) -> Student:
     network = _network(about, about["arch"])
-    own = _part(state, "network.")
-    network.load_state_dict({network.prefix + name.removeprefix(network.prefix): own[name] for name in own})
-    if len(own) == len(state):
+    weights = _part(state, "network.")
+    network.load_state_dict({network.prefix + name.removeprefix(network.prefix): weights[name] for name in weights})
+    if len(weights) == len(state):
         return Student(network, None, None).eval()
     teacher = _network(about, about["teacher"])
     teacher.load_state_dict(_part(state, "teacher."), strict=False)
@@ -80,7 +92,8 @@ def export(results: Path, fingerprint: str, to: Path, suite: str | None = None) 
     Record(found.parent).file(found.name)
     state, about = _read(found)
     if all(name.startswith("network.") for name in state):
-        state = _part(state, "network." + _network(about, about["arch"]).prefix)
+        arch = str(about["arch"])
+        state = _part(state, "network." + (Adapted.prefix if own.is_file(arch) else _network(about, arch).prefix))
     try:
         if to.suffix == ".safetensors":
             to.write_bytes(save(state, {"network": json.dumps(about)}))

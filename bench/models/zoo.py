@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from bench.errors import UserError, unknown
-from bench.models import adapters, mobilenet, resnet, shufflenet, vgg, wrn
+from bench.models import adapters, mobilenet, own, resnet, shufflenet, vgg, wrn
 from bench.models.base import Network
+from bench.models.check import check_classifier
 
 FAMILIES = (resnet, wrn, vgg, mobilenet, shufflenet)
 
@@ -14,19 +17,38 @@ def names() -> tuple[str, ...]:
     return tuple(name for family in FAMILIES for name in family.NAMES)
 
 
+def register_plugin(file: str) -> bool:
+    """As `own.register_plugin`; a file of networks must not be called like one that comes with the project."""
+    if (stem := Path(file).stem) in names() and own.register_plugin(file):
+        raise UserError(f"--plugin {file}: a network '{stem}' exists already; rename the file")
+    return own.register_plugin(file)
+
+
+def is_known_without_data(name: str) -> bool:
+    """Can the network be built at any size? Libraries' and one's own may depend on the images'."""
+    return not name.startswith(("torchvision/", "timm/")) and not own.is_own(name)
+
+
 def build(
     name: str, *, in_channels: int = 3, size: int = 32, n_classes: int = 100, pretrained: bool = False
 ) -> Network:
     """A network with fresh weights, drawn from torch's global generator and nothing else.
 
     `name`: one of `names()`, `resnet{6n+2}`, `resnet{6n+2}x{k}`, `resnet{6n+2}w{a}`, `wrn_{6n+4}_{k}`,
-    `torchvision/<name>` or `timm/<name>`; `pretrained` goes to the latter two.
+    `torchvision/<name>`, `timm/<name>`, `hf/<repository or folder>`, or one of one's own (`own`): path/to/file.py:Name,
+    a name of a plug-in or of an entry point. `pretrained` goes to the libraries' three.
     """
     for what, value in (("in_channels", in_channels), ("size", size), ("n_classes", n_classes)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{what} of network '{name}' is {value!r}; it takes a whole number from 1")
     if name.startswith(("torchvision/", "timm/")):
         return adapters.adapt(name, in_channels, size, n_classes, pretrained)
+    if own.is_own(name):
+        net = own.make(name, in_channels, size, n_classes, pretrained)
+        check_classifier(name, net, in_channels, size, n_classes)
+        network = adapters.adapted(name, net, in_channels, size, n_classes, own.stages(name, net))
+        network.prefix = "net.model." if isinstance(net, own.Logits) else network.prefix
+        return network
     for family in FAMILIES:
         if net := family.make(name, in_channels, size, n_classes):
             if pretrained:

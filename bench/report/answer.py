@@ -1,108 +1,185 @@
-"""The comparison in one sentence, and no stronger than its intervals."""
+"""The comparison in one sentence, and no stronger than its simultaneous intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
-from bench.report import stats
+from bench.report import simultaneous, stats
 from bench.report import text as t
+
+MOST = 5  # rows that a sentence names; it counts the others
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """How the methods of one pair stand to its baseline.
+    """How the methods of one pair stand to the row that they are compared with.
 
-    verdict: "best" (the row of the largest mean is better than the baseline), "better" (only others are), "worse" (none
-    is, some are worse), "open" (none is distinguishable), or why there are no intervals: "one seed", "no shared seed",
-    "one method", "no baseline", "unfinished".
+    verdict: "best" (the row of the largest mean is better than the reference), "better" (only others are), "worse"
+    (none is, some are worse), "open" (none is distinguishable), or why there are no intervals: "one seed", "no shared
+    seed", "one method", "no baseline", "unfinished".
     """
 
     verdict: str
-    rows: pd.DataFrame = field(default_factory=pd.DataFrame)  # of `stats.paired`, largest mean first, and `standing`
+    # label, n, mean, low, high (simultaneous), standing by these; single_low, single_high, alone: the standing by a
+    # single interval. Largest mean first.
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame)
     ties: list[str] | None = None  # of "best": who is not distinguishable from it; None: there is nobody else
 
     def named(self, standing: str) -> list[str]:
-        """Methods of this `stats.standing` to the baseline, the largest mean first."""
+        """Methods of this `stats.standing` to the reference, the largest mean first."""
         return [str(name) for name in self.rows.loc[self.rows["standing"] == standing, "label"]]
 
 
-def answer(frame: pd.DataFrame, baseline: str) -> str:
+def answer(frame: pd.DataFrame, reference: str) -> str:
     """One sentence per pair, on a line each."""
     pairs = list(frame["pair"].unique())
-    lines = [_sentence(judge(frame[frame["pair"] == pair], baseline), baseline) for pair in pairs]
+    lines = [_sentence(judge(frame[frame["pair"] == pair], reference), reference) for pair in pairs]
     return "\n".join(f"{pair}: {line}" for pair, line in zip(pairs, lines, strict=True)) if len(pairs) > 1 else lines[0]
 
 
-def judge(frame: pd.DataFrame, baseline: str) -> Judgement:
-    """How the methods of one pair stand to the baseline."""
+def judge(frame: pd.DataFrame, reference: str) -> Judgement:
+    """How the methods of one pair stand to the reference, by intervals that hold for all of them at once."""
     done = frame[(frame["status"] == "finished") & frame[stats.TOP1].notna()]
     if done.empty:
         return Judgement("unfinished")
-    if baseline not in set(done["label"]):
+    if reference not in set(done["label"]):
         return Judgement("no baseline")
     if frame["label"].nunique() == 1:
         return Judgement("one method", stats.summary(done))
-    rows = stats.paired(done, baseline)
-    rows = rows[rows["n"] > 0].sort_values("mean", ascending=False, kind="stable")
+    rows = simultaneous.to_reference(done, reference)
+    rows = rows.sort_values("mean", ascending=False, kind="stable")
     if rows.empty:
         return Judgement("no shared seed")
     if not (rows["n"] > 1).any():
         return Judgement("one seed", rows)
-    rows = rows[rows["n"] > 1]
-    standing = [stats.standing(*ends) for ends in rows[["low", "high"]].itertuples(index=False)]
-    verdict = next((word for word in ("better", "worse") if word in standing), "open")
-    ties = _ties(done, str(rows["label"].iloc[0]), baseline) if standing[0] == "better" else None
-    return Judgement("best" if standing[0] == "better" else verdict, rows.assign(standing=standing), ties)
+    rows = rows[rows["n"] > 1].rename(columns={"verdict": "standing"})
+    single = stats.paired(done, reference)[["label", "low", "high"]].rename(columns="single_{}".format)
+    rows = rows.merge(single, left_on="label", right_on="single_label").drop(columns="single_label")
+    ends = rows[["single_low", "single_high"]].itertuples(index=False)
+    rows = rows.assign(alone=[stats.standing(*each) for each in ends])
+    first, standing = str(rows["standing"].iloc[0]), set(rows["standing"])
+    verdict = "best" if first == "better" else next((word for word in ("better", "worse") if word in standing), "open")
+    return Judgement(verdict, rows, _ties(done, str(rows["label"].iloc[0]), reference) if verdict == "best" else None)
 
 
-def _ties(done: pd.DataFrame, top: str, baseline: str) -> list[str] | None:
+def _ties(done: pd.DataFrame, top: str, reference: str) -> list[str] | None:
     """Who is not distinguishable from the top; None where there is nobody else."""
-    rows = stats.paired(done[done["label"] != baseline], top)
+    rows = simultaneous.to_reference(done[done["label"] != reference], top)
     # without an interval "open": one shared seed decides nothing
-    ties = [row.label for row in rows.itertuples() if stats.standing(row.low, row.high) in ("open", "equal")]
+    ties = [str(row.label) for row in rows.itertuples() if row.verdict in ("open", "equal")]
     return None if rows.empty else sorted(ties)
 
 
-def _sentence(found: Judgement, baseline: str) -> str:
+def _sentence(found: Judgement, reference: str) -> str:
     nothing = {
         "unfinished": "no run has finished.",
-        "no baseline": f"{baseline} has no finished run here, so nothing can be compared.",
-        "no shared seed": f"no method has finished a seed that {baseline} has finished, too, so nothing can be "
+        "no baseline": f"{reference} has no finished run here, so nothing can be compared.",
+        "no shared seed": f"no method has finished a seed that {reference} has finished, too, so nothing can be "
         "compared.",
     }
     if found.verdict in nothing:
         return nothing[found.verdict]
-    top, alone = found.rows.iloc[0], "the student alone" if baseline == "vanilla" else baseline
+    top = found.rows.iloc[0]
     seeds = t.plural(int(top["n"]), "seed")
     if found.verdict == "one method":
         level = t.level(top["mean"], top["half"], int(top["n"]), t.decimals([top["half"]]))
-        return f"{baseline} reaches {level} % top-1 over {seeds}; with one method there is no difference to judge."
-    if found.verdict == "best":
-        few = "; few seeds: run more before relying on it" if top["n"] < 3 else ""
-        return f"{top['label']} beats {baseline} by {_points(top, sign=False)} over {seeds}{_others(found.ties)}{few}."
-    if found.verdict == "better":
-        better = found.rows[found.rows["standing"] == "better"]
-        beat = t.joined([f"{row['label']} by {_points(row, sign=False)}" for _, row in better.iterrows()])
-        first = f"{top['label']} has the largest mean difference to {baseline}, {_points(top)}"
-        return f"{first}, but its interval contains 0; distinguishably better than {alone}: {beat}, over {seeds}."
-    largest = f"mean difference is {top['label']}'s, {_points(top)}"
+        return f"{reference} reaches {level} % top-1 over {seeds}; with one method there is no difference to judge."
     if found.verdict == "one seed":
-        return f"with one seed no method is distinguishable from {baseline} (the largest {largest}); run more seeds."
-    if found.verdict == "worse":
-        below = found.named("worse")
-        worse = f"{t.joined(below)} {'is' if len(below) == 1 else 'are'} distinguishably worse"
-        return f"no method is distinguishably better than {alone}, and {worse}; the largest {largest} over {seeds}."
-    return f"no method is distinguishable from {alone}: the largest {largest} over {seeds}."
+        return (
+            f"with one seed no method is distinguishable from {reference} ({_nearest(top)}, {_points(top)}); run more "
+            "seeds."
+        )
+    parts = {"best": _best, "better": _better, "worse": _none_better, "open": _none_better}[found.verdict](
+        found, reference, seeds
+    )
+    family = len(found.rows)
+    held = f" (95 % intervals that hold for all {family} comparisons at once)" if family > 1 else ""
+    return f"{'; '.join(filter(None, parts))}{held}{_single(found)}."
 
 
-def _others(ties: list[str] | None) -> str:
-    if ties is None:
+def _best(found: Judgement, reference: str, seeds: str) -> list[str]:
+    """The row of the largest mean is better."""
+    top, others = found.rows.iloc[0], found.rows.iloc[1:]
+    others = others[others["standing"] == "better"]
+    too = f"so {'does' if len(others) == 1 else 'do'} {_listed(others)}" if len(others) else ""
+    if found.ties is None:
+        near = ""
+    elif not found.ties:
+        near = f"every other method is distinguishable from {top['label']}"
+    else:
+        near = f"{_few(found.ties)} {_be(found.ties)} not distinguishable from {top['label']}"
+    return [_claim(top, f"{top['label']} beats {reference} by {_points(top, sign=False)}", seeds), too, near]
+
+
+def _better(found: Judgement, reference: str, seeds: str) -> list[str]:
+    """Others than the row of the largest mean are better."""
+    top, better = found.rows.iloc[0], found.rows[found.rows["standing"] == "better"]
+    verb = "beats" if len(better) == 1 else "beat"
+    names = t.joined([str(name) for name in better["label"]]) if len(better) <= MOST else f"{len(better)} methods"
+    each = _points(better.iloc[0], sign=False) if len(better) == 1 else ""
+    said = f"{names} {verb} {reference}" + (f" by {each}" if each else f": {_listed(better)}")
+    return [
+        _claim(better.iloc[0], said, seeds),
+        f"{top['label']} has the largest mean difference, {_points(top)}, but its interval contains 0",
+    ]
+
+
+def _none_better(found: Judgement, reference: str, seeds: str) -> list[str]:
+    """No row is better; the reference may lead, and some rows may be worse."""
+    top, below = found.rows.iloc[0], found.named("worse")
+    alone = "the student alone" if reference == "vanilla" else reference
+    nearest = f"{_nearest(top)}, {_points(top)}, over {seeds}"
+    if len(below) == len(found.rows):
+        every = "every other method is" if len(below) > 1 else f"{below[0]} is"
+        return [f"{alone} leads", _claim(top, f"{every} distinguishably worse", seeds, over=False), nearest]
+    none = (
+        f"{alone} leads, but is not distinguishable from {_few(found.named('open'))}"
+        if top["mean"] < 0 and below
+        else f"{alone} leads, but no method is distinguishable from it"
+        if top["mean"] < 0
+        else f"no method is distinguishab{'ly better than' if below else 'le from'} {alone}"
+    )
+    worse = _claim(top, f"{_few(below)} {_be(below)} distinguishably worse", seeds, over=False) if below else ""
+    return [none, worse, nearest]
+
+
+def _claim(row: pd.Series, said: str, seeds: str, over: bool = True) -> str:
+    """What intervals decide: stated from `simultaneous.FEW` seeds on, below suggested."""
+    if row["n"] < simultaneous.FEW:
+        return f"{seeds} suggest that {said}"
+    return f"{said} over {seeds}" if over else said
+
+
+def _nearest(top: pd.Series) -> str:
+    """Who has the largest mean difference, or where it is negative comes closest."""
+    return f"the closest is {top['label']}" if top["mean"] < 0 else f"the largest mean difference is {top['label']}'s"
+
+
+def _single(found: Judgement) -> str:
+    """Who would be better by an interval that is made for one comparison; such a choice among many is often luck."""
+    lucky = found.rows[(found.rows["alone"] == "better") & (found.rows["standing"] != "better")]
+    if lucky.empty:
         return ""
-    if not ties:
-        return "; every other method is distinguishable from it"
-    return f"; {t.joined(ties)} {'is' if len(ties) == 1 else 'are'} not distinguishable from it"
+    ends = lucky.drop(columns=["low", "high"]).rename(columns={"single_low": "low", "single_high": "high"})
+    word = "Also better" if "better" in set(found.rows["standing"]) else "Better"
+    return f". {word} by single 95 % intervals alone, which are not corrected: {_listed(ends)}"
+
+
+def _listed(rows: pd.DataFrame) -> str:
+    """'dkd by 3.1 points [0.5, 5.6] and kd by …'."""
+    return _few([f"{row['label']} by {_points(row, sign=False)}" for _, row in rows.iterrows()])
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - MOST
+    return t.joined([*names[:MOST], f"{more} more"] if more > 1 else names)
+
+
+def _be(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _points(row: pd.Series, sign: bool = True) -> str:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 Value = float | str
 """What a cell is sorted by: a number, NaN where there is none, or its text."""
 
+TIED = "≈"
+"""The mark of what is not distinguishable from the best; HTML shades it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
@@ -63,6 +66,7 @@ class Cell(NamedTuple):
 
     text: str
     strong: bool
+    tied: bool
     value: Value
     link: str
 
@@ -75,6 +79,7 @@ class Column:
     cells: Iterable[object]  # texts, or what is a text as it stands
     values: Iterable[Value] = ()
     strong: Iterable[bool] = ()
+    tied: Iterable[bool] = ()  # with the strong one
     links: Iterable[str] = ()  # addresses; "" for none
     is_text: bool = False
 
@@ -82,7 +87,7 @@ class Column:
         texts = [str(text) for text in self.cells]
         more = (
             [*given] or [nothing] * len(texts)
-            for given, nothing in ((self.strong, False), (self.values, ""), (self.links, ""))
+            for given, nothing in ((self.strong, False), (self.tied, False), (self.values, ""), (self.links, ""))
         )
         return map(Cell, texts, *more)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from bench.report import (
     published,
     sections,
     stats,
+    svg,
     table,
     tuning,
 )
@@ -32,6 +33,8 @@ from bench.report.provenance import commits
 from bench.report.source import from_folder, from_store
 from tracking.query import StoreRuns
 from tracking.record import Record
+
+FIELDS = ("matrix", "errors")  # figures whose texts stand on coloured fields
 
 
 @dataclass(frozen=True)
@@ -56,20 +59,28 @@ def write(
     records: Sequence[Record] | None = None,
     found: StoreRuns | None = None,
     pdf: bool = False,
+    last_call: bool = False,
+    methods: Sequence[str] = (),
 ) -> Report:
-    """The report of what the last call of `suite` asked for, written into results/<suite>/.
+    """The report of what the calls of `suite` left, written into results/<suite>/.
 
-    `records` stand in for those of the folder. With `found`, the report is of all runs of the suite that a tracking
-    store holds, needs no results, and is written into results/<suite>/mlflow/. pdf: each figure also as a PDF, which
-    takes twice a PNG's time. Raises `UserError` where there is nothing that can be reported honestly.
+    last_call and methods narrow it, as for `source.from_folder`. `records` stand in for those of the folder. With
+    `found`, the report is of all runs of the suite that a tracking store holds, needs no results, and is written into
+    results/<suite>/mlflow/. pdf: each figure also as a PDF, which takes twice a PNG's time. Raises `UserError` where
+    there is nothing that can be reported honestly.
     """
     folder = results / suite / ("mlflow" if found else "")
-    source = from_store(found, suite) if found else from_folder(results, suite, records)
+    source = (
+        from_store(found, suite)
+        if found
+        else from_folder(results, suite, records, last_call=last_call, methods=methods)
+    )
     runs, protocol = source.runs, source.suite["protocol"]
     recipes = {name: about.get("recipes", {}) for name, about in source.methods.items()}
     published_rows = distance.beside(runs, published.read(results, recipes), protocol, source.data)
     baseline = stats.choose_baseline(runs)
     rows = table.build(runs, baseline, published_rows)
+    rows = rows.assign(call=table.calls(runs, rows, source.earlier))
     across_pairs = overall.build(runs, rows) if runs["pair"].nunique() > 1 else None
     decided, compared = source.decisions, stats.choose_reference(runs, baseline)
     sentence = design.answer(source.suite, decided) if decided else answer(runs, compared)
@@ -92,12 +103,18 @@ def write(
     files |= {"overall.csv": table.csv(across_pairs).encode()} if across_pairs is not None else {}
     files |= {
         "report.md": markdown.page(page).encode(),
-        "report.html": html.page(page, pictures, source.views).encode(),
+        "report.html": html.page(page, pictures | _drawings(drawn), source.views).encode(),
     }
     put(folder, files, stale=[*of_figures(plots.NAMES), "overall.csv"])
     main = folder / "figures" / f"{next(iter(drawn))}.png"
     paths = folder / "report.md", folder / "report.html", folder / "table.csv", main
     return Report(sentence, table.rich(rows), *paths, main.with_suffix(".pdf") if pdf else None, runs, rows)
+
+
+def _drawings(drawn: Mapping[str, plots.Plot]) -> dict[str, bytes]:
+    """SVGs for the page, of the figures that are small enough; the others stay PNGs."""
+    shown = {name: rendered(plot.figure, "svg") for name, plot in drawn.items() if name not in FIELDS}
+    return {name: picture for name, picture in shown.items() if len(picture) <= svg.LARGEST}
 
 
 def _on_disk(folder: Path, page: Page, pictures: dict[str, bytes]) -> dict[str, bytes]:

@@ -7,21 +7,28 @@ from dataclasses import replace
 
 import pandas as pd
 
-from bench.report import published
+from bench.report import published, sentences
 from bench.report import text as t
-from bench.report.blocks import Column, Grid, Value
+from bench.report.blocks import TIED, Column, Grid, Value
 
 TO_BASELINE = ("step_ratio", "memory_ratio", "images_ratio")  # say nothing where there is no baseline to divide by
 STRONG = ("label", "top1")
 BOLD = (
-    "Bold: not distinguishable from the best row (the 95 % interval of the paired difference to it contains 0; "
-    "not corrected for the number of methods)."
+    f"Bold: the best mean. {TIED}, or shaded: not distinguishable from it, by paired intervals that hold for all rows "
+    "at once (Bonferroni, 95 %)."
 )
 MEANINGS = {
     "top1": "test accuracy of the last epoch, mean over seeds ± half-width of the 95 % t interval.",
     "values": "where the row's hyper-parameters come from: a published recipe, or so many trials of tuning.",
-    "difference": "mean over seeds of the difference within a seed, percentage points, with its 95 % t interval.",
-    "to_kd": "the same difference to kd.",
+    "call": "whether the last call of the suite asked for the row, or an earlier one with the same protocol and data; "
+    "`kdbench report SUITE --only` shows the last call's rows alone.",
+    "difference": "mean over seeds of the difference within a seed, percentage points, with its single 95 % t "
+    "interval: right for one comparison that was chosen before looking, not for the best of many.",
+    "to_reference": "the same difference to {reference}, with its single 95 % t interval.",
+    "at_once": "the interval of the difference to {reference} that holds for all rows at once (Bonferroni over the "
+    "pair's rows); the sentence at the top goes by it.",
+    "p_best": "probability of having the highest mean of all rows that have finished every seed (t model, flat prior).",
+    "rank": "95 % of the rank among these rows, by the same model; 1 is best.",
     "published": "test accuracy that others report for this method, these networks and this data set. "
     + published.MARKED,
     "distance": "ours minus that number, where data and protocol are the literature's; by the same choice of epoch "
@@ -39,6 +46,18 @@ MEANINGS = {
 }
 
 
+def _of_all_rows(rows: pd.DataFrame, reference: str) -> dict[str, tuple[str, list[str]]]:
+    """Simultaneous intervals, the probability to be best, and the place among all rows."""
+    texts = {}
+    if rows["all_low"].notna().any():
+        texts["at_once"] = (f"all rows at once [− {reference}]", _at_once(rows))
+    if rows["p_best"].notna().any():
+        texts["p_best"] = ("P(best)", [sentences.probability(p) for p in rows["p_best"]])
+        ends = rows[["rank_low", "rank_high"]].itertuples(index=False)
+        texts["rank"] = ("rank [95 %]", [t.ranks(low, high) for low, high in ends])
+    return texts
+
+
 def columns(rows: pd.DataFrame) -> dict[str, Column]:
     """One pair's rows as text, by key. Columns that say nothing are left out. rows: of `table.build`, one pair."""
     baseline = str(rows["baseline"].iloc[0])
@@ -51,10 +70,14 @@ def columns(rows: pd.DataFrame) -> dict[str, Column]:
     }
     if (rows["values"] != "recipe").any():
         texts["values"] = ("values", [str(text) for text in rows["values"]])
+    if "call" in rows and rows["call"].eq("earlier").any():
+        texts["call"] = ("call", [*rows["call"]])
     if compared:
         texts["difference"] = (f"− {baseline} [95 % CI]", _differences(rows, "difference", baseline))
-    if rows["to_kd_n"].fillna(0).gt(0).any():
-        texts["to_kd"] = ("− kd [95 % CI]", _differences(rows, "to_kd", "kd"))
+    reference = str(rows["reference"].iloc[0])
+    if reference != baseline and rows["to_reference_n"].fillna(0).gt(0).any():
+        texts["to_reference"] = (f"− {reference} [95 % CI]", _differences(rows, "to_reference", reference))
+    texts |= _of_all_rows(rows, reference)
     if rows["published"].notna().any():
         marked = zip(rows["published"].astype(float), rows["published_selection"], strict=True)
         texts["published"] = ("published (%)", [t.number(v, 2) + published.MARKS.get(rule, "") for v, rule in marked])
@@ -74,9 +97,10 @@ def columns(rows: pd.DataFrame) -> dict[str, Column]:
     for key, (heading, write) in plain.items():
         if (rows[key].notna() & (compared or key not in TO_BASELINE)).any():
             texts[key] = (heading, [write(float(value)) for value in rows[key].astype(float)])
-    strong = [bool(bold) for bold in rows["with_best"]]
+    strong = [bool(best) for best in rows["best"]]
+    tied = [bool(near) for near in rows["with_best"] & ~rows["best"]]
     return {
-        key: Column(heading, cells, _values(rows, key), strong if key in STRONG else ())
+        key: Column(heading, cells, _values(rows, key), strong if key in STRONG else (), tied if key == "label" else ())
         for key, (heading, cells) in texts.items()
     }
 
@@ -95,10 +119,10 @@ def meanings(rows: pd.DataFrame) -> dict[str, str]:
     there: dict[str, str] = {}
     for _, part in rows.groupby("pair", sort=False):
         there |= {key: column.heading for key, column in columns(part).items()}
-    baseline = str(rows["baseline"].iloc[0])
+    baseline, reference = (str(rows[key].iloc[0]) for key in ("baseline", "reference"))
     own = rows.loc[rows["label"] == baseline, "memory_mb"].astype(float).dropna()
     held = f" ({t.number(own.iloc[0], 1)} MiB)" if len(own) == 1 else ""
-    texts = {key: text.format(baseline=baseline, held=held) for key, text in MEANINGS.items()}
+    texts = {key: text.format(baseline=baseline, reference=reference, held=held) for key, text in MEANINGS.items()}
     return {there[key].partition(" [")[0].partition(" (")[0]: text for key, text in texts.items() if key in there}
 
 
@@ -111,9 +135,16 @@ def _differences(rows: pd.DataFrame, name: str, to: str) -> list[str]:
     return [own if label == to else cell for label, cell in zip(rows["label"], texts, strict=True)]
 
 
+def _at_once(rows: pd.DataFrame) -> list[str]:
+    low, high = rows["all_low"].astype(float), rows["all_high"].astype(float)
+    places = t.decimals((high - low) / 2, [*low, *high])
+    ends = zip(low, high, strict=True)
+    return [t.interval(*each, places) if each[0] == each[0] else t.NONE for each in ends]
+
+
 def _values(rows: pd.DataFrame, key: str) -> list[Value]:
     """The baseline stands at 0 among the differences to it."""
-    if key in ("label", "values"):
+    if key in ("label", "values", "call"):
         return list(rows[key])
-    values = rows[key].astype(float)
+    values = rows[{"at_once": "all_low", "rank": "rank_low"}.get(key, key)].astype(float)
     return list(values.mask(rows["label"] == rows["baseline"], 0.0) if key == "difference" else values)

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import UserError
-from bench.report import sentences, stats, stats_examples, stats_power
+from bench.report import sentences, simultaneous, stats, stats_examples, stats_power
 from bench.report import text as t
 from bench.report.compare_sides import Sides
 from bench.report.compare_sides import sides as sides_of
@@ -27,6 +27,7 @@ COSTS = {
     "step_ms": "cost/step_alone_ms",
     **{name: f"cost/{name}" for name in ("memory_mb", "images_seen", "extra_params")},
 }
+SINGLE = "This is one comparison: its interval is not corrected for others that were looked at."
 LEVELS = ["a", "a_half", "b", "b_half"]
 PAIRED = ["n", "mean", "sd", "low", "high", "p", "smallest_p"]
 
@@ -41,6 +42,7 @@ class Comparison:
     b: str
     seeds: list[int]
     alone: dict[str, list[int]]  # seeds that one side alone has finished, by side
+    differences: list[float]  # of a to b in top-1, by shared seed
     metrics: pd.DataFrame  # METRICS x (a, a_half, b, b_half, then PAIRED of a - b)
     costs: pd.DataFrame  # COSTS x (a and b: means, ratio: median over seeds of a / b)
     chance: stats_power.Chance | None  # None: no shared seed
@@ -82,6 +84,7 @@ class Answer:
             said = _over_all(self.sides.a, self.sides.b, self.comparisons)
         else:
             said = f"{f'{one.row}: ' if one.row else ''}{one.verdict}."
+            said += f" {SINGLE}" if len(one.seeds) > 1 and one.standing != "equal" else ""
         kinds = {re.split(r"[. ]", text)[0] for text in self.sides.differ}
         heavy = [kind for kind in ("dataset", "data", "pair", "teacher", "protocol") if kind in kinds]
         return said + (f" Not the same on both sides: {t.joined(heavy)}." if heavy else "")
@@ -114,14 +117,17 @@ def _over_all(a: str, b: str, comparisons: list[Comparison]) -> str:
         return f"{a} and {b} are equal to the digit in {many}."
     pairs = len({one.pair for one in comparisons}) > 1
     verdicts, left = [], len(known)
+    standing = simultaneous.intervals({str(i): one.differences for i, one in enumerate(known)})["verdict"]
     for word, side in (("better", a), ("worse", b)):
-        won = [one for one in known if one.standing == word]
+        won = [one for one, said in zip(known, standing, strict=True) if said == word]
         names = [f"{one.row} on {one.pair}" if one.row and pairs else one.row or one.pair for one in won]
         verdicts += [f"{side} is better on {len(won)} ({', '.join(names)})"] if won else []
         left -= len(won)
     verdicts += [f"{left} not distinguishable" if verdicts else "none distinguishable"] if left else []
-    how = f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds, 95 % t intervals, not corrected"
-    return f"Of {many}, {t.joined(verdicts)} ({how})."
+    n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    how = f"n = {n} seeds, 95 % t intervals that hold for all {len(known)} comparisons at once"
+    few = counts[0] < simultaneous.FEW and left < len(known)
+    return f"{f'{n} seeds suggest that of' if few else 'Of'} {many}, {t.joined(verdicts)} ({how})."
 
 
 def _compared(runs: pd.DataFrame, pair: str, row: str, sides: Sides) -> Comparison:
@@ -150,7 +156,9 @@ def _compared(runs: pd.DataFrame, pair: str, row: str, sides: Sides) -> Comparis
     chance, plan = (stats_power.chance(d), stats_power.plan(d)) if shared else (None, None)
     of_metrics = pd.DataFrame.from_dict(metrics, orient="index", columns=[*LEVELS, *PAIRED])
     of_costs = pd.DataFrame.from_dict(costs, orient="index", columns=["a", "b", "ratio"])
-    return Comparison(pair, row, a, b, shared, alone, of_metrics, of_costs, chance, plan, *_examples(runs, sides))
+    return Comparison(
+        pair, row, a, b, shared, alone, d.tolist(), of_metrics, of_costs, chance, plan, *_examples(runs, sides)
+    )
 
 
 def _examples(runs: pd.DataFrame, sides: Sides) -> tuple[stats_examples.Examples | None, str]:

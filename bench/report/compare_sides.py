@@ -152,7 +152,8 @@ def _tracked(store: Store, run_id: str, folder: Path) -> Side:
         for artifact in store.client.list_artifacts(run_id):
             if artifact.path in ("spec.json", stats_examples.FILE):
                 store.client.download_artifacts(run_id, artifact.path, str(folder))
-    row = payload.row_of(run.data.tags, run.data.metrics) | {"time": run.info.start_time / 1000, "fingerprint": run_id}
+    row = payload.row_of(run.data.tags, run.data.metrics, run.data.params)
+    row |= {"time": run.info.start_time / 1000, "fingerprint": run_id}
     if row.get(stats.TOP1) is None:
         what = f"{row['label'] or run.info.run_name}, {row['status'] or run.info.status.lower()}"
         raise UserError(f"MLflow run {run_id} ({what}) has no {stats.TOP1}, so there is nothing to compare")

@@ -106,7 +106,7 @@ def _overview(comparisons: list[Comparison]) -> Table:
         row, n = one.metrics.loc["top1"], len(one.seeds)
         p = t.number(row["p"], 3) if n > 1 else t.NONE
         table.add_row(Text(name), str(n), *_cells(row), p, f"{one.chance.wins} of {n}")
-    table.caption = "top-1 (%); ± and [ ]: 95 % t intervals over seeds; p: sign flips, not corrected"
+    table.caption = "top-1 (%); ± and [ ]: single 95 % t intervals over seeds; p: sign flips, not corrected"
     return table
 
 

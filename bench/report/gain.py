@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.report import stats
+from bench.report import simultaneous, stats
 from bench.report import text as t
 from bench.report.blocks import Column, Grid, Section, Text
 
 COLUMNS = ("pair", "row", "trials", "n", "recipe", "tuned", "difference", "low", "high", "p", "p_holm", "standing")
+"""Of `gain`: low and high are single intervals, standing is by intervals that hold for all rows of a pair at once."""
 
 
 def gain(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per pair and method that ran tuned and by its recipe, the largest mean difference first.
 
     recipe, tuned: mean top-1; difference: tuned - recipe over shared seeds with its 95 % t interval (NaN where n = 1);
-    p: two-sided sign-flip; p_holm: corrected over the rows of a pair; standing: `stats.standing` of tuned to recipe.
+    p: two-sided sign-flip; p_holm: corrected over the rows of a pair; standing: of tuned to recipe, by intervals that
+    hold for all rows of a pair at once.
     Empty where no row ran both ways.
     """
-    runs, rows = stats.usable(frame), []
+    runs, rows, by_row = stats.usable(frame), [], {}
     labels = runs[runs["tuned"].eq(True) & runs["tuned_row"].notna()].drop_duplicates(["pair", "label"])
     for pair, label, baseline, trials in labels[["pair", "label", "tuned_row", "tuned_trials"]].itertuples(index=False):
         both = runs[(runs["pair"] == pair) & runs["label"].isin([label, baseline])]
         means = stats.summary(both).set_index("label")["mean"]
         if baseline in means and label in means:
             paired = stats.paired(both, baseline).iloc[0]
+            by_row[pair, baseline] = stats.differences(both, baseline)["difference"].to_numpy(float)
             levels = {"pair": pair, "row": baseline, "trials": trials, "recipe": means[baseline], "tuned": means[label]}
             rows.append(levels | {"difference": paired["mean"], **paired[["n", "low", "high", "p"]]})
-    out = pd.DataFrame(rows, columns=list(COLUMNS))
+    out = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"standing": object})
     for _, part in out.groupby("pair", sort=False):
         out.loc[part.index, "p_holm"] = stats.holm(part["p"].astype(float))
-    out["standing"] = [stats.standing(*ends) for ends in out[["low", "high"]].itertuples(index=False)]
+        family = {str(i): by_row[pair, row] for i, pair, row in part[["pair", "row"]].itertuples(name=None)}
+        out.loc[part.index, "standing"] = list(simultaneous.intervals(family)["verdict"])
     place = {pair: i for i, pair in enumerate(out["pair"].unique())}
     out = out.assign(_pair=out["pair"].map(place)).sort_values(["_pair", "difference"], ascending=[True, False])
     return out.drop(columns="_pair").reset_index(drop=True)
@@ -48,7 +52,7 @@ def answer(rows: pd.DataFrame) -> str:
     verdicts = ", ".join([*parts, f"not distinguishable for {undecided}"])
     return (
         f"Tuned against recipe, {t.plural(len(rows), 'row')}: {verdicts} "
-        f"(n = {seeds} seeds, 95 % t intervals of the paired difference, not corrected for the number of rows); "
+        f"(n = {seeds} seeds, 95 % t intervals of the paired difference that hold for all rows of a pair at once); "
         f"{t.signed(rows['difference'].mean(), 1)} points on average."
     )
 
@@ -70,7 +74,8 @@ def sections(rows: pd.DataFrame) -> list[Section]:
         "p_holm": Column("p (Holm)", [t.number(p, 3) for p in rows["p_holm"]]),
     }
     text = (
-        "Test top-1 of the last epoch, mean over seeds that no trial used. p: two-sided sign flips, corrected over the "
+        "Test top-1 of the last epoch, mean over seeds that no trial used. Intervals in "
+        "the table are single ones. p: two-sided sign flips, corrected over the "
         "rows of a pair."
     )
     title = "Tuned against recipe"

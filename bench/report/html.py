@@ -16,8 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from bench.report import svg
 from bench.report.blocks import Figure, Page, Value
 from bench.report.layout import DPI
+from bench.report.table import TERMINAL
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CODE = MarkdownIt("zero").enable("backticks")
@@ -28,7 +30,7 @@ LINKS = MarkdownIt("zero").enable(["backticks", "link"])
 def page(shown: Page, pictures: Mapping[str, bytes], views: Mapping[str, str] | None = None) -> str:
     """A page as HTML; a figure of which there is no picture is left out, so that nothing is fetched.
 
-    pictures: PNGs by name; views: words -> address of a view of all runs. Raises `ValueError` for what is no PNG.
+    pictures: PNGs or SVGs by name; views: words -> address of a view of all runs. Raises `ValueError` for others.
     """
     inside = {f.name: embedded(f, pictures[f.name]) for f in shown.figures if f.name in pictures}
     environment = Environment(
@@ -41,16 +43,19 @@ def page(shown: Page, pictures: Mapping[str, bytes], views: Mapping[str, str] | 
     environment.filters |= {"inline": inline, "cell": cell, "head": head, "sorted_by": sorted_by, "arrow": arrow}
     environment.filters |= {"label": label, "opened": opened}
     template = environment.get_template("report.html.j2")
-    return template.render(page=shown, pictures=inside, views=views or {})
+    return template.render(page=shown, pictures=inside, views=views or {}, first=TERMINAL)
 
 
-def embedded(figure: Figure, png: bytes) -> dict[str, str | int]:
-    """The picture as a data URI, and its size on paper in CSS pixels (96 to an inch)."""
-    if png[:8] != SIGNATURE or len(png) < 24:
+def embedded(figure: Figure, picture: bytes) -> dict[str, str | int | Markup]:
+    """An SVG as an element, or a PNG as a data URI with its size on paper in CSS pixels (96 to an inch)."""
+    alt = arrow(f"{figure.title}. {figure.caption.partition('. ')[0]}" if figure.caption else figure.title)
+    if picture[:5] == b"<?xml":
+        return {"svg": Markup(svg.inlined(picture, f"picture-{figure.name}", alt)), "alt": alt}
+    if picture[:8] != SIGNATURE or len(picture) < 24:
         raise ValueError(f"figure '{figure.name}' is no PNG")
-    width, height = (round(n * 96 / DPI) for n in struct.unpack(">II", png[16:24]))
-    uri = "data:image/png;base64," + base64.b64encode(png).decode()
-    return {"uri": uri, "width": width, "height": height}
+    width, height = (round(n * 96 / DPI) for n in struct.unpack(">II", picture[16:24]))
+    uri = "data:image/png;base64," + base64.b64encode(picture).decode()
+    return {"svg": "", "uri": uri, "width": width, "height": height, "alt": alt}
 
 
 def inline(text: str, links: bool = False) -> Markup:
@@ -83,7 +88,7 @@ def arrow(text: object) -> str:
 
 def opened(sentence: str) -> str:
     """With a capital, unless it begins with the name of a row or a pair."""
-    return sentence[:1].upper() + sentence[1:] if re.match(r"(no|one) ", sentence) else sentence
+    return sentence[:1].upper() + sentence[1:] if re.match(r"(no|one|the|with) ", sentence) else sentence
 
 
 def sorted_by(value: Value) -> str:

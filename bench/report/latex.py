@@ -1,4 +1,4 @@
-r"""The tables as LaTeX: booktabs, bold only where a row is not distinguishable from the best, one `table` per pair.
+r"""The tables as LaTeX: booktabs, the best mean bold, what is not distinguishable from it with ≈, one `table` per pair.
 
 A document needs \usepackage{booktabs} and \usepackage{graphicx}; the text is plain ASCII and compiles with any engine.
 """
@@ -12,10 +12,21 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench.report import overall
-from bench.report.blocks import Grid
+from bench.report.blocks import TIED, Grid
 from bench.report.columns import grid
 
-KEYS = ("label", "n", "top1", "values", "difference", "to_kd", "published", "distance", "step_ratio", "memory_ratio")
+KEYS = (
+    "label",
+    "n",
+    "top1",
+    "values",
+    "difference",
+    "to_reference",
+    "published",
+    "distance",
+    "step_ratio",
+    "memory_ratio",
+)
 """Columns of a pair's table: those that a line of text can hold. The CSV has all."""
 
 HEAD = "% needs \\usepackage{booktabs,graphicx}; a table that is wider than the line shrinks to it\n"
@@ -32,6 +43,7 @@ SPECIAL = {
     "−": "$-$",
     "×": r"$\times$",
     "→": r"$\to$",
+    "≈": r"$\approx$",
     "≥": r"$\ge$",
     "≤": r"$\le$",
     "–": "--",
@@ -66,7 +78,8 @@ def tables(rows: pd.DataFrame, suite: str, across_pairs: pd.DataFrame | None = N
 def table(shown: Grid, caption: str, label: str) -> str:
     """One table with caption and label. caption: plain text; what bold and marks mean follows it."""
     cells, strong = (pd.DataFrame([[cell[i] for cell in row] for row in shown.rows]) for i in (0, 1))
-    cells = cells.map(escape)
+    tied = pd.DataFrame([[f" {TIED}" * cell.tied for cell in row] for row in shown.rows])
+    cells = (cells + tied).map(escape)
     # either would be an argument of the row's end before it
     cells[0] = cells[0].map(lambda text: "{}" * text.startswith(("[", "*")) + text)
     styler = cells.style.hide(axis="index").apply(

@@ -20,6 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
@@ -31,7 +32,7 @@ HEIGHT = 2.3  # of a panel without rows
 AXIS_LEFT = GAP + 0.5  # a vertical axis' name and numbers
 SMALL = style.SIZE - 1
 DPI = 300
-FAR = 3.0  # quartile ranges: values further below the first quartile than this are below the axis, too
+FAR = 3.0  # quartile ranges: values further from the quartiles than this are beyond the axis
 
 
 def sheet(
@@ -85,12 +86,18 @@ def key(figure: Figure, entries: Sequence[tuple[dict[str, Any], str]], down: flo
         x += inches(text, SMALL) + 2.5 * GAP
 
 
-def fence(values: Iterable[float]) -> float:
-    """Where an axis ends below: a value that is far out (Tukey's outer fence) would squeeze all others together."""
+def bulk(values: Iterable[float], far: float = FAR) -> tuple[float, float]:
+    """Where an axis may end: a value that is far out (by default Tukey's outer fences) would squeeze all others."""
     known = np.array(list(values), float)
     first, third = np.quantile(known, [0.25, 0.75])
-    inside = known[known >= first - FAR * max(third - first, 1.0)]
-    return float(inside.min())
+    reach = far * max(third - first, 1.0)
+    inside = known[(known >= first - reach) & (known <= third + reach)]
+    return float(inside.min()), float(inside.max())
+
+
+def fence(values: Iterable[float]) -> float:
+    """The lower end of `bulk`."""
+    return bulk(values)[0]
 
 
 def limits(values: Iterable[float], floor: float) -> tuple[float, float]:
@@ -125,10 +132,21 @@ def caption_of(png: Path) -> str:
 
 
 def rendered(figure: Figure, suffix: str = "png") -> bytes:
-    """The figure as a file: a PNG at 300 dpi, or a PDF with embedded fonts; the same figure gives the same bytes."""
-    about = {"png": {"Software": None, "Description": figure.get_label()}}
+    """The figure as a file: a PNG at 300 dpi, a PDF with embedded fonts, or an SVG with text as text.
+
+    The same figure gives the same bytes. Outlines of names would make them paths in an SVG: there they are groups that
+    are called halo, to be outlined by a style sheet.
+    """
+    outlined = [text for text in figure.findobj(Text) if text.get_path_effects()] if suffix == "svg" else []
+    about: dict[str, dict[str, Any]] = {"png": {"Software": None, "Description": figure.get_label()}}
     about["pdf"] = {"CreationDate": None, "Producer": None, "Creator": None, "Subject": figure.get_label()}
+    about["svg"] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    effects = [text.get_path_effects() for text in outlined]
+    for text in outlined:
+        text.set(gid="halo", path_effects=[])
     with styled():
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix, metadata=about[suffix])
-        return buffer.getvalue()
+    for text, effect in zip(outlined, effects, strict=True):
+        text.set(gid=None, path_effects=effect)
+    return buffer.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from bench.report.blocks import Block, Figure, Grid, Items, Page, Section, Terms, Text
+from bench.report.blocks import TIED, Block, Cell, Figure, Grid, Items, Page, Section, Terms, Text
 
 
 def page(shown: Page) -> str:
@@ -41,10 +41,13 @@ def grid(shown: Grid) -> str:
     """One table, without its title and captions."""
     name, *others = shown.columns.values()
     right = [column.heading for column in others if not column.is_text]
-    rows = [
-        [f"**{_escaped(cell.text)}**" if cell.strong else _escaped(cell.text) for cell in row] for row in shown.rows
-    ]
+    rows = [[_marked(cell) for cell in row] for row in shown.rows]
     return _lines([name.heading, *(column.heading for column in others)], rows, right)
+
+
+def _marked(cell: Cell) -> str:
+    text = _escaped(cell.text)
+    return f"**{text}**" if cell.strong else f"{text} {TIED}" if cell.tied else text
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()) -> str:

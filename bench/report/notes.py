@@ -7,8 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import design, sentences, stats, stats_power, stats_ranks
+from bench.report import design, sentences, simultaneous, stats, stats_power, stats_ranks
 from bench.report import text as t
+from bench.report.blocks import TIED
+
+FEW_SEEDS = (
+    f"Below {simultaneous.FEW} seeds an interval rests on the normal model more than on the data: they suggest what it "
+    "says."
+)
 
 
 def notes(frame: pd.DataFrame, rows: pd.DataFrame, suite: Mapping[str, Any]) -> list[str]:
@@ -19,13 +25,27 @@ def notes(frame: pd.DataFrame, rows: pd.DataFrame, suite: Mapping[str, Any]) -> 
         "initial weights, the order of the data and the augmentation, alike for all methods.",
         design.conditions(suite),
         "Selection rule: the last epoch. No epoch was chosen on the test split.",
-        "The best of several methods is partly the luckiest; its interval is not corrected for that.",
+        "The best of several methods is partly the luckiest: its mean is optimistic, and no interval corrects that.",
     ]
+    against = str(rows["reference"].iloc[0])
+    out += together(rows, against)
     if (rows["difference_high"] == rows["difference_low"]).any():
         out.append("An interval of width 0 means that every seed gave the same difference; it is no certainty.")
-    against = stats.choose_reference(frame, str(rows["baseline"].iloc[0]))
     few = sentences.lacking(frame)
     return [*out, *[few] * bool(few), *inflation(frame), *p_values(rows), *better(frame, against), *ranked(frame)]
+
+
+def together(rows: pd.DataFrame, against: str) -> list[str]:
+    """Which intervals hold for many rows at once, and which for one; none where one row is compared."""
+    if rows["all_low"].notna().groupby(rows["pair"]).sum().max() < 2:
+        return []
+    few = (rows["to_reference_n"].dropna() < simultaneous.FEW).any()
+    return [
+        f"What the sentence at the top calls better or worse, what {TIED} marks and what the matrix colours goes by "
+        f"intervals that hold for all comparisons of a pair at once (Bonferroni): of its rows with {against}, with the "
+        "best row, and of every two rows. Every other interval is a single one: of equal methods one in twenty would "
+        f"seem different.{f' {FEW_SEEDS}' * bool(few)}"
+    ]
 
 
 def inflation(frame: pd.DataFrame) -> list[str]:
@@ -44,16 +64,16 @@ def inflation(frame: pd.DataFrame) -> list[str]:
 
 def p_values(rows: pd.DataFrame) -> list[str]:
     """The sign-flip tests, with the smallest p-value that they could give."""
-    tested, many = rows[rows["difference_n"].fillna(0) > 1], rows["pair"].nunique() > 1
+    tested, many = rows[rows["to_reference_n"].fillna(0) > 1], rows["pair"].nunique() > 1
     if tested.empty:
         return []
-    baseline, n = tested["baseline"].iloc[0], int(tested["difference_n"].max())
+    reference, n = tested["reference"].iloc[0], int(tested["to_reference_n"].max())
     tests = [
-        f"{f'{r.pair}, ' if many else ''}{r.label} {r.difference_p:.2g} ({r.difference_p_holm:.2g})"
+        f"{f'{r.pair}, ' if many else ''}{r.label} {r.to_reference_p:.2g} ({r.to_reference_p_holm:.2g})"
         for r in tested.itertuples()
     ]
     return [
-        f"Two-sided sign-flip p-values against {baseline}, Holm-corrected in brackets: {'; '.join(tests)}. "
+        f"Two-sided sign-flip p-values against {reference}, Holm-corrected in brackets: {'; '.join(tests)}. "
         f"With n = {n} no p-value can be below {2.0 ** (1 - n):.2g}."
     ]
 
@@ -70,7 +90,7 @@ def better(frame: pd.DataFrame, against: str) -> list[str]:
         further += [f"{name} {t.counted(row.further)}"] if row.state == "more" else []
     out = [f"Probability that a row's mean is above that of {against} (t model, flat prior): {'; '.join(chances)}."]
     out.append(
-        f"Further seeds that would make a row distinguishable from {against} with {power}, if mean and spread stay as "
+        f"Further seeds after which a row's single interval would exclude 0 with {power}, if mean and spread stay as "
         f"observed (few seeds make this an order of magnitude): {'; '.join(further)}."
     )
     return out[: bool(chances) + bool(further)]

@@ -57,7 +57,7 @@ def _over_pairs(frame: pd.DataFrame, label: str, baseline: str) -> dict[str, flo
 
 
 def grid(across_pairs: pd.DataFrame, rows: pd.DataFrame) -> Grid:
-    """The table as text; a pair's accuracy is bold where the row is not distinguishable from the best of that pair.
+    """The table as text; the best accuracy of a pair is bold, and those that are not distinguishable from it are tied.
 
     across_pairs: `build`; rows: `table.build` of the same runs.
     """
@@ -76,9 +76,11 @@ def grid(across_pairs: pd.DataFrame, rows: pd.DataFrame) -> Grid:
     values = across_pairs.assign(difference=across_pairs["difference"].mask(own, 0.0))
     columns = {key: Column(head, cells, [*values[key]]) for key, (head, cells) in texts.items()}
     for pair, part in rows.groupby("pair", sort=False):
-        best, width = set(part.loc[part["with_best"], "label"]), t.decimals(part["top1_half"])
-        cells, bold = [t.number(top1, width) for top1 in across_pairs[pair]], [label in best for label in labels]
-        columns[str(pair)] = Column(str(pair).replace("->", " → "), cells, [*across_pairs[pair]], bold)
+        near, best = (set(part.loc[part[key], "label"]) for key in ("with_best", "best"))
+        width, values_of_pair = t.decimals(part["top1_half"]), [*across_pairs[pair]]
+        cells, bold = [t.number(top1, width) for top1 in values_of_pair], [label in best for label in labels]
+        tied = [label in near - best for label in labels]
+        columns[str(pair)] = Column(str(pair).replace("->", " → "), cells, values_of_pair, bold, tied)
     more = " A row with fewer pairs averages over those alone, and does not compare with the others."
     captions = [CAPTION.format(baseline=baseline) + more * partial, *[BOLD] * bool(rows["with_best"].any())]
     return Grid(columns, "All pairs", captions, style="pairs")

@@ -1,7 +1,8 @@
-"""The README's first screen, written from the committed `digits` results: `make readme`."""
+"""README.md's table and the index of results/reference, written from the committed results: `make readme`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,16 @@ from tracking.frame import frame
 from tracking.record import scan
 
 ROOT = Path(__file__).parent.parent.parent
-RESULTS = Path("results/reference/digits")
+REFERENCE = Path("results/reference")
+RESULTS = REFERENCE / "digits"
 BEGIN, END = "<!-- digits:begin -->\n", "<!-- digits:end -->\n"
-SHOWN = ("label", "n", "top1", "to_kd", "difference", "step_ratio")
+N_TOP = 3  # rows of a pair in the index
+PAGES = ("report.md", "report.html", "table.csv", "tuning.md", "runs.csv", "trials.csv")
+INTRODUCTION = (
+    "Runs that were measured for this project, as `make bench` and `make tune` left them. This page is written by "
+    "`make readme`. Top-1 is the last epoch's test accuracy; ± and [ ] are 95 % t intervals over paired seeds."
+)
+SHOWN = ("label", "n", "top1", "to_reference", "difference", "step_ratio")
 
 
 def block(folder: Path) -> str:
@@ -36,7 +44,7 @@ def block(folder: Path) -> str:
         f"`make bench`, {len(records)} runs in {minutes} on {_one(runs, 'threads')} thread of {_one(runs, 'cpu')}:"
         f" {answer(runs, against)}",
         markdown.grid(grid(rows, SHOWN)),
-        f"![Paired difference to {against}]({RESULTS}/figures/difference{'_kd' * (against == 'kd')}.png)",
+        f"![Paired difference to {against}]({RESULTS}/figures/difference{'_kd' * (against != baseline)}.png)",
         f"Test top-1 of the last epoch, {first['teacher']} → {first['student']} on {first['data']['train']} handwritten"
         f" digits, n = {n}, 95 % t intervals {design.briefly(suite)}; published recipes; "
         f"torch {_one(runs, 'torch')}, commit {commits(runs)}. [The whole report]({RESULTS}/report.md), also as "
@@ -44,6 +52,36 @@ def block(folder: Path) -> str:
         "[report](results/reference/cifar100-mini/report.md).",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def index(reference: Path) -> str:
+    """What lies in results/reference, as Markdown: a section per folder, those that hold records with their runs."""
+    parts = ["# Reference results", INTRODUCTION]
+    for folder in sorted(path for path in reference.iterdir() if path.is_dir()):
+        pages = [page for page in PAGES if (folder / page).is_file()]
+        text = [f"## {folder.name}", " · ".join(f"[{page}]({folder.name}/{page})" for page in pages)]
+        if records := scan(folder):
+            text += _facts(frame(records))
+        parts += text
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(runs: pd.DataFrame) -> list[str]:
+    """Conditions, and the first rows of every pair's table."""
+    rows = table.build(runs, stats.choose_baseline(runs))
+    facts = f"{len(runs)} runs, {t.plural(int(rows['n'].max()), 'paired seed')}, commit {commits(runs)}, "
+    facts += f"torch {_one(runs, 'torch')}, {_one(runs, 'hardware')}, "
+    facts += f"{_one(runs, 'threads')} thread{'s' * (_one(runs, 'threads') != '1')}."
+    of_pairs = rows.groupby("pair", sort=False)
+    tables = [f"{pair.replace('->', ' → ')}:\n\n{_top(of_pair)}" for pair, of_pair in of_pairs]
+    return [facts, *tables]
+
+
+def _top(rows: pd.DataFrame) -> str:
+    head = rows.head(N_TOP)
+    left = len(rows) - len(head)
+    more = f"\n\n{t.plural(left, 'more row')} in the report." if left else ""
+    return markdown.grid(replace(grid(head, SHOWN), captions=[])) + more
 
 
 def replaced(readme: str, new: str) -> str:
@@ -61,6 +99,7 @@ def _one(runs: pd.DataFrame, name: str) -> str:
 def main() -> None:
     path = ROOT / "README.md"
     path.write_text(replaced(path.read_text(), block(ROOT / RESULTS)))
+    (ROOT / REFERENCE / "README.md").write_text(index(ROOT / REFERENCE))
 
 
 if __name__ == "__main__":

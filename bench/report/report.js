@@ -36,7 +36,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));
 const reveal = () => {
   const target = location.hash && document.getElementById(location.hash.slice(1));
-  const part = target && target.closest("details");
+  const part = target && (target.closest("details") || target.querySelector(":scope > details"));
   if (part && !part.open) {
     part.open = true;
     target.scrollIntoView();

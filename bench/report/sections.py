@@ -17,11 +17,12 @@ from bench.report.provenance import commits, distinct, environment
 from bench.report.source import Source
 
 TITLES = {
-    "difference_kd": "Difference to kd",
+    "difference_kd": "Difference to {reference}",
     "difference": "Difference to {baseline}",
     "top1": "Accuracy",
+    "gain": "Tuned against recipe",
     "matrix": "Every row against every other",
-    "cost": "Accuracy and step time",
+    "cost": "Accuracy and cost of training",
     "learning": "Learning curves",
     "fidelity": "Fidelity and accuracy",
     "calibration": "Calibration",
@@ -51,8 +52,8 @@ def report(
     were tuned.
     """
     runs, suite = source.runs, source.suite
-    baseline = rows["baseline"].iloc[0]
-    shown = [Figure(name, TITLES.get(name, name).format(baseline=baseline), text) for name, text in figures.items()]
+    named = {key: str(rows[key].iloc[0]) for key in ("baseline", "reference")}
+    shown = [Figure(name, TITLES.get(name, name).format(**named), text) for name, text in figures.items()]
     main, others = next(iter(shown), None), shown[1:]
     sections = [
         _tables(rows, across_pairs),
@@ -195,6 +196,7 @@ def _unfinished(source: Source) -> Block:
         f"{run.label} on {run.pair}, seed {run.seed}: {run.status} ({run.reason or 'no reason recorded'})"
         for run in stats.unfinished(source.runs)[["label", "pair", "seed", "status", "reason"]].itertuples()
     ]
+    lines += [f"{label} on {pair}: left out ({reason})" for label, pair, reason in source.left_out]
     lines += [f"not started: {t.plural(source.missing, 'run')}"] * bool(source.missing)
     return Items(lines) if lines else Text("None.")
 

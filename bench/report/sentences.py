@@ -8,13 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report import stats
+from bench.report import simultaneous, stats
 from bench.report import text as t
 from bench.report.stats_examples import Examples
 from bench.report.stats_power import CAP, POWER, Chance, Plan
 from bench.report.stats_ranks import Ranks
-
-FEW = 3  # seeds; below, an interval says little, and the sentence says so
 
 
 def seeds(numbers: Iterable[int]) -> str:
@@ -66,7 +64,7 @@ def probability(p: float) -> str:
 
 
 def verdict(a: str, b: str, row: Mapping[str, Any] | pd.Series[Any]) -> str:
-    """Which of two is better in top-1, without a full stop. row: of `stats.paired` with b as the baseline."""
+    """Which of two is better in top-1, by its single interval, without a full stop. row: of `stats.paired` to b."""
     n, mean = int(row["n"]), float(row["mean"])
     if n == 0:
         return f"{a} and {b} share no finished seed, so nothing can be compared"
@@ -81,8 +79,8 @@ def verdict(a: str, b: str, row: Mapping[str, Any] | pd.Series[Any]) -> str:
     if standing == "equal":
         return f"{a} and {b} are equal to the digit {over}"
     if standing == "better":
-        few = "; few seeds: run more before relying on it" if n < FEW else ""
-        return f"{first} beats {second} by {gap} {over}{few}"
+        said = f"{first} beats {second} by {gap}"
+        return f"{t.plural(n, 'seed')} suggest that {said}" if n < simultaneous.FEW else f"{said} {over}"
     ahead = f"{first} is ahead by {gap}" if mean else f"mean difference 0 {t.interval(low, high, places)}"
     return f"{a} and {b} are not distinguishable {over}: {ahead}"
 

@@ -40,6 +40,34 @@ def intervals(differences: Mapping[str, ArrayLike], alpha: float = ALPHA) -> pd.
     return pd.DataFrame(rows, columns=["label", "n", "mean", "low", "high", "verdict", "word"])
 
 
+def to_reference(frame: pd.DataFrame, reference: str, metric: str = stats.TOP1) -> pd.DataFrame:
+    """Pair, then the columns of `intervals`: each pair's rows against the reference, as one family.
+
+    A row that shares one seed alone has no interval, and is not counted in the family.
+    """
+    long = stats.differences(frame, reference, metric)
+    parts = []
+    for pair, part in long.groupby("pair", sort=False):
+        by_row = {str(label): d.to_numpy(float) for label, d in part.groupby("label", sort=False)["difference"]}
+        family = {label: d for label, d in by_row.items() if len(d) > 1}
+        alone = {label: d for label, d in by_row.items() if len(d) < 2}
+        parts += [intervals(some).assign(pair=pair) for some in (family, alone) if some]
+    columns = ["pair", *intervals({}).columns]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def places(frame: pd.DataFrame, metric: str = stats.TOP1) -> pd.DataFrame:
+    """Pair, label, p_best, rank_low, rank_high: `best` of each pair's rows that have finished every seed of it."""
+    parts = []
+    for pair, part in stats.usable(frame, metric).groupby("pair", sort=False):
+        values = part.pivot(index="seed", columns="label", values=metric).dropna(axis="columns")
+        if values.shape[1] > 1:
+            found = best(values.to_numpy(float)).rename(columns={"low": "rank_low", "high": "rank_high"})
+            parts.append(found.assign(pair=pair, label=values.columns))
+    columns = ["pair", "label", "p_best", "rank_low", "rank_high"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
 def t_quantile(n: int, alpha: float) -> float:
     """What |t| of n differences exceeds with probability alpha where the true mean is 0; n >= 2."""
     return float(special.stdtrit(n - 1, 1 - alpha / 2))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 from bench.report import design, stats
 from tracking import ui
 from tracking.frame import frame
@@ -33,13 +33,24 @@ class Source:
     records: Sequence[Record] = ()
     missing: int = 0  # runs that left no record yet
     decisions: Sequence[Mapping[str, Any]] = ()  # of `bench.suite.decide`, where seeds were added until all is decided
+    left_out: Sequence[Sequence[str]] = ()  # row, pair and reason of what was never run: its method does not fit
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> paper, deviations, recipes
     links: Mapping[str, str] = field(default_factory=dict)  # fingerprint -> address of the run in MLflow
     views: Mapping[str, str] = field(default_factory=dict)  # words -> address of a view of all runs
+    earlier: Sequence[str] = ()  # fingerprints of runs that the last call did not ask for
 
 
-def from_folder(results: Path, suite: str, records: Sequence[Record] | None = None) -> Source:
-    """What the last call of `suite` asked for; `records` stand in for those of the folder.
+def from_folder(
+    results: Path,
+    suite: str,
+    records: Sequence[Record] | None = None,
+    *,
+    last_call: bool = False,
+    methods: Sequence[str] = (),
+) -> Source:
+    """The runs that the last call of `suite` asked for, and what earlier calls finished of the same protocol, data and
+    teachers. `records` stand in for those of the folder; last_call: without the earlier ones; methods: these rows
+    alone, by method or label, the whole suite where there is none.
 
     Raises `UserError` where there is nothing that can be reported honestly.
     """
@@ -52,12 +63,61 @@ def from_folder(results: Path, suite: str, records: Sequence[Record] | None = No
     records = [record for record in records if record.header["fingerprint"] in wanted]
     if not records:
         raise nothing(results, suite)
+    others = [] if last_call else _others(folder, about, records)
+    earlier = [record.header["fingerprint"] for record in others]
+    records, wanted = [*records, *others], [*wanted, *earlier]
+    missing = len(wanted) - len(records)
+    if methods:
+        records, missing = _narrowed(records, methods, suite), 0
     specs = [record.header["spec"] for record in records]
     runs = _checked(specs, about["suite"], frame(records), wanted, f"run `kdbench run {suite}` again")
     data = specs[0].get("data") or about["suite"].get("data") or {}
-    decisions, methods = about.get("decisions") or [], about.get("methods") or {}
-    missing = len(wanted) - len(specs)
-    return Source(about["suite"], data, runs, records, missing, decisions, methods, *ui.run_addresses(records))
+    decisions, citations = about.get("decisions") or [], about.get("methods") or {}
+    left_out, addresses = about.get("left_out") or (), ui.run_addresses(records)
+    return Source(about["suite"], data, runs, records, missing, decisions, left_out, citations, *addresses, earlier)
+
+
+def _others(folder: Path, about: Mapping[str, Any], records: Sequence[Record]) -> list[Record]:
+    """What earlier calls finished that can stand beside these records, newest call first: of the same data, protocol
+    and teacher (of a seed, where each has its own), and of rows that have one setting each, which is the newest."""
+    specs = [record.header["spec"] for record in records]
+    setting = {(spec.get("pair"), spec.get("label")): _setting(spec) for spec in specs}
+    own_teacher, own_split = (design.varies(about["suite"], what) for what in ("teacher", "split"))
+    shared = ("protocol",) if own_split else ("protocol", "data")
+    teachers = {(spec.get("pair"), own_teacher and spec.get("seed")): spec.get("teacher_fingerprint") for spec in specs}
+    taken = {(spec.get("pair"), spec.get("label"), spec.get("seed")) for spec in specs}
+    out = []
+    for name in about.get("others") or []:
+        if (
+            not (folder / "runs" / name / FILE).exists()
+            or (record := Record(folder / "runs" / name)).status != "finished"
+        ):
+            continue
+        spec = record.header["spec"]
+        row, run = (spec.get("pair"), spec.get("label")), (spec.get("pair"), spec.get("label"), spec.get("seed"))
+        same = all(spec.get(key) == specs[0].get(key) for key in shared)
+        place = spec.get("pair"), own_teacher and spec.get("seed")
+        teacher = teachers.setdefault(place, spec.get("teacher_fingerprint"))
+        fits = same and teacher == spec.get("teacher_fingerprint") and run not in taken
+        if fits and setting.setdefault(row, _setting(spec)) == _setting(spec):
+            out.append(record)
+            taken.add(run)
+    return out
+
+
+def _setting(spec: Mapping[str, Any]) -> list[Any]:
+    """What the runs of one row share."""
+    return [spec.get(key) for key in ("method", "recipe", "hp", "tuned", "version")]
+
+
+def _narrowed(records: Sequence[Record], methods: Sequence[str], suite: str) -> list[Record]:
+    """The runs of these rows. Raises `UserError` for a name that no row has."""
+    names = [{str(record.header["spec"].get(key)) for key in ("method", "label")} for record in records]
+    known = sorted(set().union(*names))
+    for name in methods:
+        if name not in known:
+            raise unknown(f"row of {suite}", name, known)
+    return [record for record, own in zip(records, names, strict=True) if own & set(methods)]
 
 
 def from_store(found: StoreRuns, suite: str) -> Source:
@@ -72,7 +132,7 @@ def from_store(found: StoreRuns, suite: str) -> Source:
     runs = _checked(specs, about, found.frame, wanted, MIXED)
     records = [record for record in found.records if record.header["fingerprint"] in wanted]
     return Source(
-        about, specs[0].get("data") or newest["data"], runs, records, 0, (), {}, *ui.run_addresses_of_store(found)
+        about, specs[0].get("data") or newest["data"], runs, records, 0, (), (), {}, *ui.run_addresses_of_store(found)
     )
 
 

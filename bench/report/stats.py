@@ -149,8 +149,9 @@ def choose_baseline(frame: pd.DataFrame) -> str:
 
 
 def choose_reference(frame: pd.DataFrame, baseline: str) -> str:
-    """The row that the answer and the notes compare with: tuned kd, else kd, if it has finished runs on every
-    pair, and is not alone; else the baseline. A tuned method beside an untuned KD would be the literature's mistake."""
+    """The row that answer, main figure, table and notes compare with: tuned kd, else kd, if it has finished runs on
+    every pair, and is not alone; else the baseline.
+    A tuned method beside an untuned KD would be the literature's mistake."""
     runs, n_pairs = usable(frame), frame["pair"].nunique()
     pairs = runs.groupby("label")["pair"].nunique()
     known = [name for name in ("kd(tuned)", "kd") if pairs.get(name) == n_pairs and len(pairs) > 1]

@@ -16,7 +16,11 @@ SIZE = 8.0
 """Text in points at final width."""
 
 GREY, LIGHT, INK = "#7F7F7F", "#E3E3E3", "#222222"
+SOFT = "#666666"
+"""Text of less weight than INK's; the lightest grey that may be text is #767676 (contrast 4.5 on white)."""
 HUES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+VERDICTS = {"better": HUES[1], "worse": HUES[0], "open": GREY}
+"""Colours of `stats.standing`; what is equal is not distinguishable either."""
 MARKERS = ("s", "^", "D", "v", "p", "h", "d")
 
 RC: Any = {
@@ -44,8 +48,23 @@ RC: Any = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "svg.fonttype": "none",
+    "svg.hashsalt": "kdbench",  # equal figures are equal bytes
     "text.parse_math": False,  # a row's name is shown as it is
 }
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of '#rrggbb' (WCAG 2.2), 0 to 1."""
+    levels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in levels]
+    return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def legible(colour: str) -> str:
+    """The colour as text on white: darkened until its contrast is 4.5 (WCAG 2.2, AA)."""
+    while 1.05 / (luminance(colour) + 0.05) < 4.5:
+        colour = "#" + "".join(f"{int(0.95 * int(colour[i : i + 2], 16)):02X}" for i in (1, 3, 5))
+    return colour
 
 
 def look(name: str) -> tuple[str, str]:

@@ -12,8 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.report import distance, stats
-from bench.report.blocks import Grid
+from bench.report import distance, simultaneous, stats
+from bench.report.blocks import TIED, Grid
 from bench.report.columns import grid
 
 KEYS = ["pair", "label"]
@@ -27,7 +27,7 @@ LEVELS |= {
 RATIOS = {"step_ratio": "cost/step_alone_ms", "memory_ratio": "cost/memory_mb", "images_ratio": "cost/images_seen"}
 PUBLISHED = {"reported": "published", "selection": "published_selection", "source": "published_source"}
 PUBLISHED |= {"distance": "distance", "half": "distance_half"}
-TERMINAL = ("label", "n", "top1", "difference", "to_kd", "step_ratio")
+TERMINAL = ("label", "n", "top1", "difference", "to_reference", "step_ratio")
 
 
 def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -37,9 +37,14 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
     where there is no kd besides the baseline), agreement, nll, ece, memory_mb (MiB), step_ratio, memory_ratio,
     extra_params, images_ratio, best_on_validation, published (%, its selection and source), distance (ours - published,
     with half, NaN where they do not compare), values (where the hyper-parameters come from), with_best (not
-    distinguishable from the best). Ratios are to the baseline of the pair. published: of `distance.beside`.
+    distinguishable from the best by intervals that hold for all rows at once, or the best itself), reference (of
+    `stats.choose_reference`), to_reference (n, low, high, p, p_holm: by single intervals), all_low, all_high and
+    standing (to the reference, by `simultaneous.to_reference`), best (of the largest mean difference, where there are
+    two seeds), p_best, rank_low, rank_high (`simultaneous.places`). Ratios are to the baseline of the pair. published:
+    of `distance.beside`.
     """
     baseline = baseline or stats.choose_baseline(frame)
+    reference = stats.choose_reference(frame, baseline)
     kd = "kd" if baseline != "kd" and not _finished(frame, stats.TOP1, "kd").empty else ""
     tuned = frame["tuned_trials"] if "tuned_trials" in frame else pd.Series(float("nan"), index=frame.index)
     values = ["recipe" if trials != trials else f"tuned, {int(trials)} trials" for trials in tuned.astype(float)]
@@ -52,6 +57,12 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
         _published(published),
         frame[KEYS].assign(values=values).drop_duplicates(KEYS),
     ]
+    at_once = simultaneous.to_reference(frame, reference).rename(columns={"low": "all_low", "high": "all_high"})
+    late = [  # columns that came later stand behind those that there were
+        _paired(frame, reference, "to_reference"),
+        at_once.rename(columns={"verdict": "standing"})[[*KEYS, "all_low", "all_high", "standing"]],
+        simultaneous.places(frame),
+    ]
     out = frame[KEYS].drop_duplicates(ignore_index=True).assign(baseline=baseline)
     for part in parts:
         out = out.merge(part, on=KEYS, how="left")
@@ -61,8 +72,13 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
     out = out.assign(_pair=out["pair"].map(place), _key=key).sort_values(
         ["_pair", "_key", "top1"], ascending=[True, False, False], kind="stable", ignore_index=True
     )
-    marked = [_with_best(frame, part) for _, part in out.groupby("_pair", sort=False)]
-    return out.drop(columns=["_pair", "_key"]).assign(with_best=pd.concat(marked))
+    groups = [part for _, part in out.groupby("_pair", sort=False)]
+    near = pd.concat([_with_best(frame, part) for part in groups])
+    first = out.index.isin([part.index[0] for part in groups])
+    out = out.drop(columns=["_pair", "_key"]).assign(with_best=near, reference=reference, best=near & first)
+    for part in late:
+        out = out.merge(part, on=KEYS, how="left")
+    return out
 
 
 def _paired(frame: pd.DataFrame, baseline: str, name: str) -> pd.DataFrame:
@@ -95,15 +111,26 @@ def _published(rows: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _with_best(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.Series[bool]:
-    """Rows of one pair whose paired interval to its first row contains 0, and that row; none with one seed."""
+    """Rows of one pair that are not distinguishable from its first row, and that row; none with one seed.
+
+    The family is all rows against the first, K - 1 comparisons: enough for the row that is truly best to be among them
+    with 95 %, since it alone must not fall behind any of the K - 1 others (Gupta 1965, Technometrics 7(2)).
+    """
     best, none = rows["label"].iloc[0], pd.Series(False, index=rows.index)
     if not rows["n"].iloc[0] or len(rows) < 2:
         return none
-    to_best = stats.paired(frame[frame["pair"] == rows["pair"].iloc[0]], best).query("n > 1")
+    to_best = simultaneous.to_reference(frame[frame["pair"] == rows["pair"].iloc[0]], best).query("n > 1")
     if to_best.empty:
         return none
-    undecided = set(to_best.loc[(to_best["low"] <= 0) & (to_best["high"] >= 0), "label"])
+    undecided = set(to_best.loc[to_best["verdict"].isin(("open", "equal")), "label"])
     return rows["label"].isin(undecided | {best})
+
+
+def calls(frame: pd.DataFrame, rows: pd.DataFrame, earlier: Collection[str]) -> list[str]:
+    """By row of `build`: "last" where the last call of the suite asked for one of its runs, else "earlier"."""
+    asked = frame.loc[~frame["fingerprint"].isin(earlier), KEYS]
+    asked_rows = set(asked.itertuples(index=False, name=None))
+    return ["last" if key in asked_rows else "earlier" for key in rows[KEYS].itertuples(index=False, name=None)]
 
 
 def csv(table: pd.DataFrame) -> str:
@@ -113,12 +140,12 @@ def csv(table: pd.DataFrame) -> str:
 
 def rich(table: pd.DataFrame) -> list[Table]:
     """One table per pair for the terminal, narrow enough for 80 columns at usual names; the CSV has every column."""
-    bold = "; bold: not distinguishable from the best"
+    marked = f"; bold: the best mean, {TIED}: not distinguishable from it"
     return [
         terminal(
             grid(rows, TERMINAL, str(pair)),
-            f"± and [ ]: 95 % t intervals over seeds{bold * bool(rows['with_best'].any())}",
-            wrapped=("difference", "to_kd"),
+            f"± and [ ]: single 95 % t intervals over seeds{marked * bool(rows['with_best'].any())}",
+            wrapped=("difference", "to_reference"),
         )
         for pair, rows in table.groupby("pair", sort=False)
     ]
@@ -127,10 +154,13 @@ def rich(table: pd.DataFrame) -> list[Table]:
 def terminal(shown: Grid, caption: str, wrapped: Collection[str] = ()) -> Table:
     """A table for the terminal; wrapped: columns that take two lines where room is short, so that names stay whole."""
     out = Table(title=Text(shown.title) if shown.title else None, title_justify="left", caption=Text(caption))
+    out.collapse_padding = True
     out.box, out.pad_edge, out.show_edge, out.caption_justify = box.SIMPLE_HEAD, False, False, "left"
     for i, (key, column) in enumerate(shown.columns.items()):
         heading = Text(column.heading.replace(" [95 % CI]", ""))
-        out.add_column(heading, justify="right" if i else "left", no_wrap=key not in wrapped)
+        fixed = key not in (*wrapped, "label", "method")
+        out.add_column(heading, justify="right" if i else "left", no_wrap=fixed, overflow="fold")
     for row in shown.rows:
-        out.add_row(*(Text(cell.text) for cell in row), style="bold" if row[0].strong else "")
+        texts = [Text(f"{cell.text} {TIED}" if cell.tied and i == 0 else cell.text) for i, cell in enumerate(row)]
+        out.add_row(*texts, style="bold" if row[0].strong else "")
     return out

@@ -56,6 +56,13 @@ def difference(mean: float, low: float, high: float, n: int, places: int) -> str
     return f"{signed(mean, places)} {interval(low, high, places) if math.isfinite(low) else f'(n={n})'}"
 
 
+def ranks(low: float, high: float) -> str:
+    """'1 to 4', '2'; a dash for what is not known."""
+    if not math.isfinite(low):
+        return NONE
+    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
+
+
 def spread(value: float, half: float, places: int) -> str:
     """'−0.12 ± 0.31'; without ± where one seed gives no interval."""
     around = f" ± {number(half, places)}" if math.isfinite(half) and math.isfinite(value) else ""

@@ -8,7 +8,8 @@ and reaches nothing. Accuracies are in % on the validation split, of the last ep
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,26 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import UserError
+from bench.report import stats
 from bench.suite import plain
+from tracking.lines import Damage
 from tracking.record import FILE, Record
 
 TRIALS, TUNED = "trials.csv", "tuned.yaml"
+METRIC = "validation/top1"
 STATES = ("complete", "pruned", "failed")
 TEXTS = ("suite", "pair", "method", "study", "state", "reason")
 NUMBERS = ("top1", "nll", "step_ms", "epochs", "student_steps", "seconds")
+CONFIRMED = (
+    "chosen_trial",
+    "recipe_confirmed",
+    "chosen_confirmed",
+    "confirmed_gain",
+    "confirmed_low",
+    "confirmed_high",
+    "confirmed_n",
+    "confirmation_steps",
+)
 COLUMNS = ("suite", "pair", "method", "study", "trial", "state", "recipe", *NUMBERS, "reason")
 
 
@@ -41,6 +55,10 @@ class Study:
     recorded: int  # trials
     environment: Mapping[str, Any]
     chosen: Mapping[str, Any]  # empty where there is no tuned.yaml yet
+    trial: int | None = None  # the number of the chosen one
+    confirmation: Mapping[str, Any] = field(default_factory=dict)  # of the rule `confirmed`: as in tuned.yaml
+    confirmed: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    """Of the trials that were trained again: top-1 (%) by trial and further seed, as far as their records are here."""
 
 
 def read(results: Path, suite: str) -> pd.DataFrame:
@@ -101,7 +119,8 @@ def _study(record: Record) -> Study:
     if missing := [key for key in ("pair", "label", "space", "hp", "tune") if key not in spec]:
         raise UserError(f"{record.path}: not the record of a study (its spec has no '{missing[0]}')")
     try:
-        chosen = dict(plain.load(path.read_text(encoding="utf-8"))["values"]) if record.file(TUNED) else {}
+        tuned = dict(plain.load(path.read_text(encoding="utf-8"))) if record.file(TUNED) else {"values": {}}
+        chosen, confirmation = dict(tuned["values"]), dict(tuned.get("confirmation") or {})
     except (OSError, ValueError, TypeError, KeyError):
         raise UserError(f"{path}: not readable as the values that a study chose; move it away") from None
     return Study(
@@ -116,7 +135,22 @@ def _study(record: Record) -> Study:
         recorded=len(record.epochs),
         environment=record.environment,
         chosen=chosen,
+        trial=tuned.get("trial"),
+        confirmation=confirmation,
+        confirmed=_confirmed(record.folder) if confirmation else {},
     )
+
+
+def _confirmed(folder: Path) -> dict[int, dict[int, float]]:
+    """Top-1 of the trials that were trained again, from their records."""
+    out: dict[int, dict[int, float]] = {}
+    for path in sorted(folder.glob(f"trials/*/{FILE}")):
+        with suppress(Damage):  # then there is no interval; the next call of `tune` mends it
+            record = Record(path.parent)
+            spec, end = record.header["spec"], record.final
+            if spec.get("stage") == "confirm" and end and METRIC in end["metrics"]:
+                out.setdefault(int(spec["trial"]), {})[int(spec["seed"])] = float(end["metrics"][METRIC])
+    return out
 
 
 def best_of_k(trials: pd.DataFrame) -> pd.DataFrame:
@@ -137,7 +171,10 @@ def budget(trials: pd.DataFrame, known: Sequence[Study] = ()) -> pd.DataFrame:
     """One row per pair and method, best first within a pair: what its study cost, and reached beside the recipe.
 
     Columns: pair, method, trials (reported), pruned, failed, student_steps, seconds, recipe and best (top-1, %), gain
-    (points), space (as text, of the studies `known`).
+    (points), space (as text, of the studies `known`), and of `known` whose rule trained trials again: chosen_trial,
+    mean top-1 of the recipe and of the chosen trial over the further seeds (NaN where the recipe was not trained
+    again), confirmed_gain (points) with its single 95 % t interval (NaN where no record has the values by seed) and its
+    number of seeds, and the student-steps of it.
     """
     out = _counted(trials)
     _has(out, ("student_steps", "seconds"))
@@ -149,8 +186,28 @@ def budget(trials: pd.DataFrame, known: Sequence[Study] = ()) -> pd.DataFrame:
     rows = groups.agg(trials=("k", "size"), **sums, recipe=("of_recipe", "max"), best=("reached", "max"))
     space = [spaces.get(key, "") for key in zip(rows["pair"], rows["method"], strict=True)]
     rows = rows.assign(gain=rows["best"] - rows["recipe"], space=space)
+    confirmed = {(study.pair, study.method): _of_confirmation(study) for study in known}
+    more = [confirmed.get(key, {}) for key in zip(rows["pair"], rows["method"], strict=True)]
+    rows = rows.join(pd.DataFrame(more, index=rows.index, columns=list(CONFIRMED)).astype(float))
     rows = rows.sort_values(["best", "method"], ascending=[False, True])
     return rows.sort_values("pair", key=_place(out["pair"]), kind="stable", ignore_index=True)
+
+
+def _of_confirmation(study: Study) -> dict[str, float]:
+    """`CONFIRMED` of a study, as far as it is known."""
+    if study.trial is None:
+        return {}
+    out: dict[str, float] = {"chosen_trial": study.trial}
+    means = {int(trial): float(top1) for trial, top1 in (study.confirmation.get("validation_top1") or {}).items()}
+    recipe, chosen = means.get(0, np.nan), means.get(study.trial, np.nan)
+    out |= {"recipe_confirmed": recipe, "chosen_confirmed": chosen, "confirmed_gain": chosen - recipe}
+    out |= {"confirmed_n": len(study.confirmation.get("seeds") or ())}
+    out |= {"confirmation_steps": study.confirmation.get("student_steps", np.nan)}
+    before, now = study.confirmed.get(0, {}), study.confirmed.get(study.trial, {})
+    if study.trial and len(shared := sorted(before.keys() & now.keys())) > 1:
+        m = stats.moments(np.array([now[seed] - before[seed] for seed in shared]))
+        out |= {"confirmed_low": m["mean"] - m["half"], "confirmed_high": m["mean"] + m["half"]}
+    return out
 
 
 def pareto(trials: pd.DataFrame) -> pd.DataFrame:

@@ -71,4 +71,5 @@ def sections(results: Path, suite: str) -> list[Section]:
     read = trials.read(results, suite)
     png = results / suite / "figures" / "tuning.png"
     figures = {"tuning": caption_of(png)} if png.exists() else {}
-    return [tuning_page.section(trials.budget(read), figures)] if len(read) else []
+    rows = trials.budget(read, trials.studies(results, suite)) if len(read) else read
+    return [tuning_page.section(rows, figures)] if len(read) else []

@@ -19,16 +19,36 @@ FIGURES = {"tuning": "Best of the first k trials", "tuning-cost": "Accuracy agai
 ORDER = ("rule", "objective", "sampler", "pruner", "batch")
 RULES = {
     "best_trial": "best_trial, the most accurate complete trial",
-    "confirmed": "confirmed, the best mean of the best trials, trained again with further seeds (not counted here)",
+    "confirmed": "confirmed, the best mean of the best trials, trained again with further seeds",
 }
-TERMINAL = ("method", "trials", "student_steps", "recipe", "best", "gain")
+TERMINAL = (
+    "method",
+    "trials",
+    "student_steps",
+    "recipe",
+    "best",
+    "gain",
+    "chosen_trial",
+    "chosen_confirmed",
+    "confirmed_gain",
+)
 NOTES = """\
 - **trials**: those on record, pruned and failed ones counted; each costs the **student-steps** and **seconds** it took.
 - **recipe**: the published values, trial 0 of every study. **best**: the most accurate complete trial; a rule that
   looks at more than accuracy may choose another. **gain**: best over recipe, percentage points.
-- All accuracies are top-1 of the last epoch on the validation split; the test split stays closed to tuning.
+{confirmed}- All accuracies are top-1 of the last epoch on the validation split; the test split stays closed to tuning.
 - The best of several trials is partly the luckiest: its value is optimistic, the more so the more trials there were.
   Whether tuning helped, the test split says once the suite has run with the chosen values."""
+CONFIRMED = """\
+- **chosen trial**: that of the best mean over {n} further seeds, with which the best trials were trained again; it need
+  not be the most accurate single run. **recipe again**, **chosen again**: their means over those seeds; a dash where
+  the recipe was not among the best trials, and was not trained again. **gain**: chosen over recipe with its single 95 %
+  t interval, where the runs by seed are on record; their **steps again** come on top of the search's.
+"""
+CHOICE = (
+    "The search ranks trials by a single run each; the best ones were trained again with {n} further seeds, and the "
+    "one with the best mean was chosen, which need not be the best single run."
+)
 
 
 def page(
@@ -44,15 +64,15 @@ def page(
     trials: `trials.read`; studies: `trials.studies`; environments: one row per study; figures: captions, by
     name.
     """
-    values = (
-        f"The chosen values lie in [tuned/{folder.name}](../tuned/{quote(folder.name)}), a file per pair and method"
-    )
+    place = f"tuned/{folder.name}"
+    linked = f"[{place}](../{quote(place)})" if (folder.parent / place).is_dir() else f"`{place}`"
+    values = f"The chosen values lie in {linked}, a file per pair and method"
     use = f"{values}; `make bench SUITE={folder.name} TUNED=1` runs the suite with them."
     chosen = any(study.chosen for study in studies)
     shown = [Figure(name, FIGURES[name], caption) for name, caption in figures.items()]
     sections = [
-        Section("", [*grids(rows), Text(use if chosen else "No values have been chosen yet.")]),
-        Section("How to read it", [Text(NOTES), *shown[1:]]),
+        Section("", [*grids(rows), *_choice(rows), Text(use if chosen else "No values have been chosen yet.")]),
+        Section("How to read it", [Text(_notes(rows)), *shown[1:]]),
         Section("How the values were chosen", [_items(_settings(studies), "Not recorded.")]),
         Section("Search spaces and values", _spaces(studies) or [Text("Not recorded.")]),
         Section("Files", [_items(_files(folder, studies), "Every study's trials are in `tuning/<study>/trials.csv`.")]),
@@ -71,7 +91,25 @@ def section(rows: pd.DataFrame, figures: Mapping[str, str]) -> Section:
     )
     answers = [Text(line, "strong") for line in answer(rows).split("\n")]
     shown = [Figure(name, FIGURES[name], caption) for name, caption in figures.items()]
-    return Section("Tuning", [*answers, *grids(rows), Text(more, links=True), *shown], "tuning", link="Tuning")
+    return Section(
+        "Tuning", [*answers, *grids(rows), *_choice(rows), Text(more, links=True), *shown], "tuning", link="Tuning"
+    )
+
+
+def _further(rows: pd.DataFrame) -> str:
+    """With how many seeds trials were trained again; empty where none was."""
+    counts = sorted({int(n) for n in rows["confirmed_n"].dropna() if n})
+    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+
+
+def _choice(rows: pd.DataFrame) -> list[Block]:
+    """Why the chosen trial may not be the best one."""
+    return [Text(CHOICE.format(n=n))] if (n := _further(rows)) else []
+
+
+def _notes(rows: pd.DataFrame) -> str:
+    n = _further(rows)
+    return NOTES.format(confirmed=CONFIRMED.format(n=n) if n else "")
 
 
 def _items(lines: Sequence[str], otherwise: str) -> Block:
@@ -126,12 +164,30 @@ def grids(rows: pd.DataFrame) -> list[Grid]:
         "best": ("best (%)", lambda v: t.number(v, 2)),
         "gain": ("gain", lambda v: t.signed(v, 2)),
     }
+    again = bool(rows["chosen_confirmed"].notna().any())
+    if again:
+        del writers["gain"]  # of single runs, where there is one of several
+        writers["recipe"] = ("recipe, one run (%)", writers["recipe"][1])
+        writers["best"] = ("best, one run (%)", writers["best"][1])
+        writers["chosen_trial"] = ("chosen trial", lambda v: f"{v:.0f}{' (recipe)' * (v == 0)}" if v == v else t.NONE)
+        writers["recipe_confirmed"] = ("recipe again (%)", lambda v: t.number(v, 2))
+        writers["chosen_confirmed"] = ("chosen again (%)", lambda v: t.number(v, 2))
     out = []
     for pair, part in rows.groupby("pair", sort=False):
         columns = {"method": Column("method", part["method"])}
         columns |= {k: Column(head, [write(float(v)) for v in part[k]]) for k, (head, write) in writers.items()}
+        if again:
+            columns["confirmed_gain"] = Column("gain [95 % CI]", [_gain(row) for _, row in part.iterrows()])
+            columns["confirmation_steps"] = Column("steps again", [t.counted(v) for v in part["confirmation_steps"]])
         out.append(Grid(columns, str(pair) if rows["pair"].nunique() > 1 else ""))
     return out
+
+
+def _gain(row: pd.Series[float]) -> str:
+    """Of the chosen trial over the recipe, both trained again."""
+    if row["chosen_trial"] == 0 or row["confirmed_gain"] != row["confirmed_gain"]:
+        return t.NONE
+    return t.difference(row["confirmed_gain"], row["confirmed_low"], row["confirmed_high"], int(row["confirmed_n"]), 2)
 
 
 def rich(rows: pd.DataFrame) -> list[Table]:

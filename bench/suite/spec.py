@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import methods
 from bench.suite.plain import flatten
-from bench.suite.protocol import Strict
+from bench.suite.protocol import Protocol, Strict
 from methods.base import Choice, Float, Int, Knob, Refusal, Value, unknown
 from methods.combine import parse
 
@@ -50,10 +52,36 @@ class Pair(Strict):
     teacher: str
     student: str
     teacher_file: str | None = None
+    teacher_key: str = ""  # where in that file the teacher lies, if several of its states fit
+    pretrained: bool = False  # the teacher begins with its library's weights, a new head where the classes are others
+    finetune: dict[str, Any] | None = None  # how it is then trained: what changes of the teachers' protocol; {} nothing
+
+    @model_validator(mode="after")
+    def _teacher_is_made_one_way(self) -> Self:
+        if self.pretrained and self.teacher_file:
+            raise ValueError("pretrained and teacher_file both say what the teacher begins with; leave out one of them")
+        if self.finetune is not None and not (self.pretrained or self.teacher_file):
+            raise ValueError("finetune trains a teacher further; say from what: pretrained: true, or teacher_file")
+        if self.pretrained and self.finetune is None:
+            raise ValueError("a pretrained teacher has no head for these classes; add finetune: {epochs: 10, lr: 0.01}")
+        for key in self.finetune or {}:
+            if key not in Protocol.model_fields:
+                raise unknown("key of finetune", key, Protocol.model_fields)
+        return self
+
+    @property
+    def is_ready(self) -> bool:
+        """Is the teacher's file used as it is?"""
+        return bool(self.teacher_file) and self.finetune is None
 
     @property
     def name(self) -> str:
         return f"{self.teacher}->{self.student}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the teacher's file lies: `~` and `$NAMES` as a shell reads them."""
+        return Path(os.path.expandvars(self.teacher_file or "")).expanduser()
 
 
 def parse_pair(value: object) -> object:
@@ -76,6 +104,7 @@ class MethodSpec(Strict):
     label: FileName = ""
     recipe: str = "paper"
     set: dict[str, Any] = {}
+    if_fit: bool = False  # left out on a pair that its method does not take, instead of ending the suite
     study: FileName = ""  # of a tuned row: the title of the row that was tuned, where it is not the method's name
 
     @model_validator(mode="after")
@@ -129,12 +158,12 @@ def _method_name(name: str) -> str:
 
 
 def expand_rows(value: object) -> object:
-    """The list of rows, where `all` stands for every method that no other row names as it is."""
+    """The list of rows, where `all` stands for every method that no other row names as it is, where the pair fits."""
     rows = [value] if isinstance(value, str) else value
     if not isinstance(rows, list) or "all" not in rows:
         return rows
     named = {str(row.get("method")) for row in map(normalise_row, rows) if isinstance(row, dict)}
-    others = [name for name in methods.names() if name not in named]
+    others = [{"method": name, "if_fit": True} for name in methods.names() if name not in named]
     return [row for entry in rows for row in (others if entry == "all" else [entry])]
 
 

@@ -75,7 +75,8 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _teacher_protocol_fits(self) -> Self:
-        self.teacher_protocol()
+        for pair in (None, *self.pairs):
+            self.teacher_protocol(pair)
         return self
 
     @model_validator(mode="after")
@@ -101,12 +102,13 @@ class Suite(Strict):
             changes["data"] = self.data.model_copy(update={"split_seed": self.data.split_seed + seed})
         return self.model_copy(update=changes | {"split": SplitSpec()})
 
-    def teacher_protocol(self) -> Protocol:
-        """The students' protocol with what the suite changes for teachers, who never look at the test split."""
+    def teacher_protocol(self, pair: Pair | None = None) -> Protocol:
+        """The students' protocol with what the suite changes for teachers, who never look at the test split, and the
+        pair to train its own further."""
         set_for_teacher = {
             key: value for key, value in self.teacher.protocol.items() if (key, value) != ("precision", "auto")
         }
-        changes = {**set_for_teacher, "test_every_epoch": False}
+        changes = {**set_for_teacher, **((pair and pair.finetune) or {}), "test_every_epoch": False}
         return Protocol.model_validate({**self.protocol.model_dump(), **changes})
 
 
@@ -138,8 +140,11 @@ class Run:
         teacher: str,
         tuned: dict[str, Any] | None = None,
     ) -> Run:
+        from bench import models
+
         kind = methods.get(method.method)
         hp = method.values(pair.name)
+        code = {name: made for name in (pair.teacher, pair.student) if (made := models.version(name))}
         parts = {
             "numbers": suite.protocol.numbers,
             "data": data,
@@ -150,6 +155,7 @@ class Run:
             "version": kind.version,
             "hp": hp,
             "seed": seed,
+            **({"networks": code} if code else {}),  # of networks of one's own
             **({"tuned": True} if tuned else {}),  # a row of its own, even where a study found the recipe best
         }
         fingerprint = digest(parts)
@@ -246,9 +252,10 @@ def validate(raw: dict[str, Any], source: str) -> Suite:
         raise UserError(f"{source}: {explain(error, Suite)}") from None
     except Refusal as error:
         raise UserError(f"{source}: {error}") from None
-    for network in {name for pair in suite.pairs for name in (pair.teacher, pair.student) if "/" not in name}:
-        with fork_rng("name"):  # adapted networks depend on the images' size: they are built with the data
-            models.build(network)
+    for network in {name for pair in suite.pairs for name in (pair.teacher, pair.student)}:
+        if models.is_known_without_data(network):  # the others are built with the data
+            with fork_rng("name"):
+                models.build(network)
     known = {p.student for p in suite.pairs} | set(models.names())
     for network in suite.protocol.lr_of:
         if network not in known:

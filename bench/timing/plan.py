@@ -62,7 +62,7 @@ def estimate(suite: Suite, results: Path, device: torch.device) -> list[dict[str
     check_comparisons(suite)
     suite = resolve_suite(suite, device)
     data = datasets.load(suite.data, device)
-    rows = rows_of_pairs(suite, data, results)
+    rows, _ = rows_of_pairs(suite, data, results)
     counts = {"": len(suite.seeds)} if suite.until is None else {"least": suite.until.least, "most": suite.until.most}
     measured, trained = {pair.name: _measure_pair(suite, pair, rows, data) for pair in suite.pairs}, dict[str, float]()
     out = []

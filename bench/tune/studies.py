@@ -17,6 +17,7 @@ from bench.jobs import run as runs
 from bench.jobs.cohort_job import CohortJob, PairContext
 from bench.jobs.progress import Progress
 from bench.jobs.run_writer import RecordMirror
+from bench.suite.spec import MethodSpec
 from bench.suite.suite import Suite
 from bench.tune import search, storage
 from bench.tune.study import RunBatch, Study, TuningResult, recipe_of
@@ -55,17 +56,19 @@ def tune(
     suite = suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"test_every_epoch": False})})
     database = storage.connect(url, results)
     data = datasets.load(suite.data, "cpu" if remote else device, test=False)
+    fitting: dict[str, list[MethodSpec]] = {}
     for pair in suite.pairs:
-        runs.check_pair(suite, pair, data)
-        for spec in suite.methods:
+        unfit = runs.check_pair(suite, pair, data)
+        fitting[pair.name] = [spec for spec in suite.methods if spec.title not in unfit]
+        for spec in fitting[pair.name]:
             recipe_of(suite, pair.name, spec)
     tunable = {spec.title: knobs for spec in suite.methods if (knobs := suite.tune.search_space(spec.method))}
     if tunable and suite.tune.sampler == "grid":
         search.check_grid(suite.tune, tunable)
     runs.end_orphaned_runs(results / suite.name, mirror)
     results_of_studies: list[TuningResult] = []
-    rows = [spec for spec in suite.methods if suite.tune.search_space(spec.method)]
-    n_studies = 0 if remote else len(rows)
+    tuned = {pair: [spec for spec in specs if spec.title in tunable] for pair, specs in fitting.items()}
+    n_studies = 0 if remote else max(map(len, tuned.values()))
     with pool.open_pool(workers, suite, data, n_studies, suite.tune.batch, progress, mirror) as local_pool:
         executor = remote or local_pool
         for pair in suite.pairs:
@@ -75,13 +78,13 @@ def tune(
             make_context = partial(PairContext.of, suite, pair, data, results, env.describe(device), progress, mirror)
             context = claims.run_when_free(make_context, progress.log)
             run_batch: RunBatch = executor.run_task if executor else partial(_run_here, context)
-            studies = [Study(context, spec, results, name, run_batch, group_size) for spec in rows]
+            studies = [Study(context, spec, results, name, run_batch, group_size) for spec in tuned[pair.name]]
             tasks = [partial(study.run, database) for study in studies]
             results_of_studies += (
                 executor.run_studies(tasks) if executor else claims.run_each_when_free(tasks, progress.log)
             )
-            for spec in suite.methods:
-                if spec not in rows:
+            for spec in fitting[pair.name]:
+                if spec.title not in tunable:
                     progress.log(f"{spec.title} has nothing to tune")
     return results_of_studies
 

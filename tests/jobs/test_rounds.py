@@ -46,10 +46,9 @@ def test_every_seed_learns_from_its_own_teacher(tmp_path: Path, tiny: dict[str, 
     suite = resolve_suite(suite_of(tiny, **OWN), torch.device("cpu"))
     outcome = run(suite, tmp_path)
     assert outcome.n_trained == 4 and run(suite, tmp_path).n_skipped == 4
-    teachers = {
-        seed: {specs(tmp_path)[row, seed]["teacher_fingerprint"] for row in ("vanilla", "kd")} for seed in (0, 1)
-    }
-    data, pair = datasets.load(suite.data), suite.pairs[0]
+    found, rows = specs(tmp_path), ("vanilla", "kd")
+    teachers = {seed: {found[row, seed]["teacher_fingerprint"] for row in rows} for seed in (0, 1)}
+    data, pair, suite = datasets.load(suite.data), suite.pairs[0], resolve_suite(suite, torch.device("cpu"))
     for seed in (0, 1):
         made_from = teacher_fingerprint(pair, describe_data(data), suite.teacher_protocol(), 4 + seed)
         assert teachers[seed] == {made_from} and (tmp_path / "teachers" / made_from / "teacher.safetensors").exists()

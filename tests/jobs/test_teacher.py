@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from bench.jobs import teacher
 from bench.models import build
 from tests.test_cli import call
-from tracking.record import scan
+from tracking.record import Record, scan
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,52 @@ def test_a_teachers_accuracy_is_said_and_recorded_before_students_train(
     header = scan(tmp_path / "results" / "own")[0].header
     line = f"teacher resnet8w8: {header['spec']['teacher_validation_top1']:.2f} % on validation"
     assert lines.out.index(line) < lines.out.index("resnet8w8->resnet8w4 seed 0") and not lines.err
+
+
+def teachers_in(folder: Path) -> list[Record]:
+    return [Record(path.parent) for path in folder.glob("results/teachers/*/record.jsonl")]
+
+
+def test_a_file_of_other_classes_is_trained_further_with_a_new_head(
+    tmp_path: Path, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = build("resnet8w8", in_channels=1, size=8, n_classes=7)
+    torch.save({"net": before.state_dict()}, tmp_path / "seven.pth")
+    pair = {"teacher": "resnet8w8", "student": "resnet8w4", "teacher_file": str(tmp_path / "seven.pth")}
+    raw = {key: value for key, value in tiny.items() if key != "name"} | {"methods": ["kd"], "seeds": 1}
+    for finetune, lr in (({"epochs": 1, "milestones": [], "lr": 1e-9}, True), ({"epochs": 2, "milestones": []}, False)):
+        raw["pairs"] = [pair | {"finetune": finetune}]
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
+        assert call("run", str(tmp_path / "own.yaml"), "--results", str(tmp_path / "results")) == 0
+        record = max(teachers_in(tmp_path), key=lambda r: r.header["time"])
+        assert record.header["spec"]["protocol"]["epochs"] == finetune["epochs"]
+        state = load_file(record.folder / "teacher.safetensors")
+        assert state["fc.weight"].shape[0] == 10
+        close = torch.allclose(state["layer3.0.conv1.weight"], before.state_dict()["layer3.0.conv1.weight"], atol=1e-5)
+        assert close == lr  # it began with the file's weights
+    assert len(teachers_in(tmp_path)) == 2 and "chance" not in capsys.readouterr().out
+
+
+def test_a_librarys_weights_are_what_a_teacher_begins_with(
+    tmp_path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    real, asked = torchvision.models.get_model, []
+
+    def downloaded(model: str, weights: str | None, **how: Any) -> torch.nn.Module:
+        asked.append(weights)
+        net: torch.nn.Module = real(model, weights=None, **how)
+        if weights:
+            torch.nn.init.constant_(net.get_parameter("layer4.1.bn2.bias"), 7.0)
+        return net
+
+    monkeypatch.setattr(torchvision.models, "get_model", downloaded)
+    pair = {"teacher": "torchvision/resnet18", "student": "resnet8w4", "pretrained": True}
+    raw = {key: value for key, value in tiny.items() if key != "name"} | {"methods": ["kd"], "seeds": 1}
+    raw["pairs"] = [pair | {"finetune": {"epochs": 1, "milestones": [], "lr": 1e-9}}]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
+    assert call("run", str(tmp_path / "own.yaml"), "--results", str(tmp_path / "results"), "--quiet") == 0
+    (record,) = teachers_in(tmp_path)
+    state = load_file(record.folder / "teacher.safetensors")
+    assert "DEFAULT" in asked and state["net.fc.weight"].shape == (10, 512)
+    torch.testing.assert_close(state["net.layer4.1.bn2.bias"], torch.full((512,), 7.0))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.errors import UserError
 from bench.models import Network, build, names, state_hash
-from bench.models.check import is_rectified
+from bench.models.adapted import is_rectified
 
 SMALL = (  # one of each family, the lightest first
     *("resnet8", "resnet8x4", "resnet8w4", "ResNet18", "ResNet50", "wrn_16_1", "wrn_10_2", "vgg8", "vgg13"),

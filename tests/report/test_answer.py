@@ -21,29 +21,48 @@ def shift(*by: float) -> list[float]:
 
 # runs -> verdict, methods by standing (largest mean first), who ties with the best, and the numbers of the sentence
 CASES: dict[str, tuple[pd.DataFrame, str, dict[str, list[str]], list[str] | None, list[float]]] = {
-    "near": (
+    "near": (  # t(1 - 0.05 / 6, 2) = 7.65: three rows
         rows(vanilla=BASE, kd=shift(2.0, 2.2, 1.8), dkd=shift(2.4, 1.9, 2.3), crd=shift(1.0, 1.1, 0.9)),
-        *("best", {"better": ["dkd", "kd", "crd"]}, ["kd"], [2.2, 1.5, 2.9, 3]),
+        *("best", {"better": ["dkd", "kd", "crd"]}, ["kd"]),
+        [3, 2.2, 1.0, 3.4, 2.0, 1.1, 2.9, 1.00, 0.56, 1.44, 95, 3],
     ),
     "apart": (
         rows(vanilla=BASE, kd=shift(3.0, 3.1, 2.9), crd=shift(1.0, 1.1, 0.9)),
-        *("best", {"better": ["kd", "crd"]}, [], [3.00, 2.75, 3.25, 3]),
+        *("best", {"better": ["kd", "crd"]}, [], [3, 3.00, 2.64, 3.36, 1.00, 0.64, 1.36, 95, 2]),
     ),
     "two": (
         rows(vanilla=BASE, kd=shift(3.0, 3.1, 2.9)),
-        *("best", {"better": ["kd"]}, None, [3.00, 2.75, 3.25, 3]),
+        *("best", {"better": ["kd"]}, None, [3, 3.00, 2.75, 3.25]),
+    ),
+    "five": (
+        rows(vanilla=[*BASE, 80.0, 81.0], kd=[83.0, 84.1, 83.4, 83.0, 84.0], crd=[80.0, 81.1, 80.4, 80.0, 81.0]),
+        *("best", {"better": ["kd"], "open": ["crd"]}, [], [3.00, 2.88, 3.12, 5, 95, 2]),
     ),
     "none": (
         rows(vanilla=BASE, kd=shift(1.0, -1.0, 0.6), crd=shift(-1, 1, 0)),
-        *("open", {"open": ["kd", "crd"]}, None, [0.2, -2.4, 2.8, 3]),
+        *("open", {"open": ["kd", "crd"]}, None, [0.2, -3.6, 4.0, 3, 95, 2]),
     ),
     "worse": (
         rows(vanilla=BASE, kd=shift(1.0, -1.0, 0.6), crd=shift(-3.0, -3.1, -2.9)),
-        *("worse", {"open": ["kd"], "worse": ["crd"]}, None, [0.2, -2.4, 2.8, 3]),
+        *("worse", {"open": ["kd"], "worse": ["crd"]}, None, [3, 0.2, -3.6, 4.0, 3, 95, 2]),
     ),
     "wide-top": (
         rows(vanilla=BASE, kd=shift(6.0, -1.0, 2.0), crd=shift(1.0, 1.1, 0.9)),
-        *("better", {"open": ["kd"], "better": ["crd"]}, None, [2.3, -6.4, 11.1, 0, 1.00, 0.75, 1.25, 3]),
+        *("better", {"open": ["kd"], "better": ["crd"]}, None),
+        [3, 1.00, 0.64, 1.36, 2.3, -10.2, 14.9, 0, 95, 2],
+    ),
+    "reference-leads": (
+        rows(kd=BASE, dkd=shift(-1.0, -2.2, 0.5), crd=shift(-3.0, -3.1, -2.9)),
+        *("worse", {"open": ["dkd"], "worse": ["crd"]}, None, [3, -0.9, -5.7, 3.9, 3, 95, 2]),
+    ),
+    "reference-leads-alone": (
+        rows(kd=BASE, dkd=shift(-1.0, -1.2, -0.9), crd=shift(-3.0, -3.1, -2.9)),
+        *("worse", {"worse": ["dkd", "crd"]}, None, [3, -1.0, -1.6, -0.5, 3, 95, 2]),
+    ),
+    "single-alone": (  # +1.0 [0.5, 1.5] by a single interval, [-0.2, 2.2] by one of ten
+        rows(kd=BASE, dkd=shift(1.0, 1.2, 0.8), **{f"m{i}": shift(-1.0, 1.0, 0.0) for i in range(9)}),
+        *("open", {"open": ["dkd", *[f"m{i}" for i in range(9)]]}, None),
+        [1.0, -0.6, 2.6, 3, 95, 10, 95, 1.0, 0.5, 1.5],
     ),
     "one-seed": (rows(vanilla=BASE[:1], kd=[81.5]), "one seed", {}, None, [1.5]),
     "one-method": (rows(kd=BASE), "one method", {}, None, [80.5, 1.2, 3]),
@@ -65,8 +84,11 @@ def test_the_sentence_is_no_stronger_than_the_intervals(case: str, prose: Prose)
     prose(said)
 
 
-def test_two_seeds_are_called_few() -> None:
-    assert "few seeds" in answer(rows(vanilla=[80.0, 81.0], kd=[82.0, 83.01]), "vanilla")
+@pytest.mark.parametrize(("n", "word"), [(2, True), (4, True), (5, False)])
+def test_below_five_seeds_a_verdict_is_suggested(n: int, word: bool) -> None:
+    base = [80.0 + seed for seed in range(n)]
+    said = answer(rows(vanilla=base, kd=[b + 2 + 0.01 * (b % 2) for b in base]), "vanilla")
+    assert said.startswith(f"{n} seeds suggest that kd beats") is word and ("over" in said) is not word
 
 
 def test_a_line_per_pair_also_where_the_baseline_is_missing(prose: Prose) -> None:

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bench.report import figures, layout, stats, style
+from bench.report import figures, layout, simultaneous, stats, style
+from tests.prose import Prose
 from tests.report.made_up import GAINS, frame
 
 
@@ -27,6 +29,36 @@ def test_difference_data_is_what_the_statistics_say() -> None:
     paired = stats.paired(frame(), "vanilla").set_index("label")
     kd = data[data["label"] == "kd"].iloc[0]
     assert kd[["low", "high", "n"]].tolist() == paired.loc["kd", ["low", "high", "n"]].tolist()
+
+
+def test_verdicts_are_those_of_the_simultaneous_intervals() -> None:
+    data = figures.difference_data(frame(), "vanilla")
+    family = {label: part["value"] for label, part in data.groupby("label")}
+    for row in simultaneous.intervals(family).itertuples():
+        own = data[data["label"] == row.label].iloc[0]
+        assert (own["wide_low"], own["wide_high"], own["verdict"]) == (row.low, row.high, row.verdict)
+        assert own["wide_low"] <= own["low"] <= own["high"] <= own["wide_high"]
+    verdicts = data.drop_duplicates("label").set_index("label")["verdict"].to_dict()
+    assert verdicts["block_kd"] == "better" and verdicts["fitnet"] == "open"
+
+
+def colours_of_marks(figure: Figure) -> set[str]:
+    return {str(line.get_color()) for ax in figure.axes for line in ax.lines if line.get_marker() == "o"}
+
+
+def test_one_row_far_out_does_not_squeeze_the_others_and_an_arrow_says_so(prose: Prose) -> None:
+    gains = {"vanilla": 0.0, **{f"m{i}": 0.1 * i for i in range(14)}, "diverged": -80.0, "good": 4.0}
+    figure = figures.difference_figure(figures.difference_data(frame(gains), "vanilla"), "vanilla", "Commit abc.")
+    low, high = figure.axes[0].get_xlim()
+    assert low > -10 and high > 4 and texts_out_of_page(figure) == []
+    arrows = [line for line in figure.axes[0].lines if line.get_marker() == "<"]
+    assert [(np.asarray(line.get_xdata()).tolist(), line.get_color()) for line in arrows] == [
+        ([low], style.VERDICTS["worse"])
+    ]
+    assert any(text.get_text().startswith(("−79", "−80")) for text in figure.axes[0].texts)
+    assert colours_of_marks(figure) == set(style.VERDICTS.values())
+    assert figure.axes[0].xaxis.get_tick_params()["labeltop"]  # of many rows the numbers stand above, too
+    prose(str(figure.get_label()))
 
 
 def test_level_data_is_the_accuracy_itself() -> None:
@@ -86,6 +118,13 @@ def test_a_method_has_one_look_and_the_usual_ones_differ() -> None:
     assert len({style.look(name)[0] for name in names}) == len(names)
     assert style.look("vanilla") == (style.GREY, "o") and style.look("kd")[0] == "#000000"
     assert style.look("dkd") == (style.HUES[4], style.MARKERS[4])  # a change here changes every figure
+
+
+def test_coloured_text_is_legible() -> None:
+    assert style.legible("#000000") == "#000000" and style.legible("#0072B2") == "#0072B2"
+    for hue in (*style.HUES, style.GREY, style.SOFT):
+        assert 1.05 / (style.luminance(style.legible(hue)) + 0.05) >= 4.5
+    assert style.luminance("#FFFFFF") == pytest.approx(1.0)
 
 
 def test_the_report_loads_neither_torch_nor_the_harness() -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.report import columns, distance, figures, html, layout, markdown, overall, published, sections, table
+from bench.report import columns, distance, figures, html, layout, markdown, overall, published, sections, svg, table
 from bench.report.answer import answer
 from bench.report.blocks import Column, Figure, Grid, Section, Text
 from bench.report.source import Source
@@ -343,3 +343,16 @@ def full() -> str:
         views=views,
         missing=2,
     )
+
+
+def test_an_svg_is_inside_with_ids_of_its_own_and_its_texts_add_no_tag() -> None:
+    evil = "<script>alert(1)</script>"
+    drawn = figures.difference_figure(figures.difference_data(frame({"vanilla": 0.0, evil: 1.0}), "vanilla"), "vanilla")
+    picture = layout.rendered(drawn, "svg")
+    assert picture == layout.rendered(drawn, "svg") and b"date" not in picture.lower().replace(b"update", b"")
+    found = [svg.inlined(picture, prefix, 'said "so"') for prefix in ("a", "b")]
+    assert "<script" not in found[0] and "&lt;script&gt;" in found[0] and 'aria-label="said &quot;so&quot;"' in found[0]
+    ids = [set(re.findall(r'id="([^"]+)"', text)) for text in found]
+    assert ids[0] and not ids[0] & ids[1] and all(name.startswith("a-") for name in ids[0])
+    assert set(re.findall(r'(?:href="|url\()#([\w-]+)', found[0])) <= ids[0]
+    assert "currentColor" in found[0] and "var(--paper)" in found[0] and "<style" not in found[0]

@@ -96,15 +96,23 @@ def test_a_row_that_never_finished_stands_last() -> None:
     assert out["label"].iloc[-1] == "sld" and out["n"].iloc[-1] == 0
 
 
-def test_bold_is_what_is_not_distinguishable_from_the_best_of_its_pair() -> None:
+def test_bold_is_the_best_of_a_pair_and_what_is_not_distinguishable_from_it_is_marked() -> None:
     runs = pd.concat([frame(pair=pair, seeds=5) for pair in PAIRS], ignore_index=True)
     rows = table.build(runs)
     cells = overall.grid(overall.build(runs, rows), rows)
-    near = set(rows.loc[rows["with_best"], ["pair", "label"]].itertuples(index=False, name=None))
-    bold = {
-        (key, row[0].text) for row in cells.rows for key, cell in zip(cells.columns, row, strict=True) if cell.strong
-    }
-    assert bold == near and near
+    near, best = (
+        set(rows.loc[rows[key], ["pair", "label"]].itertuples(index=False, name=None)) for key in ("with_best", "best")
+    )
+    bold, tied = (
+        {
+            (k, row[0].text)
+            for row in cells.rows
+            for k, cell in zip(cells.columns, row, strict=True)
+            if getattr(cell, mark)
+        }
+        for mark in ("strong", "tied")
+    )
+    assert bold == best and tied == near - best and best and tied
 
 
 def test_markdown_and_csv(prose: Prose) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from bench.report.readme import BEGIN, END, RESULTS, ROOT, block, replaced
+from bench.report.readme import BEGIN, END, REFERENCE, RESULTS, ROOT, block, index, replaced
 
 
 def test_the_readme_is_current() -> None:
     readme = (ROOT / "README.md").read_text()
     assert replaced(readme, block(ROOT / RESULTS)) == readme, "the README is stale: make readme"
+
+
+def test_the_index_of_reference_results_is_current() -> None:
+    page = index(ROOT / REFERENCE)
+    assert (ROOT / REFERENCE / "README.md").read_text() == page, "the index is stale: make readme"
+    links = re.findall(r"\]\(([^)]+)\)", page)
+    assert links and all((ROOT / REFERENCE / link).is_file() for link in links)
 
 
 def test_only_what_stands_between_the_markers_is_replaced() -> None:

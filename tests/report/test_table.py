@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.report import columns, markdown, published, stats, table
+from bench.report import columns, markdown, published, simultaneous, stats, table
 from bench.report import text as t
 from tests.prose import Prose, numbers
 from tests.report.made_up import GAINS, frame, run
@@ -60,15 +60,44 @@ def test_rows_are_ordered_by_difference_and_hold_the_statistics() -> None:
     assert crd["to_kd"] == pytest.approx(stats.paired(frame(), "kd").set_index("label").loc["crd", "mean"])
 
 
-def test_bold_rows_are_those_whose_interval_to_the_best_contains_zero(prose: Prose) -> None:
+def test_the_best_is_bold_and_what_is_not_distinguishable_from_it_is_marked(prose: Prose) -> None:
     rows = table.build(frame())
-    to_best = stats.paired(frame(), "block_kd").query("low <= 0 <= high")["label"]
-    assert set(rows.loc[rows["with_best"], "label"]) == {"block_kd", *to_best}
+    to_best = simultaneous.to_reference(frame(), "block_kd").query("low <= 0 <= high")["label"]
+    assert set(rows.loc[rows["with_best"], "label"]) == {"block_kd", *to_best} and len(to_best) > 1
+    assert rows.loc[rows["best"], "label"].tolist() == ["block_kd"]
     text = written(rows)
     lines = {line.split(" ")[1]: line for line in text.splitlines() if line.startswith("| ")}
     assert numbers(lines["**block_kd**"])[:6] == [5, 87.9, 0.7, 1.7, 1.0, 2.4] and "**87.9 ± 0.7**" in text
-    assert numbers(lines["fitnet"])[:3] == [5, 85.6, 0.5] and "not corrected" in text
+    assert numbers(lines["fitnet"])[:3] == [5, 85.6, 0.5] and f"| {to_best.iloc[0]} ≈ | 5 |" in text
+    assert "| fitnet | 5 |" in text
     prose(text)
+
+
+def test_of_many_rows_noise_is_neither_bold_nor_better() -> None:
+    """A row that is best in one seed of three, and a steady one just below the best."""
+    steady = {f"m{i}": [80.0 - i, 81.0 - i, 80.5 - i] for i in range(8)}
+    values = {"kd": [80.2, 81.1, 80.8], "wild": [60.0, 95.0, 70.0], **steady}
+    runs = pd.DataFrame([run(label, seed, x) for label, each in values.items() for seed, x in enumerate(each)])
+    rows = table.build(runs).set_index("label")
+    assert (
+        rows.index[rows["best"]].tolist() == ["kd"] and rows.loc["wild", "with_best"] and not rows.loc["wild", "best"]
+    )
+    assert (rows["reference"] == "kd").all() and rows.loc["kd", "to_reference"] != rows.loc["kd", "to_reference"]
+    family = simultaneous.to_reference(runs, "kd").set_index("label").loc["m3"]
+    assert rows.loc["m3", ["all_low", "all_high", "standing"]].tolist() == family[["low", "high", "verdict"]].tolist()
+    assert rows["p_best"].sum() == pytest.approx(1) and (rows["rank_low"] <= rows["rank_high"]).all()
+
+
+def test_a_row_that_lacks_a_seed_has_no_rank() -> None:
+    runs = frame()
+    rows = table.build(runs.drop(index=runs.index[runs["label"].eq("kd") & runs["seed"].eq(2)])).set_index("label")
+    assert math.isnan(rows.loc["kd", "p_best"]) and rows["p_best"].sum() == pytest.approx(1)
+
+
+def test_tuned_kd_is_the_reference_of_the_column() -> None:
+    runs = frame({"vanilla": 0.0, "kd": 1.0, "kd(tuned)": 2.0, "dkd": 1.5})
+    heads = [column.heading for column in columns.columns(table.build(runs)).values()]
+    assert "− kd(tuned) [95 % CI]" in heads and "− kd [95 % CI]" not in heads
 
 
 def test_one_seed_bolds_nothing_and_says_n() -> None:
@@ -105,6 +134,17 @@ def test_csv_is_read_back_unrounded() -> None:
     back = pd.read_csv(io.StringIO(table.csv(rows)))
     assert back["label"].tolist() == rows["label"].tolist()
     assert back["difference"].dropna().tolist() == pytest.approx(rows["difference"].dropna().tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["0.5*reviewkd + dkd + crd", "a_very_long_method_name_that_somebody_chose"])
+def test_long_names_and_wide_intervals_are_wrapped_never_cut(name: str) -> None:
+    rows = table.build(frame({"vanilla": 0.0, "kd": 0.1} | {f"{name}_{i}": -3.0 * i for i in range(12)}, noise=14))
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console.print(table.rich(rows)[0])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    first = "".join(line[: line.index("  ") if "  " in line else None] for line in text.splitlines())
+    assert f"{name}_11".replace(" ", "") in first.replace(" ", "")
 
 
 def test_the_terminal_table_fits_80_columns() -> None:
@@ -170,5 +210,6 @@ def test_a_grid_holds_the_numbers_that_its_texts_show() -> None:
     nll, label, difference = grid.columns.values()
     assert list(grid.columns) == ["nll", "label", "difference"] and nll.heading == "NLL"
     assert nll.values == rows["nll"].tolist() and difference.values == rows["difference"].fillna(0.0).tolist()
-    assert label.strong == rows["with_best"].tolist() and not nll.strong
+    assert label.strong == rows["best"].tolist() and not nll.strong
+    assert label.tied == (rows["with_best"] & ~rows["best"]).tolist() and any(label.tied)
     assert grid.captions == [columns.BOLD] and grid.sortable

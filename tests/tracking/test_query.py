@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.prose import Prose
-from tests.tracking.conftest import Make, spec
+from tests.tracking.conftest import FINAL, Make, spec
 from tracking import query
 from tracking.frame import frame
 from tracking.location import TrackingError
@@ -64,13 +65,31 @@ def test_a_run_that_says_a_part_of_its_protocol_limits_all(make: Make, store: St
     for seed in range(2):
         store.deliver(make(seed))
     database = sqlite3.connect(tmp_path / "mlflow.db")
-    forgotten = "delete from tags where key in ('kd.protocol', 'kd.data') and run_uuid in "
-    database.execute(forgotten + "(select run_uuid from tags where key = 'kd.fingerprint' and value = 'f0')")
-    database.execute("""update tags set value = '{"epochs":3,"momentum":0.9}' where key = 'kd.protocol'""")
+    of_f1 = "(select run_uuid from tags where key = 'kd.fingerprint' and value = 'f1')"
+    database.execute(f"delete from params where key like 'protocol.%' and run_uuid in {of_f1}")
     database.commit()
     specs = query.suite(store.uri, "tiny").specs
     assert specs["f0"]["data"] == specs["f1"]["data"] == spec()["data"]
-    assert specs["f0"]["protocol"] == PROTOCOL and specs["f1"]["protocol"] == {"epochs": 3}
+    known = {key: value for key, value in PROTOCOL.items() if key not in ("momentum", "milestones")}
+    assert specs["f0"]["protocol"] == specs["f1"]["protocol"] == known
+
+
+def test_a_store_of_an_older_version_reads_the_same(make: Make, store: Store, tmp_path: Path) -> None:
+    record = make()
+    store.deliver(record)
+    new = query.suite(store.uri, "tiny")
+    database = sqlite3.connect(tmp_path / "mlflow.db")
+    database.execute("delete from params where key like 'hp.%' or key like 'protocol.%'")
+    database.execute("update latest_metrics set key = 'cost/step_ms' where key = 'cost/step_own_part_ms'")
+    (run,) = database.execute("select run_uuid from runs").fetchone()
+    hp, final = json.dumps(spec()["hp"], sort_keys=True), json.dumps(sorted(FINAL))
+    database.execute("delete from tags where key = 'kd.final'")
+    tags = {"kd.hp": hp, "kd.final": final, "kd.protocol": json.dumps(PROTOCOL), "kd.data": json.dumps(spec()["data"])}
+    database.executemany("insert into tags (key, value, run_uuid) values (?, ?, ?)", [(*t, run) for t in tags.items()])
+    database.commit()
+    old = query.suite(store.uri, "tiny")
+    pd.testing.assert_frame_equal(old.frame, new.frame)
+    assert old.specs == new.specs and old.specs["f0"]["protocol"] == PROTOCOL
 
 
 def test_settings_of_a_run_that_says_nothing() -> None:

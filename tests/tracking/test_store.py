@@ -18,6 +18,7 @@ from tracking.deliver import CACHE, last_delivery
 from tracking.frame import frame
 from tracking.location import TrackingError
 from tracking.mirror import sync
+from tracking.payload import stored_name
 from tracking.query import runs
 from tracking.record import Record
 from tracking.store import SHARED_VIEW, VIEW, Store, ui_link
@@ -106,7 +107,7 @@ def test_delivery_in_pieces_equals_one(make: Make, store: Store) -> None:
     make(status="finished")
     assert store.deliver(record, experiment=EXPERIMENT) and last_delivery(record)["done"]
     steps = {(f"train/m{i}", e): 1 for i in (0, 1) for e in (1, 2, 3)}
-    assert points(store) == steps | {("cost/odd_name" if "@" in name else name, 3): 1 for name in FINAL}
+    assert points(store) == steps | {(stored_name(name), 3): 1 for name in FINAL}
     assert only_run(store).info.status == "FINISHED"
 
 

@@ -39,7 +39,7 @@ def study(
         "space": SPACE,
         "tune": TUNE,
     }
-    record.begin(fingerprint, spec(label="kd", **own), environment(pid=pid))
+    record.begin(fingerprint, spec(label="kd", hp={}, **own), environment(pid=pid))
     record.write_epochs(
         {
             "epoch": n,
@@ -52,7 +52,7 @@ def study(
     if end:
         (record.folder / "figures").mkdir(exist_ok=True)
         for name in ("trials.csv", "tuned.yaml", "figures/history.png"):
-            (record.folder / name).write_text(f"{name} of {trials}{text}")
+            (record.folder / name).write_text(f"# {name} of {trials}{text}")
         counts = {"trials": trials, "pruned": 0, "failed": trials // 4, "cost/student_steps": 10 * trials}
         metrics = {"validation/top1": 0.5, "best/hp.tau": 2.5, **counts}
         record.end("finished", "", metrics, ["trials.csv", "tuned.yaml", "figures/history.png"])
@@ -134,9 +134,9 @@ def test_what_a_studys_run_says(store: Store, tmp_path: Path) -> None:
     wanted = {"method": "kd", "pair": "big->small", "search_seed": "7", **search}
     assert (wanted | {f"space.{name}": text for name, text in SPACE.items()}).items() <= run.data.params.items()
     assert not {"hp.tau", "trials", "trial"} & run.data.params.keys()
-    assert history(store, run, "validation/top1") == [(n, top1(n)) for n in (0, 1, 2, 4, 5)]
-    assert history(store, run, "cost/student_steps") == [(n, 10.0) for n in range(6)]
-    ends = {"study/validation/top1": 0.5, "study/cost/student_steps": 60.0, "best/hp.tau": 2.5, "trials": 6.0}
+    assert history(store, run, "by_trial/validation_top1") == [(n, top1(n)) for n in (0, 1, 2, 4, 5)]
+    assert history(store, run, "by_trial/cost_student_steps") == [(n, 10.0) for n in range(6)]
+    ends = {"validation/top1": 0.5, "cost/student_steps": 60.0, "best/hp.tau": 2.5, "trials": 6.0}
     assert ends.items() <= run.data.metrics.items()
     note = run.data.tags["mlflow.note.content"]
     assert "finished, 6 trials" in note and "validation/top1 0.5 (best, tau=2.5, see tuned.yaml)" in note
@@ -164,10 +164,10 @@ def test_a_study_is_extended(store: Store, tmp_path: Path, seen_open: bool) -> N
     run = all_of(store)[before.info.run_name]
     assert (run.info.run_id, run.info.status) == (before.info.run_id, "FINISHED")
     assert run.data.metrics["trials"] == 4 and "4 trials" in run.data.tags["mlflow.note.content"]
-    assert [step for step, _ in history(store, run, "cost/student_steps")] == [0, 1, 2, 3]
+    assert [step for step, _ in history(store, run, "by_trial/cost_student_steps")] == [0, 1, 2, 3]
     assert set(counts(store, run).values()) == {1}
     for name in ("figures/history.png", "trials.csv"):
-        assert Path(store.client.download_artifacts(run.info.run_id, name)).read_text() == f"{name} of 4, drawn again"
+        assert Path(store.client.download_artifacts(run.info.run_id, name)).read_text() == f"# {name} of 4, drawn again"
 
 
 def test_offline_then_sync_and_sync_again(
@@ -188,6 +188,23 @@ def test_offline_then_sync_and_sync_again(
         (record.folder / CACHE).unlink()
     assert sync(tmp_path, store.uri).failed == []
     assert everything(tmp_path / "mlflow.db") == before
+
+
+@pytest.mark.parametrize("trials_first", [False, True])
+def test_the_chosen_trial_is_marked(store: Store, tmp_path: Path, trials_first: bool) -> None:
+    def chosen(number: int, trials: int) -> Record:
+        return study(tmp_path, trials, text=f"\ntrial: {number}\n")
+
+    trials = [trial(tmp_path, number) for number in range(3)]
+    order = [*trials, chosen(1, 3)] if trials_first else [chosen(1, 3), *trials]
+    for record in order:
+        store.deliver(record)
+    marks = {name: run.data.tags.get("best") for name, run in all_of(store).items()}
+    assert {name for name, mark in marks.items() if mark} == {"kd big->small", "kd trial 1"}
+    assert marks["kd big->small"] == "kd trial 1"
+    store.deliver(chosen(2, 4))
+    marks = {name: run.data.tags.get("best") for name, run in all_of(store).items()}
+    assert marks["kd big->small"] == "kd trial 2" and marks["kd trial 1"] is None and marks["kd trial 2"]
 
 
 def test_reports_and_the_benchmarks_experiment_hold_runs_alone(make: Make, store: Store, tmp_path: Path) -> None:

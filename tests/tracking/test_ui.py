@@ -16,6 +16,7 @@ import pytest
 
 from tests.prose import Prose
 from tests.tracking.conftest import environment, spec
+from tests.tracking.test_tuning import study
 from tracking import query, ui, views
 from tracking.location import TrackingError
 from tracking.record import Record
@@ -41,7 +42,7 @@ def run(store: Store, suite: str, label: str, seed: int, pair: str = "big->small
     value = VALIDATION[label][seed]
     if value == value:
         record.write_epochs([{"epoch": 1, "time": 1.7e9, "metrics": {"validation/top1": value}}])
-    record.end(status, "", {"test/top1": 100 - value}, [])  # on test the other seed is the better one
+    record.end(status, "", {"test/top1": 100 - value}, [])
     store.deliver(record)
     return str(json.loads((record.folder / "mlflow.json").read_text())["run_id"])
 
@@ -53,15 +54,33 @@ def compared(link: str) -> tuple[list[str], list[str]]:
 
 def test_links_of_a_suite(store: Store) -> None:
     ids = {(label, seed): run(store, "tiny", label, seed) for label in ("vanilla", "kd") for seed in (0, 1)}
-    run(store, "tiny", "dkd", 1)  # without what the choice reads
+    dkd = run(store, "tiny", "dkd", 1)
     (row,) = ui.links(store, BASE + "/", "tiny")
     experiment = store.experiment("kd/tiny")
     assert (row.suite, row.pair, row.runs, row.methods) == ("tiny", "", 5, ("dkd", "kd", "vanilla"))
     assert row.charts == views.ui_link(BASE, experiment) and row.charts.startswith(f"{BASE}/#/experiments/{experiment}")
-    assert compared(row.compare) == ([ids["kd", 1], ids["vanilla", 0]], [experiment]), "best on validation first"
+    assert row.table == views.ui_link(BASE, experiment, table=True) and "compareRunsMode=TABLE" in row.table
+    assert compared(row.compare) == ([dkd, ids["kd", 1], ids["vanilla", 1]], [experiment]), "the seed that most have"
     assert (row.report, row.tuning) == ("", "")
     view = json.loads(store.client.get_experiment(experiment).tags[views.TAG + views.VIEW])
     assert view == views.shared_view(("dkd", "kd", "vanilla")) and view["searchFilter"] == ""
+    assert "metrics.`test/top1`" in view["selectedColumns"] and view["orderByKey"] == "metrics.`test/top1`"
+
+
+def test_studies_are_shown_by_trial_and_by_value(store: Store, tmp_path: Path) -> None:
+    run(store, "tiny", "kd", 0)
+    store.deliver(study(tmp_path, 3))
+    (row,) = ui.links(store, BASE, "tiny")
+    experiment = store.experiment("kd-tune/tiny")
+    assert row.tuning == views.ui_link(BASE, experiment)
+    view = json.loads(store.client.get_experiment(experiment).tags[views.TAG + views.VIEW])
+    lines = [chart["metricKey"] for chart in view["compareRunCharts"] if chart["type"] == "LINE"]
+    assert lines == ["by_trial/validation_top1", "by_trial/best_validation_top1"]
+    (values,) = [chart for chart in view["compareRunCharts"] if chart["type"] == "PARALLEL"]
+    assert (values["selectedParams"], values["selectedMetrics"]) == (["hp.alpha", "hp.tau"], ["validation/top1"])
+    assert values["displayName"] == "Values of kd"
+    (there,) = store.search([experiment], "tags.`kd.kind` = 'study'")
+    assert set(lines) <= there.data.metrics.keys()
 
 
 def test_a_row_per_pair_with_its_own_view(store: Store) -> None:
@@ -201,8 +220,8 @@ def test_ui_serves_until_it_is_told_to_end(store: Store, tmp_path: Path) -> None
     kept = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=kept, cwd=Path(__file__).parents[2])
     assert server.stdout is not None
-    said = [server.stdout.readline() for _ in range(4)]
-    assert said[0] == "tiny: 2 runs of 2 methods\n" and said[3].startswith("Ctrl-C")
+    said = [server.stdout.readline() for _ in range(5)]
+    assert said[0] == "tiny: 2 runs of 2 methods\n" and said[4].startswith("Ctrl-C")
     assert said[1].split()[-1] == views.ui_link(f"http://127.0.0.1:{port}", store.experiment("kd/tiny"))
     assert ui._answers(port)
     second = cli("--results", str(tmp_path), "--port", str(port))

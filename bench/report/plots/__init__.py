@@ -18,6 +18,7 @@ NAMES = (
     "difference_kd",
     "difference",
     "top1",
+    "gain",
     "matrix",
     "cost",
     "learning",
@@ -48,14 +49,16 @@ def drawn(
     `UserError` for files that cannot be read.
     """
     from bench.report import figures
-    from bench.report.plots import calibration, cost, errors, fidelity, learning, matrix, reported
+    from bench.report.plots import calibration, cost, dumbbell, errors, fidelity, learning, matrix, reported
     from bench.report.plots.predictions import read
     from bench.report.plots.ranking import order
 
     ranks, said = order(runs, baseline), read(runs, records)
+    reference = stats.choose_reference(runs, baseline)
     found = {
-        "difference_kd": figures.difference_data(runs, "kd") if _kd_beside(runs, baseline) else pd.DataFrame(),
+        "difference_kd": pd.DataFrame() if reference == baseline else figures.difference_data(runs, reference),
         "difference": figures.difference_data(runs, baseline),
+        "gain": dumbbell.data(runs),
         "matrix": matrix.data(runs),
         "cost": cost.data(runs, baseline),
         "learning": learning.data(runs, records, ranks),
@@ -64,7 +67,7 @@ def drawn(
         "errors": errors.data(runs, said, ranks),
         "reported": reported.data(near, ranks),
     }
-    plain = {"matrix": matrix, "errors": errors, "reported": reported}
+    plain = {"gain": dumbbell, "matrix": matrix, "errors": errors, "reported": reported}
     based = {"cost": cost, "learning": learning, "fidelity": fidelity, "calibration": calibration}
     out = {}
     if found["difference_kd"].empty and found["difference"].empty:
@@ -75,13 +78,8 @@ def drawn(
         if name == "top1":
             figure = figures.level_figure(shown, commit)
         elif name in ("difference", "difference_kd"):
-            figure = figures.difference_figure(shown, baseline if name == "difference" else "kd", commit)
+            figure = figures.difference_figure(shown, baseline if name == "difference" else reference, commit)
         else:
             figure = plain[name].figure(shown, commit) if name in plain else based[name].figure(shown, baseline, commit)
         out[name] = Plot(figure, str(figure.get_label()), shown)
     return out
-
-
-def _kd_beside(runs: pd.DataFrame, baseline: str) -> bool:
-    """Has kd finished runs, and is it not the baseline itself?"""
-    return baseline != "kd" and "kd" in set(stats.usable(runs)["label"])

@@ -1,4 +1,4 @@
-"""Accuracy against the time of a training step, both beside the baseline's, and the Pareto front."""
+"""Accuracy against the cost of a whole training, beside the baseline's, and the rows that pay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from bench.report import stats, style, trials
+from bench.report import figures, stats, style
+from bench.report import text as t
 from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, sheet, styled
 from bench.report.plots import place
 from bench.report.plots.ranking import (
@@ -27,31 +28,55 @@ from bench.report.plots.ranking import (
     unseen,
 )
 
-STEP = "cost/step_alone_ms"
+STEP, BEFORE = "cost/step_alone_ms", "cost/epochs_before"
 NAMED = ", named where there is room"
-COLUMNS = ["pair", "label", "n", "top1", "low", "high", "step_ratio", "front"]
+STRETCH = 0.5  # of what the rows span: how far intervals may stretch the axis, either way
+COLUMNS = ["pair", "label", "n", "top1", "low", "high", "verdict", "cost_ratio", "front"]
 
 
 def data(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Pair, label, n, top1 (`ranking.levels`), low, high, step_ratio, front; one row per pair and label.
+    """Pair, label, n, top1 (`ranking.levels`), low, high, verdict, cost_ratio, front; one row per pair and label.
 
-    low, high: 95 % t interval of the paired difference to the baseline (points), NaN for the baseline. step_ratio: of
-    the step taken alone to the baseline's, median over shared seeds. front: no other row of the pair beats it (no less
-    accurate and no slower, better in one of the two). Empty where fewer than two rows have a step time.
+    low, high: 95 % t interval of the paired difference to the baseline (points), NaN for the baseline; verdict: of
+    `figures.difference_data`. cost_ratio: of `total` to the baseline's, median over shared seeds. front:
+    distinguishably better (paired 95 % t interval) than every cheaper row of the pair. Empty where fewer than two rows
+    have a step time.
     """
     timed = STEP in runs and (runs.loc[runs["label"] == baseline, STEP].notna() & (runs["status"] == "finished")).any()
     if not timed:
         return pd.DataFrame(columns=COLUMNS)
-    ratios = stats.ratios(runs, baseline, STEP)[["pair", "label", "ratio"]].rename(columns={"ratio": "step_ratio"})
-    apart = stats.paired(runs, baseline)[["pair", "label", "low", "high"]]
-    ratios = ratios[np.isfinite(ratios["step_ratio"])]
+    ratios = stats.ratios(runs.assign(total=total(runs)), baseline, "total")
+    ratios = ratios[["pair", "label", "ratio"]].rename(columns={"ratio": "cost_ratio"})
+    beside = figures.difference_data(runs, baseline).drop_duplicates(["pair", "label"])
+    apart = beside[["pair", "label", "low", "high", "verdict"]]
+    ratios = ratios[np.isfinite(ratios["cost_ratio"])]
     out = levels(runs, baseline).merge(apart, on=["pair", "label"], how="left").merge(ratios, on=["pair", "label"])
     if len(out) < 2:
         return pd.DataFrame(columns=COLUMNS)
-    each = out.rename(columns={"label": "method", "step_ratio": "step_ms"})
-    front = trials.pareto(each.assign(trial=0, state="complete", recipe=True))
-    front = front.rename(columns={"method": "label"})[["pair", "label", "front"]]
-    return out.merge(front, on=["pair", "label"])[COLUMNS]
+    tops = stats.usable(runs).pivot(index=["pair", "seed"], columns="label", values=stats.TOP1)
+    front = [_pays(row, part, tops.loc[pair]) for pair, part in out.groupby("pair", sort=False) for row in _rows(part)]
+    return out.assign(front=front)[COLUMNS]
+
+
+def total(runs: pd.DataFrame) -> pd.Series[float]:
+    """What a training costs, in ms per step of its epochs: the step taken alone, and the epochs before the first.
+
+    An epoch before the first is counted as one of the training; all rows train the same number of steps.
+    """
+    before = runs[BEFORE].astype(float).fillna(0.0) if BEFORE in runs else 0.0
+    epochs = runs["epochs"].astype(float) if "epochs" in runs else 1.0
+    return runs[STEP].astype(float) * (1.0 + before / epochs)
+
+
+def _rows(part: pd.DataFrame) -> list[tuple[str, float]]:
+    return list(part[["label", "cost_ratio"]].itertuples(index=False, name=None))
+
+
+def _pays(row: tuple[str, float], part: pd.DataFrame, tops: pd.DataFrame) -> bool:
+    """Is the row distinguishably better than every cheaper one? tops: test top-1 [seeds, labels]."""
+    cheaper = part.loc[part["cost_ratio"] < row[1], "label"]
+    found = [stats.moments((tops[row[0]] - tops[other]).dropna().to_numpy(float)) for other in cheaper]
+    return all(m["mean"] - m["half"] > 0 for m in found)
 
 
 def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
@@ -60,39 +85,56 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
         raise ValueError(f"fewer than two rows have a step time beside that of '{baseline}': there is nothing to draw")
     parts = panels(data)
     floors, bright = {pair: fence(part["top1"]) for pair, part in parts.items()}, palettes(parts, baseline)
+    paying = data[data["front"]]
     caption = (
-        "Test top-1 against the time of a training step with all that the method needs (views, teacher, its own part); "
-        f"{seeds(data['n'])}. Filled: distinguishable from {baseline} (95 % t interval of the paired difference); "
-        "hollow: not. Line: Pareto front, the rows that "
-        f"no other beats (no less accurate, no slower, better in one of the two).{crowd(data, baseline, NAMED)}"
-        f"{unseen(data, 'top1', floors)} {commit}"
+        f"Test top-1 against what the whole training costs, relative to {baseline}: a step with all that the method "
+        "needs (views, teacher, its own part) times the steps, those before the first epoch included. "
+        f"{seeds(data['n'])}. Vertical line: 95 % t interval of the paired difference to {baseline}. Filled: "
+        f"distinguishable from {baseline} (simultaneous interval); hollow: not. Ringed, with a line where there are "
+        f"several: distinguishably better than every cheaper row ({t.joined(list(dict.fromkeys(paying['label'])))})."
+        f"{crowd(data, baseline, NAMED)}{unseen(data, 'top1', floors)} {commit}"
     )
     with styled():
         heights = [1.35 * HEIGHT] * len(parts)
         drawn, axes = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=4 * GAP)
         for ax, (pair, part) in zip(axes, parts.items(), strict=True):
             _panel(ax, part[part["top1"] >= floors[pair]], bright[pair], baseline)
-        axes[-1].set_xlabel(f"step time, over that of {baseline}")
+        axes[-1].set_xlabel(f"cost of the training, over that of {baseline}")
     return drawn
 
 
 def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, baseline: str) -> None:
-    front = part[part["front"]].sort_values("step_ratio")
-    ax.set_ylim(*limits(part["top1"], part["top1"].min()))
-    _across(ax, part["step_ratio"])
+    front = part[part["front"]].sort_values("cost_ratio")
+    half = ((part["high"] - part["low"]) / 2).where(part["label"].isin(list(bright)))
+    ends = pd.DataFrame({"x": part["cost_ratio"], "low": part["top1"] - half, "high": part["top1"] + half}).dropna()
+    ax.set_ylim(*_up(part["top1"], ends))
+    _across(ax, part["cost_ratio"])
     ax.set_ylabel("test top-1 (%)")
     ax.grid(axis="y")
-    ax.plot(front["step_ratio"], front["top1"], drawstyle="steps-post", color=style.INK, linewidth=0.8, zorder=1.8)
+    line: dict[str, Any] = {"color": style.INK, "linewidth": 0.8, "zorder": 1.8}
+    ax.plot(front["cost_ratio"], front["top1"], drawstyle="steps-post", **line)
+    ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": style.INK, "markeredgewidth": 0.7}
+    ax.plot(front["cost_ratio"], front["top1"], "o", markersize=9, clip_on=False, zorder=1.9, **ring)
     for label in dark_last(part["label"], bright):
         row, dark = part[part["label"] == label].iloc[0], label in bright
-        (colour, marker), told = look(label, bright), row["low"] > 0 or row["high"] < 0 or label == baseline
-        face: dict[str, Any] = {"markerfacecolor": colour if told else "white", "markeredgecolor": colour}
+        (colour, marker), filled = look(label, bright), row["verdict"] in ("better", "worse") or label == baseline
+        face: dict[str, Any] = {"markerfacecolor": colour if filled else "white", "markeredgecolor": colour}
         over: dict[str, Any] = {"markersize": 5.0 if dark else 3.5, "markeredgewidth": 1.0 if dark else 0.7}
-        ax.plot([row["step_ratio"]], [row["top1"]], marker, zorder=2.5 + 0.2 * dark, clip_on=False, **face, **over)
+        if row.name in ends.index:
+            at = ends.loc[row.name]
+            ax.plot([at["x"]] * 2, [at["low"], at["high"]], color=colour, linewidth=0.7, zorder=2.1)
+        ax.plot([row["cost_ratio"]], [row["top1"]], marker, zorder=2.5 + 0.2 * dark, clip_on=False, **face, **over)
     by = part.set_index("label")
     first = [label for label in bright_first(by.index, bright) if label in by.index]
-    names = [name(x, by.loc[x, "step_ratio"], by.loc[x, "top1"], bright) for x in first]
-    place.beside(ax, names, place.along(place.points(ax, front[["step_ratio", "top1"]])))
+    names = [name(x, by.loc[x, "cost_ratio"], by.loc[x, "top1"], bright) for x in first]
+    place.beside(ax, names, place.along(place.points(ax, front[["cost_ratio", "top1"]])))
+
+
+def _up(top1: pd.Series[float], ends: pd.DataFrame) -> tuple[float, float]:
+    """The axis of accuracy: all rows, and their intervals as far as they do not stretch it too much."""
+    low, high = float(top1.min()), float(top1.max())
+    more = STRETCH * max(high - low, 1.0)
+    return limits([min(max([high, *ends["high"]]), high + more)], max(min([low, *ends["low"]]), low - more))
 
 
 def _across(ax: Axes, ratios: pd.Series[float]) -> None:

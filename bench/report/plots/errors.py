@@ -97,7 +97,7 @@ def _panel(ax: Axes, part: pd.DataFrame, most: float) -> None:
     for y, value in enumerate(part[BOTH]):
         ax.annotate(t.number(value, 1), (1, y), (72 * GAP, 0), va="center_baseline", **over)
     above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
-    ax.annotate("both right", (1, 1), (72 * GAP, 2), size=SMALL, color=style.GREY, **above)
+    ax.annotate("both right", (1, 1), (72 * GAP, 2), size=SMALL, color=style.SOFT, **above)
 
 
 def _on(colour: str) -> str:

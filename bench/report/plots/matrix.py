@@ -1,7 +1,8 @@
 """Every row against every other (a multiple-comparison matrix): mean paired difference, and which are distinguishable.
 
-A cell depends on its two rows alone, so it stays as it is when other methods join. With few rows it holds its numbers;
-with many, colour and sign, and the numbers are in the data.
+A mean depends on its two rows alone, so it stays as it is when other methods join; what is distinguishable is judged by
+intervals that hold for all comparisons of a pair at once. With few rows a cell holds its numbers; with many, colour and
+sign, and the numbers are in the data.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bench.report import stats, style
+from bench.report import simultaneous, stats, style
 from bench.report import text as t
 from bench.report.layout import AXIS, GAP, LINE, SMALL, inches, sheet, short, styled
 from bench.report.plots.ranking import panels, seeds
@@ -34,7 +35,8 @@ def data(runs: pd.DataFrame) -> pd.DataFrame:
     """Pair, row, column, n shared seeds, mean of row minus column (points of test top-1), low, high, apart.
 
     Both directions of every two labels of a pair, the label with the largest mean difference to all others first.
-    low, high: 95 % t interval (NaN with one seed); apart: it does not contain 0. Labels without a shared seed: no row.
+    low, high: single 95 % t interval (NaN with one seed); apart: the interval that holds for all comparisons of a pair
+    at once (`simultaneous.intervals`, every two labels once) does not contain 0. Labels without a shared seed: no row.
     """
     parts = []
     for pair, part in stats.usable(runs).groupby("pair", sort=False):
@@ -46,9 +48,13 @@ def data(runs: pd.DataFrame) -> pd.DataFrame:
 def _cells(values: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
     """All rows of one pair. values: of each label [seeds], NaN where it lacks the seed."""
     cells: dict[str, dict[str, tuple[int, float, float]]] = {name: {} for name in values}
+    family: dict[str, NDArray[np.float64]] = {}
     for one, other in itertools.combinations(values, 2):
         d = values[one] - values[other]
-        n, mean, _, half = stats.moments(d[np.isfinite(d)]).values()
+        d = d[np.isfinite(d)]
+        n, mean, _, half = stats.moments(d).values()
+        if n > 1:
+            family[f"{one}\n{other}"] = d
         if n:
             cells[one][other], cells[other][one] = (n, mean, half), (n, -mean, half)
     lead = {name: sum(mean for _, mean, _ in row.values()) / max(1, len(row)) for name, row in cells.items()}
@@ -56,7 +62,10 @@ def _cells(values: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
     rows = [(a, b, *cells[a][b]) for a in names for b in names if b in cells[a]]
     out = pd.DataFrame(rows, columns=["row", "column", "n", "mean", "half"]).astype({"mean": float, "half": float})
     out = out.assign(low=out["mean"] - out["half"], high=out["mean"] + out["half"])
-    return out.assign(apart=(out["low"] > 0) | (out["high"] < 0))
+    judged = simultaneous.intervals(family)
+    decided = set(judged.loc[judged["verdict"].isin(("better", "worse")), "label"])
+    keys = zip(out["row"], out["column"], strict=True)
+    return out.assign(apart=[bool({f"{a}\n{b}", f"{b}\n{a}"} & decided) for a, b in keys])
 
 
 def figure(data: pd.DataFrame, commit: str = "") -> Figure:
@@ -182,8 +191,8 @@ def _caption(data: pd.DataFrame, numbers: bool, commit: str) -> str:
     told, n = data[data["low"].notna()], len(data) // 2
     pale = "pale: not distinguishable" if numbers else "pale, without sign: not distinguishable"
     judged = (
-        f"Coloured: its 95 % t interval does not contain 0 ({int(told['apart'].sum()) // 2} of {n} comparisons, not "
-        f"corrected: of equal methods one in twenty would be); {pale}."
+        f"Coloured: distinguishable by 95 % t intervals that hold for all comparisons of a pair at once "
+        f"({int(told['apart'].sum()) // 2} of {n}); {pale}."
         if len(told)
         else "With one seed nothing is distinguishable."
     )

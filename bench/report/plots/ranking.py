@@ -76,9 +76,9 @@ def look(label: str, palette: Palette) -> tuple[str, str]:
 
 
 def name(label: str, x: float, y: float, palette: Palette) -> Name:
-    """A row's name as `place` takes it: in its colour, or small and grey."""
+    """A row's name as `place` takes it: in its colour, dark enough to read, or small and grey."""
     must = label in palette
-    colour = palette[label][0] if must else style.GREY
+    colour = style.legible(palette[label][0]) if must else style.SOFT
     return Name(short(label), x, y, colour, style.SIZE if must else style.SIZE - 2, must)
 
 

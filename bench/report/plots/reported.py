@@ -109,5 +109,5 @@ def _panel(ax: Axes, part: pd.DataFrame, texts: dict[str, str], heading: str) ->
         for rule, value in zip(ours["selection"], ours["ours"], strict=True):
             ax.plot([value], [y], zorder=3.5, linestyle="none", **_look(rule, mine=True))
         ax.annotate(texts[label], (1, y), (72 * GAP, 0), xycoords=("axes fraction", "data"), **over)
-    small: dict[str, Any] = {"size": SMALL, "color": style.GREY, "va": "bottom", "textcoords": "offset points"}
+    small: dict[str, Any] = {"size": SMALL, "color": style.SOFT, "va": "bottom", "textcoords": "offset points"}
     ax.annotate(heading, (1, 1), (72 * GAP, 2), xycoords="axes fraction", **small)

@@ -1,0 +1,105 @@
+"""What tuning was worth: each method by its recipe and by the chosen values, on the same seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.report import gain, simultaneous, stats, style
+from bench.report import text as t
+from bench.report.layout import GAP, LINE, bulk, inches, key, rows, sheet, short, styled
+from bench.report.plots.ranking import panels, seeds
+
+ROW = 0.22  # inches
+WORDS = {"better": "tuned is better", "open": "not distinguishable", "worse": "tuned is worse"}
+COLUMNS = ["pair", "row", "n", "recipe", "tuned", "difference", "low", "high", "verdict"]
+
+
+def data(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row per pair and method of `gain.gain`, the largest difference first; empty where nothing ran both ways.
+
+    recipe, tuned: mean test top-1 (%); difference, low, high: paired 95 % t interval (points); verdict: of the
+    simultaneous intervals, the methods of a pair being the family.
+    """
+    if not {"tuned", "tuned_row"} <= set(runs.columns) or (found := gain.gain(runs)).empty:
+        return pd.DataFrame(columns=COLUMNS)
+    kept = stats.usable(runs)[["pair", "label", "tuned", "tuned_row", "seed", stats.TOP1]]
+    tuned = kept[kept["tuned"].eq(True)].drop(columns="label").rename(columns={"tuned_row": "row"})
+    recipes = kept[["pair", "label", "seed", stats.TOP1]].rename(columns={"label": "row"})
+    both = tuned.merge(recipes, on=["pair", "row", "seed"], suffixes=("", "_recipe"))
+    both["gain"] = both[stats.TOP1].astype(float) - both[f"{stats.TOP1}_recipe"].astype(float)
+    verdicts: dict[tuple[str, str], str] = {}
+    for pair, part in both.groupby("pair"):
+        family = simultaneous.intervals(dict(list(part.groupby("row")["gain"])))
+        verdicts |= {(pair, row.label): row.verdict for row in family.itertuples()}
+    said = [verdicts[key] for key in found[["pair", "row"]].itertuples(index=False, name=None)]
+    return found.assign(verdict=["open" if verdict == "equal" else verdict for verdict in said])[COLUMNS]
+
+
+def of_file(path: Path) -> pd.DataFrame:
+    """`data` of a runs.csv, in which a tuned row is named after its recipe's, with 'tuned' in brackets."""
+    runs = pd.read_csv(path, dtype={"tuned": bool})
+    names = runs["label"].str.replace(r",tuned\)$", ")", regex=True).str.replace(r"\(tuned\)$", "", regex=True)
+    return data(runs.assign(tuned_row=names.where(runs["tuned"]), tuned_trials=float("nan")))
+
+
+def figure(data: pd.DataFrame, commit: str = "") -> Figure:
+    """A row per method: recipe hollow, chosen values filled. Raises `ValueError` without data."""
+    if data.empty:
+        raise ValueError("no method ran both tuned and by its recipe: there is no gain to draw")
+    parts = panels(data)
+    texts = {pair: _texts(part) for pair, part in parts.items()}
+    left = 2 * GAP + max(inches(short(name)) for name in data["row"].astype(str))
+    right = 2 * GAP + max(inches(text) for own in texts.values() for text in own)
+    counts = {word: int(data["verdict"].eq(verdict).sum()) for verdict, word in WORDS.items()}
+    caption = (
+        f"Test top-1 by the published recipe and by tuned values: {t.plural(len(data), 'method')}, "
+        f"{t.joined([f'{word} for {n}' for word, n in counts.items() if n])}. Hollow: recipe; filled: tuned; thin "
+        f"line: 95 % t interval of the paired difference, drawn from the recipe's mean ({seeds(data['n'])}); colour: "
+        f"the simultaneous interval of all methods of a pair (Bonferroni). {commit}"
+    )
+    with styled():
+        heights, top = [ROW * len(part) for part in parts.values()], LINE + GAP
+        drawn, axes = sheet(heights, list(parts), caption, left=left, right=right, between=4 * GAP, top=top)
+        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
+            _panel(ax, part, texts[pair])
+        looks = [({"marker": "o", "markersize": 5, **_face(style.INK, hollow=True)}, "recipe")]
+        verdicts = [verdict for verdict in WORDS if verdict in set(data["verdict"])]
+        looks += [({"marker": "o", "markersize": 5, **_face(style.VERDICTS[v])}, WORDS[v]) for v in verdicts]
+        key(drawn, looks, LINE / 2 + GAP)
+        axes[-1].set_xlabel("test top-1 (%)")
+    return drawn
+
+
+def _face(colour: str, hollow: bool = False) -> dict[str, Any]:
+    return {"markerfacecolor": "white" if hollow else colour, "markeredgecolor": colour, "markeredgewidth": 0.9}
+
+
+def _texts(part: pd.DataFrame) -> list[str]:
+    places = t.decimals((part["high"] - part["low"]) / 2, [*part["low"], *part["high"]])
+    return [t.difference(row.difference, row.low, row.high, int(row.n), places) for row in part.itertuples()]
+
+
+def _panel(ax: Axes, part: pd.DataFrame, texts: list[str]) -> None:
+    rows(ax, [short(str(name)) for name in part["row"]])
+    ends = [part["recipe"] + part[end].astype(float) for end in ("low", "high")]
+    low, high = bulk(pd.concat([part["recipe"], part["tuned"], *(end.dropna() for end in ends)]).astype(float))
+    low, high = (
+        min(low, part["recipe"].min(), part["tuned"].min()),
+        max(high, part["recipe"].max(), part["tuned"].max()),
+    )
+    pad = 0.04 * (high - low) or 0.5
+    ax.set_xlim(low - pad, high + pad)
+    for y, (row, start, end, text) in enumerate(zip(part.itertuples(), *ends, texts, strict=True)):
+        colour = style.VERDICTS[str(row.verdict)]
+        ax.plot([start, end], [y, y], color=colour, linewidth=0.6)
+        ax.plot([row.recipe, row.tuned], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
+        over: dict[str, Any] = {"markersize": 5, "clip_on": False}
+        ax.plot([row.recipe], [y], "o", zorder=3, **over, **_face(style.INK, hollow=True))
+        ax.plot([row.tuned], [y], "o", zorder=3.1, **over, **_face(colour))
+        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        ax.annotate(text, (1, y), (72 * GAP, 0), va="center_baseline", **at)
