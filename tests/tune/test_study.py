@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import bench.tune.search
 import bench.tune.study
+import bench.tune.study_record
 import bench.tune.trials
 from bench.data import sources
 from bench.data.raw import SplitArrays
@@ -29,6 +30,13 @@ from methods.kd import KD
 from tests.test_cli import call
 from tests.tune.conftest import trials_of, tuned
 from tracking.record import Record
+
+
+@pytest.fixture(autouse=True)
+def one_test_draws(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a study of four trials, Optuna's figures are most of the time."""
+    if request.function is not test_a_study_begins_with_the_recipe_and_leaves_what_it_chose:
+        monkeypatch.setattr(bench.tune.study_record, "study_figures", lambda study, folder: [])
 
 
 def test_a_study_begins_with_the_recipe_and_leaves_what_it_chose(tmp_path: Path, tiny: dict[str, Any]) -> None:
@@ -53,6 +61,7 @@ def test_a_study_begins_with_the_recipe_and_leaves_what_it_chose(tmp_path: Path,
     assert (
         record.status == "finished" and record.is_intact() and [row["epoch"] for row in record.epochs] == [0, 1, 2, 3]
     )
+    assert {path.stem for path in folder.glob("figures/*.png")} == {"history", "slice", "contour", "parallel_coordinate"}
 
 
 def test_calling_again_changes_nothing_and_more_trials_are_added(
