@@ -15,7 +15,7 @@ TO_BASELINE = ("step_ratio", "memory_ratio", "images_ratio")  # say nothing wher
 STRONG = ("label", "top1")
 BOLD = (
     f"Bold: the best mean. {TIED}, or shaded: not distinguishable from it, by paired intervals that hold for all rows "
-    "at once (Bonferroni, 95 %)."
+    "at once (Bonferroni, 95 %), which is not the same as equal: few seeds leave much undecided."
 )
 MEANINGS = {
     "top1": "test accuracy of the last epoch, mean over seeds ± half-width of the 95 % t interval.",
@@ -27,8 +27,9 @@ MEANINGS = {
     "to_reference": "the same difference to {reference}, with its single 95 % t interval.",
     "at_once": "the interval of the difference to {reference} that holds for all rows at once (Bonferroni over the "
     "pair's rows); the sentence at the top goes by it.",
-    "p_best": "probability of having the highest mean of all rows that have finished every seed (t model, flat prior).",
-    "rank": "95 % of the rank among these rows, by the same model; 1 is best.",
+    "p_best": "probability that the row's true mean is the highest of all rows that have finished every seed (t model, "
+    "flat prior). It does not allow for luck: of many equal rows, too, one has a high value.",
+    "rank": "interval of the row's true rank among these rows, 1 is best; 95 % by the same model, row by row.",
     "published": "test accuracy that others report for this method, these networks and this data set. "
     + published.MARKED,
     "distance": "ours minus that number, where data and protocol are the literature's; by the same choice of epoch "

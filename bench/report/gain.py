@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.report import simultaneous, stats
+from bench.report import sentences, simultaneous, stats
 from bench.report import text as t
 from bench.report.blocks import Column, Grid, Section, Text
 
@@ -45,16 +45,13 @@ def answer(rows: pd.DataFrame) -> str:
     rows = rows[rows["n"] > 1]
     if rows.empty:
         return "One seed says nothing about tuning; run more seeds."
-    decided = {word: list(rows.loc[rows["standing"] == word, "row"]) for word in ("better", "worse")}
-    parts = [f"{word} for {len(names)} ({t.joined(names)})" for word, names in decided.items() if names]
-    undecided = len(rows) - sum(map(len, decided.values()))
-    seeds = " to ".join(str(n) for n in sorted({int(rows["n"].min()), int(rows["n"].max())}))
-    verdicts = ", ".join([*parts, f"not distinguishable for {undecided}"])
-    return (
-        f"Tuned against recipe, {t.plural(len(rows), 'row')}: {verdicts} "
-        f"(n = {seeds} seeds, 95 % t intervals of the paired difference that hold for all rows of a pair at once); "
-        f"{t.signed(rows['difference'].mean(), 1)} points on average."
+    many = rows["pair"].nunique() > 1
+    names = [f"{row} on {pair}" if many else row for row, pair in rows[["row", "pair"]].itertuples(index=False)]
+    sides = ("the tuned setting", "the recipe")
+    said = sentences.over_rows(
+        "method", names, list(rows["standing"]), list(rows["n"]), sides, "all methods of a pair" * many
     )
+    return f"{said} The median difference is {t.signed(rows['difference'].median(), 1)} points."
 
 
 def sections(rows: pd.DataFrame) -> list[Section]:

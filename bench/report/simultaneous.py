@@ -21,23 +21,22 @@ DRAWS = 20_000
 
 
 def intervals(differences: Mapping[str, ArrayLike], alpha: float = ALPHA) -> pd.DataFrame:
-    """Label, n, mean, low, high, verdict, word: t intervals of a family that hold together with probability 1 - alpha.
+    """Label, n, mean, low, high, verdict: t intervals of a family that hold together with probability 1 - alpha.
 
     differences: by label, [n] over the seeds that this row shares with the reference; n may differ from row to row.
     Bonferroni: each of the K rows gets the t quantile at 1 - alpha / (2 K) with its own n - 1 degrees of freedom, which
     keeps the family's error at alpha or less under any dependence of the rows. The correlation of the rows is not used:
     of 3 seeds its estimate has rank 2, and max-|t| quantiles from it err in 8 to 13 % of simulated suites of 10 and 36
     rows, while those from the true one are at most 7 % smaller (correlation up to 0.5), as every row is divided by
-    an sd of its own. n < 2 gives NaN and "open". word: "shows", below 5 seeds "suggests": how to say the verdict.
+    an sd of its own. n < 2 gives NaN and "open".
     """
     rows, share = [], alpha / max(1, len(differences))
     for label, values in differences.items():
         m = stats.moments(np.asarray(values, dtype=float))
         half = t_quantile(m["n"], share) * m["sd"] / m["n"] ** 0.5 if m["n"] > 1 else np.nan
         low, high = m["mean"] - half, m["mean"] + half
-        word = "suggests" if m["n"] < FEW else "shows"
-        rows.append((label, m["n"], m["mean"], low, high, stats.standing(low, high), word))
-    return pd.DataFrame(rows, columns=["label", "n", "mean", "low", "high", "verdict", "word"])
+        rows.append((label, m["n"], m["mean"], low, high, stats.standing(low, high)))
+    return pd.DataFrame(rows, columns=["label", "n", "mean", "low", "high", "verdict"])
 
 
 def to_reference(frame: pd.DataFrame, reference: str, metric: str = stats.TOP1) -> pd.DataFrame:
@@ -54,6 +53,16 @@ def to_reference(frame: pd.DataFrame, reference: str, metric: str = stats.TOP1) 
         parts += [intervals(some).assign(pair=pair) for some in (family, alone) if some]
     columns = ["pair", *intervals({}).columns]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def tied(frame: pd.DataFrame, top: str) -> list[str] | None:
+    """The rows of one pair that are not distinguishable from `top`; None where no row shares two seeds with it.
+
+    The family is all rows against the top, K - 1 comparisons: enough for the row that is truly best to be among them
+    with 95 %, since it alone must not fall behind any of the K - 1 others (Gupta 1965, Technometrics 7(2)).
+    """
+    rows = to_reference(frame, top).query("n > 1")
+    return None if rows.empty else sorted(rows.loc[rows["verdict"].isin(("open", "equal")), "label"])
 
 
 def places(frame: pd.DataFrame, metric: str = stats.TOP1) -> pd.DataFrame:

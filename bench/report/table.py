@@ -111,19 +111,10 @@ def _published(rows: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _with_best(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.Series[bool]:
-    """Rows of one pair that are not distinguishable from its first row, and that row; none with one seed.
-
-    The family is all rows against the first, K - 1 comparisons: enough for the row that is truly best to be among them
-    with 95 %, since it alone must not fall behind any of the K - 1 others (Gupta 1965, Technometrics 7(2)).
-    """
-    best, none = rows["label"].iloc[0], pd.Series(False, index=rows.index)
-    if not rows["n"].iloc[0] or len(rows) < 2:
-        return none
-    to_best = simultaneous.to_reference(frame[frame["pair"] == rows["pair"].iloc[0]], best).query("n > 1")
-    if to_best.empty:
-        return none
-    undecided = set(to_best.loc[to_best["verdict"].isin(("open", "equal")), "label"])
-    return rows["label"].isin(undecided | {best})
+    """Rows of one pair that are not distinguishable from its first row, and that row; none with one seed."""
+    best, pair = rows[["label", "pair"]].iloc[0]
+    near = simultaneous.tied(frame[frame["pair"] == pair], best) if rows["n"].iloc[0] else None
+    return rows["label"].isin([] if near is None else [best, *near])
 
 
 def calls(frame: pd.DataFrame, rows: pd.DataFrame, earlier: Collection[str]) -> list[str]:

@@ -89,6 +89,12 @@ def plural(n: int, word: str) -> str:
     return f"{n} {word}{'' if n == 1 else 's'}"
 
 
+def span(counts: Iterable[float], word: str) -> str:
+    """'5 seeds', '3 to 5 seeds'."""
+    low, high = min(counts := [int(n) for n in counts]), max(counts)
+    return plural(high, word) if low == high else f"{low} to {high} {word}s"
+
+
 def setting(value: Any) -> str:
     """A recorded value: '0.0833333', '100, 150', 'a: 1, b: 2', 'true'; a dash for what is empty."""
     if value is None:

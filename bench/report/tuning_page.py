@@ -40,13 +40,13 @@ NOTES = """\
 - The best of several trials is partly the luckiest: its value is optimistic, the more so the more trials there were.
   Whether tuning helped, the test split says once the suite has run with the chosen values."""
 CONFIRMED = """\
-- **chosen trial**: that of the best mean over {n} further seeds, with which the best trials were trained again; it need
-  not be the most accurate single run. **recipe again**, **chosen again**: their means over those seeds; a dash where
+- **chosen trial**: that of the best mean over {n}, with which the best trials were trained again; it need not be the
+  most accurate single run. **recipe again**, **chosen again**: their means over those seeds; a dash where
   the recipe was not among the best trials, and was not trained again. **gain**: chosen over recipe with its single 95 %
   t interval, where the runs by seed are on record; their **steps again** come on top of the search's.
 """
 CHOICE = (
-    "The search ranks trials by a single run each; the best ones were trained again with {n} further seeds, and the "
+    "The search ranks trials by a single run each; the best ones were trained again with {n}, and the "
     "one with the best mean was chosen, which need not be the best single run."
 )
 
@@ -98,8 +98,8 @@ def section(rows: pd.DataFrame, figures: Mapping[str, str]) -> Section:
 
 def _further(rows: pd.DataFrame) -> str:
     """With how many seeds trials were trained again; empty where none was."""
-    counts = sorted({int(n) for n in rows["confirmed_n"].dropna() if n})
-    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    counts = [int(n) for n in rows["confirmed_n"].dropna() if n]
+    return t.span(counts, "further seed") if counts else ""
 
 
 def _choice(rows: pd.DataFrame) -> list[Block]:

@@ -45,10 +45,9 @@ def test_intervals_by_hand() -> None:
     assert intervals({}).empty
 
 
-def test_verdicts_are_weaker_with_few_seeds_and_many_rows() -> None:
+def test_verdicts_are_weaker_with_many_rows() -> None:
     alone = intervals({"up": [1.0, 1.2, 0.9, 1.1], "down": [-1.0, -1.2, -0.9, -1.1, -1.0], "same": [0.0, 0.0]})
     assert alone["verdict"].tolist() == ["better", "worse", "equal"]
-    assert alone["word"].tolist() == ["suggests", "shows", "suggests"]
     many = intervals({str(i): [1.0, 1.7, 0.6, 1.1] for i in range(36)})
     assert set(many["verdict"]) == {"open"} and intervals({"x": [1.0, 1.7, 0.6, 1.1]})["verdict"].item() == "better"
 

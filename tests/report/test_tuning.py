@@ -76,7 +76,7 @@ def test_of_many_methods_kd_and_the_best_have_a_colour(prose: Prose) -> None:
     bright = ranking.coloured(best, "kd")
     assert bright == ["kd", *[name for name in best if name != "kd"][: ranking.BEST]]
     colours = {text.get_text(): text.get_color() for text in names(curve(frame), MANY)}
-    assert {name for name, colour in colours.items() if colour != style.GREY} == set(bright)
+    assert {name for name, colour in colours.items() if colour != style.SOFT} == set(bright)
     prose(caption(curve(frame)))
     assert len({text.get_color() for text in names(curve(made_up()), METHODS)}) == len(METHODS)
 
@@ -190,6 +190,7 @@ def test_a_report_says_budget_spaces_choice_and_how_to_use_it(tmp_path: Path, pr
     frame = made_up(pruned=0.0)
     frame = frame.assign(state="complete", top1=frame["top1"].fillna(60.0), student_steps=480)
     studies(tmp_path, frame)
+    (tmp_path / "tuned" / "made").mkdir(parents=True)
     made = tuning.write(tmp_path, "made", {})
     text = made.report.read_text()
     assert tuning_page.budgets(made.rows) == "equal" and numbers(made.answer) == [6, 24, 11520]
