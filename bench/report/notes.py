@@ -23,6 +23,7 @@ def notes(frame: pd.DataFrame, rows: pd.DataFrame, suite: Mapping[str, Any]) -> 
         f"n = {t.span(rows['n'], 'seed')} per row. A seed sets the student's initial weights, the order of the data "
         "and the augmentation, alike for all methods.",
         design.conditions(suite),
+        *design.variance(frame, suite),
         "Selection rule: the last epoch. No epoch was chosen on the test split.",
         "The best of several methods is partly the luckiest: its mean is optimistic. Intervals that hold for all rows "
         "at once allow for that, single ones do not.",

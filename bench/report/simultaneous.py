@@ -68,10 +68,9 @@ def tied(frame: pd.DataFrame, top: str) -> list[str] | None:
 def places(frame: pd.DataFrame, metric: str = stats.TOP1) -> pd.DataFrame:
     """Pair, label, p_best, rank_low, rank_high: `best` of each pair's rows that have finished every seed of it."""
     parts = []
-    for pair, part in stats.usable(frame, metric).groupby("pair", sort=False):
-        values = part.pivot(index="seed", columns="label", values=metric).dropna(axis="columns")
+    for pair, values in stats.complete(frame, metric).items():
         if values.shape[1] > 1:
-            found = best(values.to_numpy(float)).rename(columns={"low": "rank_low", "high": "rank_high"})
+            found = best(values).rename(columns={"low": "rank_low", "high": "rank_high"})
             parts.append(found.assign(pair=pair, label=values.columns))
     columns = ["pair", "label", "p_best", "rank_low", "rank_high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

@@ -93,6 +93,13 @@ def paired(frame: pd.DataFrame, baseline: str, metric: str = TOP1) -> pd.DataFra
     return out.assign(p_holm=corrected.astype(float))
 
 
+def complete(frame: pd.DataFrame, metric: str = TOP1) -> dict[str, pd.DataFrame]:
+    """By pair, [seeds, rows]: the rows that have finished every seed that any row of the pair has."""
+    groups = usable(frame, metric).groupby("pair", sort=False)
+    wide = {str(pair): part.pivot(index="seed", columns="label", values=metric) for pair, part in groups}
+    return {pair: values.dropna(axis="columns").astype(float) for pair, values in wide.items()}
+
+
 def standing(low: float, high: float) -> str:
     """What an interval says of a difference: "better", "worse", "equal" to the digit, or "open" (also if NaN)."""
     if low == high == 0:

@@ -37,6 +37,7 @@ CONFIRMED = (
     "confirmed_n",
     "confirmation_steps",
 )
+KEYS = ["pair", "method", "trial"]
 COLUMNS = ("suite", "pair", "method", "study", "trial", "state", "recipe", *NUMBERS, "reason")
 
 
@@ -72,8 +73,8 @@ def read(results: Path, suite: str) -> pd.DataFrame:
     if not parts:
         kinds = {"trial": int, "recipe": bool, **dict.fromkeys(TEXTS, str), **dict.fromkeys(NUMBERS, float)}
         return pd.DataFrame(columns=list(COLUMNS)).astype({name: kinds[name] for name in COLUMNS})
-    out = pd.concat(parts, ignore_index=True).sort_values(["pair", "method", "trial"], ignore_index=True)
-    if (twins := out.duplicated(["pair", "method", "trial"])).any():
+    out = pd.concat(parts, ignore_index=True).sort_values(KEYS, ignore_index=True)
+    if (twins := out.duplicated(KEYS)).any():
         pair, method = out.loc[twins, ["pair", "method"]].iloc[0]
         raise UserError(f"two studies of {method} on {pair} in {results / suite / 'tuning'}; move one of them away")
     return out
@@ -165,6 +166,14 @@ def recipes(trials: pd.DataFrame) -> pd.DataFrame:
     out = _counted(trials)
     named = out.loc[out["recipe"].astype(bool) & out["reached"].notna(), ["pair", "method", "k", "reached"]]
     return named.drop_duplicates(["pair", "method"]).rename(columns={"reached": "top1"}).reset_index(drop=True)
+
+
+def chosen(trials: pd.DataFrame, known: Sequence[Study]) -> pd.DataFrame:
+    """Pair, method, k, top1 (%), step_ms of the trial whose values each study chose, as far as it has."""
+    numbers = {(study.pair, study.method): study.trial for study in known}
+    out = _counted(trials)
+    its = [numbers.get((pair, method)) == trial for pair, method, trial in out[KEYS].itertuples(index=False)]
+    return out.loc[its, ["pair", "method", "k", "top1", "step_ms"]].reset_index(drop=True)
 
 
 def budget(trials: pd.DataFrame, known: Sequence[Study] = ()) -> pd.DataFrame:
