@@ -34,16 +34,18 @@ TERMINAL = (
 )
 NOTES = """\
 - **trials**: those on record, pruned and failed ones counted; each costs the **student-steps** and **seconds** it took.
-- **recipe**: the published values, trial 0 of every study. **best**: the most accurate complete trial; a rule that
-  looks at more than accuracy may choose another. **gain**: best over recipe, percentage points.
+- **recipe**: the published values, trial 0 of every study. **best**: the most accurate complete trial{gain}.
 {confirmed}- All accuracies are top-1 of the last epoch on the validation split; the test split stays closed to tuning.
-- The best of several trials is partly the luckiest: its value is optimistic, the more so the more trials there were.
+- The best of several trials is partly the luckiest: its value is optimistic, the more so the more trials there were{also}.
   Whether tuning helped, the test split says once the suite has run with the chosen values."""
+AGAIN = ", and so is the best of those trained again"
+GAIN = """; a rule that
+  looks at more than accuracy may choose another. **gain**: best over recipe, percentage points, of a single run each"""
 CONFIRMED = """\
 - **chosen trial**: that of the best mean over {n}, with which the best trials were trained again; it need not be the
-  most accurate single run. **recipe again**, **chosen again**: their means over those seeds; a dash where
-  the recipe was not among the best trials, and was not trained again. **gain**: chosen over recipe with its single 95 %
-  t interval, where the runs by seed are on record; their **steps again** come on top of the search's.
+  most accurate single run. **recipe again**, **chosen again**: their means over those seeds; a dash where the recipe
+  was not trained again. **gain**: chosen over recipe, percentage points, with its single 95 % t interval where the
+  runs by seed are on record. Their **steps again** come on top of the search's.
 """
 CHOICE = (
     "The search ranks trials by a single run each; the best ones were trained again with {n}, and the "
@@ -109,7 +111,9 @@ def _choice(rows: pd.DataFrame) -> list[Block]:
 
 def _notes(rows: pd.DataFrame) -> str:
     n = _further(rows)
-    return NOTES.format(confirmed=CONFIRMED.format(n=n) if n else "")
+    if not n:
+        return NOTES.format(confirmed="", gain=GAIN, also="")
+    return NOTES.format(confirmed=CONFIRMED.format(n=n), gain="", also=AGAIN)
 
 
 def _items(lines: Sequence[str], otherwise: str) -> Block:
