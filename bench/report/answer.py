@@ -184,7 +184,7 @@ def _be(names: Sequence[str]) -> str:
 
 def _points(row: pd.Series, sign: bool = True) -> str:
     """'+1.8 points [+0.9, +2.7]'; without an interval where n = 1."""
-    places = t.decimals([(row["high"] - row["low"]) / 2], [row["low"], row["high"]])
+    places = t.places(row["low"], row["high"])
     mean = t.signed(row["mean"], places) if sign else t.number(row["mean"], places)
     ends = f" {t.interval(row['low'], row['high'], places, sign=sign)}" if row["n"] > 1 else ""
     return f"{mean} points{ends}"

@@ -174,4 +174,4 @@ def sections(suite: Spec, decisions: Sequence[Mapping[str, Any]]) -> list[Sectio
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return t.NONE if low is None or high is None else t.interval(low, high, t.decimals([(high - low) / 2]))
+    return t.NONE if low is None or high is None else t.interval(low, high, t.places(low, high))

@@ -17,8 +17,7 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
 
     recipe, tuned: mean top-1; difference: tuned - recipe over shared seeds with its 95 % t interval (NaN where n = 1);
     p: two-sided sign-flip; p_holm: corrected over the rows of a pair; standing: of tuned to recipe, by intervals that
-    hold for all rows of a pair at once.
-    Empty where no row ran both ways.
+    hold for all rows of a pair at once. Empty where no row ran both ways.
     """
     runs, rows, by_row = stats.usable(frame), [], {}
     labels = runs[runs["tuned"].eq(True) & runs["tuned_row"].notna()].drop_duplicates(["pair", "label"])
@@ -35,9 +34,7 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
         out.loc[part.index, "p_holm"] = stats.holm(part["p"].astype(float))
         family = {str(i): by_row[pair, row] for i, pair, row in part[["pair", "row"]].itertuples(name=None)}
         out.loc[part.index, "standing"] = list(simultaneous.intervals(family)["verdict"])
-    place = {pair: i for i, pair in enumerate(out["pair"].unique())}
-    out = out.assign(_pair=out["pair"].map(place)).sort_values(["_pair", "difference"], ascending=[True, False])
-    return out.drop(columns="_pair").reset_index(drop=True)
+    return stats.sort(out, ["difference"], [False])
 
 
 def answer(rows: pd.DataFrame) -> str:
@@ -58,7 +55,7 @@ def sections(rows: pd.DataFrame) -> list[Section]:
     """The part of a report; none where nothing ran both ways."""
     if rows.empty:
         return []
-    places = [t.decimals([(row.high - row.low) / 2], [row.low, row.high]) for row in rows.itertuples()]
+    places = [t.places(low, high) for low, high in rows[["low", "high"]].itertuples(index=False)]
     ends = zip(rows["difference"], rows["low"], rows["high"], rows["n"].astype(int), places, strict=True)
     columns = {
         **({"pair": Column("pair", rows["pair"])} if rows["pair"].nunique() > 1 else {}),

@@ -104,7 +104,7 @@ def verdict(a: str, b: str, row: Mapping[str, Any] | pd.Series[Any]) -> str:
         gap = f"{first} is {t.number(abs(mean), 2)} points ahead" if mean else "equal"
         return f"one shared seed does not distinguish {a} and {b} ({gap}; no interval with n = 1)"
     low, high = sorted((sign * float(row["low"]), sign * float(row["high"])))
-    over, places = f"over {t.plural(n, 'seed')}", t.decimals([(high - low) / 2], [low, high])
+    over, places = f"over {t.plural(n, 'seed')}", t.places(low, high)
     gap = f"{t.number(abs(mean), places)} points {t.interval(low, high, places, sign=False)}"
     standing = stats.standing(low, high)
     if standing == "equal":
@@ -152,9 +152,8 @@ def errors(a: str, b: str, examples: Examples) -> str:
 
 def by_example(a: str, b: str, examples: Examples) -> str:
     """Whether these students differ in accuracy over test examples, without a full stop."""
-    low, high = examples.low, examples.high
-    places = t.decimals([(high - low) / 2], [low, high])
-    gap = f"{t.signed(examples.difference, places)} points {t.interval(low, high, places)}"
+    places = t.places(examples.low, examples.high)
+    gap = f"{t.signed(examples.difference, places)} points {t.interval(examples.low, examples.high, places)}"
     return f"for these very students {a} − {b} is {gap} over test examples; exact McNemar {p_value(examples.p)}"
 
 

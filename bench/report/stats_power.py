@@ -79,7 +79,7 @@ def plan(differences: ArrayLike, family: int = 1) -> Plan:
         return Plan("unknown", n)
     if abs(mean) <= 1e-9 * np.abs(d).max():
         return Plan("undecidable", n)
-    if abs(mean) > _quantile(n - 1, family) * m["sd"] / n**0.5:
+    if abs(mean) > stats.t_quantile(n, (1 - stats.LEVEL) / family) * m["sd"] / n**0.5:
         return Plan("decided", n)
     needed = seeds_needed(mean, m["sd"], family)
     return Plan("beyond", n) if needed is None else Plan("more", n, max(needed, n + 1))
@@ -98,10 +98,9 @@ def power_at(mean: float, sd: float, n: ArrayLike, family: int = 1) -> NDArray[n
     The paired t-test's power by the noncentral t distribution (Cohen 1988, ch. 2; R's `power.t.test(type = "paired")`).
     mean, sd > 0: of the differences; n: 2 or more, any shape.
     """
-    df = np.asarray(n) - 1
-    missed = special.nctdtr(
-        df, abs(mean) / sd * (df + 1) ** 0.5, _quantile(df, family)
-    )  # NaN where it is too small to be computed
+    n = np.asarray(n)
+    reach = stats.t_quantile(n, (1 - stats.LEVEL) / family)
+    missed = special.nctdtr(n - 1, abs(mean) / sd * n**0.5, reach)  # NaN where it is too small to be computed
     return np.asarray(1 - np.nan_to_num(missed))
 
 
@@ -116,10 +115,6 @@ def outlook(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
         rows.append((pair, label, chance(d).p_mean, more.state, more.further))
     columns = ["pair", "label", "p_mean", "state", "further"]
     return pd.DataFrame(rows, columns=columns).astype({"further": float})
-
-
-def _quantile(df: ArrayLike, family: int) -> NDArray[np.float64]:
-    return np.asarray(special.stdtrit(df, 1 - (1 - stats.LEVEL) / (2 * family)))
 
 
 def _above(mean: float, scale: float, n: int) -> float:

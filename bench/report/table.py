@@ -67,15 +67,12 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
     for part in parts:
         out = out.merge(part, on=KEYS, how="left")
     out = out.fillna({"n": 0}).astype({"n": int})
-    place = {pair: i for i, pair in enumerate(out["pair"].unique())}
     key = out["difference"].where(out["label"] != baseline, 0.0).where(out["n"] > 0)
-    out = out.assign(_pair=out["pair"].map(place), _key=key).sort_values(
-        ["_pair", "_key", "top1"], ascending=[True, False, False], kind="stable", ignore_index=True
-    )
-    groups = [part for _, part in out.groupby("_pair", sort=False)]
+    out = stats.sort(out.assign(_key=key), ["_key", "top1"], [False, False])
+    groups = [part for _, part in out.groupby("pair", sort=False)]
     near = pd.concat([_with_best(frame, part) for part in groups])
     first = out.index.isin([part.index[0] for part in groups])
-    out = out.drop(columns=["_pair", "_key"]).assign(with_best=near, reference=reference, best=near & first)
+    out = out.drop(columns="_key").assign(with_best=near, reference=reference, best=near & first)
     for part in late:
         out = out.merge(part, on=KEYS, how="left")
     return out

@@ -186,7 +186,7 @@ def budget(trials: pd.DataFrame, known: Sequence[Study] = ()) -> pd.DataFrame:
     number of seeds, and the student-steps of it.
     """
     out = _counted(trials)
-    _has(out, ("student_steps", "seconds"))
+    stats.needs(out, ("student_steps", "seconds"))
     spaces = {(s.pair, s.method): "; ".join(f"{knob}: {text}" for knob, text in s.space.items()) for s in known}
     out = out.assign(of_recipe=out["reached"].where(out["recipe"].astype(bool)))
     out = out.assign(**{state: out["state"] == state for state in ("pruned", "failed")})
@@ -226,7 +226,7 @@ def pareto(trials: pd.DataFrame) -> pd.DataFrame:
     the two. Trials that are equal in both stand there together.
     """
     out = _counted(trials)
-    _has(out, ("step_ms",))
+    stats.needs(out, ("step_ms",))
     columns = ["pair", "method", "trial", "recipe", "top1", "step_ms"]
     points = out.loc[out["reached"].notna() & np.isfinite(out["step_ms"]), columns]
     at_step = points.groupby(["pair", "step_ms"])["top1"].max()  # sorted by step time within a pair
@@ -239,7 +239,7 @@ def pareto(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _counted(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials in their order, each with its k and what it reached."""
-    _has(trials, ("pair", "method", "trial", "state", "recipe", "top1"))
+    stats.needs(trials, ("pair", "method", "trial", "state", "recipe", "top1"))
     out = trials.sort_values("trial", kind="stable").astype({name: float for name in NUMBERS if name in trials})
     for name in ("method", "pair"):
         out = out.sort_values(name, key=_place(trials[name]), kind="stable", ignore_index=True)
@@ -251,9 +251,3 @@ def _place(names: pd.Series[str]) -> Callable[[pd.Series[str]], pd.Series[int]]:
     """A key to sort by: the order in which names first occur."""
     places = {name: i for i, name in enumerate(names.unique())}
     return lambda column: column.map(places)
-
-
-def _has(trials: pd.DataFrame, names: Sequence[str]) -> None:
-    if missing := [name for name in names if name not in trials]:
-        there = ", ".join(map(str, trials.columns)) or "none"
-        raise ValueError(f"the frame has no column '{missing[0]}'; it has {there}")

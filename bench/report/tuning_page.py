@@ -36,7 +36,7 @@ NOTES = """\
 - **trials**: those on record, pruned and failed ones counted; each costs the **student-steps** and **seconds** it took.
 - **recipe**: the published values, trial 0 of every study. **best**: the most accurate complete trial{gain}.
 {confirmed}- All accuracies are top-1 of the last epoch on the validation split; the test split stays closed to tuning.
-- The best of several trials is partly the luckiest: its value is optimistic, the more so the more trials there were{also}.
+- The best of several trials is partly the luckiest: its value is optimistic, more so with more trials{so}.
   Whether tuning helped, the test split says once the suite has run with the chosen values."""
 AGAIN = ", and so is the best of those trained again"
 GAIN = """; a rule that
@@ -112,8 +112,8 @@ def _choice(rows: pd.DataFrame) -> list[Block]:
 def _notes(rows: pd.DataFrame) -> str:
     n = _further(rows)
     if not n:
-        return NOTES.format(confirmed="", gain=GAIN, also="")
-    return NOTES.format(confirmed=CONFIRMED.format(n=n), gain="", also=AGAIN)
+        return NOTES.format(confirmed="", gain=GAIN, so="")
+    return NOTES.format(confirmed=CONFIRMED.format(n=n), gain="", so=AGAIN)
 
 
 def _items(lines: Sequence[str], otherwise: str) -> Block:
