@@ -129,18 +129,20 @@ def meanings(rows: pd.DataFrame) -> dict[str, str]:
 
 def _differences(rows: pd.DataFrame, name: str, to: str) -> list[str]:
     part = rows[[name, f"{name}_low", f"{name}_high", f"{name}_n"]].astype(float).fillna({f"{name}_n": 0})
-    low, high = part[f"{name}_low"], part[f"{name}_high"]
-    places = t.decimals((high - low) / 2, [*low, *high])
+    places = _places(part[f"{name}_low"], part[f"{name}_high"])
     texts = [t.difference(mean, low, high, int(n), places) for mean, low, high, n in part.itertuples(index=False)]
     own = "baseline" if name == "difference" else t.NONE
     return [own if label == to else cell for label, cell in zip(rows["label"], texts, strict=True)]
 
 
 def _at_once(rows: pd.DataFrame) -> list[str]:
-    low, high = rows["all_low"].astype(float), rows["all_high"].astype(float)
-    places = t.decimals((high - low) / 2, [*low, *high])
-    ends = zip(low, high, strict=True)
-    return [t.interval(*each, places) if each[0] == each[0] else t.NONE for each in ends]
+    ends = rows[["all_low", "all_high"]].astype(float)
+    places = _places(ends["all_low"], ends["all_high"])
+    return [t.interval(low, high, places) if low == low else t.NONE for low, high in ends.itertuples(index=False)]
+
+
+def _places(low: pd.Series[float], high: pd.Series[float]) -> int:
+    return t.decimals((high - low) / 2, [*low, *high])
 
 
 def _values(rows: pd.DataFrame, key: str) -> list[Value]:

@@ -72,7 +72,8 @@ def _counts(data: pd.DataFrame) -> str:
     verdicts = data.drop_duplicates(["pair", "label"])["verdict"]
     counts = {word: int(verdicts.eq(verdict).sum()) for verdict, word in WORDS.items()}
     texts = [f"{n} {word}" for word, n in counts.items() if n]
-    return f"{t.plural(len(verdicts), 'row')}, {t.joined(texts)}"
+    few = data["n"].min() < simultaneous.FEW and verdicts.isin(("better", "worse")).any()
+    return f"{t.plural(len(verdicts), 'row')}, {t.joined(texts)}{', as far as so few seeds suggest' * bool(few)}"
 
 
 def _seeds(data: pd.DataFrame) -> str:

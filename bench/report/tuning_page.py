@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -160,22 +161,18 @@ def _span(part: pd.DataFrame, name: str) -> str:
 
 def grids(rows: pd.DataFrame) -> list[Grid]:
     """One table per pair, best method first. Counts of what never happened are left out."""
+    again, percent = bool(rows["chosen_confirmed"].notna().any()), partial(t.number, places=2)
     writers: dict[str, tuple[str, Callable[[float], str]]] = {
         **{key: (key, t.counted) for key in ("trials", "pruned", "failed") if key == "trials" or rows[key].any()},
         "student_steps": ("student-steps", t.counted),
         "seconds": ("seconds", t.counted),
-        "recipe": ("recipe (%)", lambda v: t.number(v, 2)),
-        "best": ("best (%)", lambda v: t.number(v, 2)),
-        "gain": ("gain", lambda v: t.signed(v, 2)),
+        **{which: (f"{which}{', one run' * again} (%)", percent) for which in ("recipe", "best")},
     }
-    again = bool(rows["chosen_confirmed"].notna().any())
     if again:
-        del writers["gain"]  # of single runs, where there is one of several
-        writers["recipe"] = ("recipe, one run (%)", writers["recipe"][1])
-        writers["best"] = ("best, one run (%)", writers["best"][1])
         writers["chosen_trial"] = ("chosen trial", lambda v: f"{v:.0f}{' (recipe)' * (v == 0)}" if v == v else t.NONE)
-        writers["recipe_confirmed"] = ("recipe again (%)", lambda v: t.number(v, 2))
-        writers["chosen_confirmed"] = ("chosen again (%)", lambda v: t.number(v, 2))
+        writers |= {f"{which}_confirmed": (f"{which} again (%)", percent) for which in ("recipe", "chosen")}
+    else:
+        writers["gain"] = ("gain", lambda v: t.signed(v, 2))
     out = []
     for pair, part in rows.groupby("pair", sort=False):
         columns = {"method": Column("method", part["method"])}
