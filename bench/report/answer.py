@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from bench.report import simultaneous, stats
+from bench.report import sentences, simultaneous, stats
 from bench.report import text as t
 
-MOST = 5  # rows that a sentence names; it counts the others
+MOST = 5  # rows that a sentence gives the numbers of, or names where nothing is claimed of them
+
+WORSE = "distinguishably worse"
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,8 @@ def judge(frame: pd.DataFrame, reference: str) -> Judgement:
     rows = rows.assign(alone=[stats.standing(*each) for each in ends])
     first, standing = str(rows["standing"].iloc[0]), set(rows["standing"])
     verdict = "best" if first == "better" else next((word for word in ("better", "worse") if word in standing), "open")
-    return Judgement(verdict, rows, _ties(done, str(rows["label"].iloc[0]), reference) if verdict == "best" else None)
-
-
-def _ties(done: pd.DataFrame, top: str, reference: str) -> list[str] | None:
-    """Who is not distinguishable from the top; None where there is nobody else."""
-    rows = simultaneous.to_reference(done[done["label"] != reference], top)
-    # without an interval "open": one shared seed decides nothing
-    ties = [str(row.label) for row in rows.itertuples() if row.verdict in ("open", "equal")]
-    return None if rows.empty else sorted(ties)
+    ties = simultaneous.tied(done, str(rows["label"].iloc[0])) if verdict == "best" and len(rows) > 1 else None
+    return Judgement(verdict, rows, ties and [name for name in ties if name != reference])
 
 
 def _sentence(found: Judgement, reference: str) -> str:
@@ -83,27 +78,27 @@ def _sentence(found: Judgement, reference: str) -> str:
     if found.verdict in nothing:
         return nothing[found.verdict]
     top = found.rows.iloc[0]
-    seeds = t.plural(int(top["n"]), "seed")
     if found.verdict == "one method":
         level = t.level(top["mean"], top["half"], int(top["n"]), t.decimals([top["half"]]))
-        return f"{reference} reaches {level} % top-1 over {seeds}; with one method there is no difference to judge."
+        return (
+            f"{reference} reaches {level} % top-1 over {_seeds(found.rows)}; with one method there is no difference to "
+            "judge."
+        )
     if found.verdict == "one seed":
         return (
             f"with one seed no method is distinguishable from {reference} ({_nearest(top)}, {_points(top)}); run more "
             "seeds."
         )
-    parts = {"best": _best, "better": _better, "worse": _none_better, "open": _none_better}[found.verdict](
-        found, reference, seeds
-    )
+    parts = {"best": _best, "better": _better}.get(found.verdict, _none_better)(found, reference)
     family = len(found.rows)
-    held = f" (95 % intervals that hold for all {family} comparisons at once)" if family > 1 else ""
+    held = f" ({sentences.at_once(family)})" if family > 1 else ""
     return f"{'; '.join(filter(None, parts))}{held}{_single(found)}."
 
 
-def _best(found: Judgement, reference: str, seeds: str) -> list[str]:
+def _best(found: Judgement, reference: str) -> list[str]:
     """The row of the largest mean is better."""
-    top, others = found.rows.iloc[0], found.rows.iloc[1:]
-    others = others[others["standing"] == "better"]
+    better = found.rows[found.rows["standing"] == "better"]
+    top, others = better.iloc[0], better.iloc[1:]
     too = f"so {'does' if len(others) == 1 else 'do'} {_listed(others)}" if len(others) else ""
     if found.ties is None:
         near = ""
@@ -111,30 +106,30 @@ def _best(found: Judgement, reference: str, seeds: str) -> list[str]:
         near = f"every other method is distinguishable from {top['label']}"
     else:
         near = f"{_few(found.ties)} {_be(found.ties)} not distinguishable from {top['label']}"
-    return [_claim(top, f"{top['label']} beats {reference} by {_points(top, sign=False)}", seeds), too, near]
+    return [_claim(better, f"{top['label']} beats {reference} by {_points(top, sign=False)}"), too, near]
 
 
-def _better(found: Judgement, reference: str, seeds: str) -> list[str]:
+def _better(found: Judgement, reference: str) -> list[str]:
     """Others than the row of the largest mean are better."""
     top, better = found.rows.iloc[0], found.rows[found.rows["standing"] == "better"]
-    verb = "beats" if len(better) == 1 else "beat"
-    names = t.joined([str(name) for name in better["label"]]) if len(better) <= MOST else f"{len(better)} methods"
-    each = _points(better.iloc[0], sign=False) if len(better) == 1 else ""
-    said = f"{names} {verb} {reference}" + (f" by {each}" if each else f": {_listed(better)}")
+    if len(better) == 1:
+        said = f"{better['label'].iloc[0]} beats {reference} by {_points(better.iloc[0], sign=False)}"
+    else:
+        said = f"{len(better)} methods beat {reference}: {_listed(better)}"
     return [
-        _claim(better.iloc[0], said, seeds),
+        _claim(better, said),
         f"{top['label']} has the largest mean difference, {_points(top)}, but its interval contains 0",
     ]
 
 
-def _none_better(found: Judgement, reference: str, seeds: str) -> list[str]:
+def _none_better(found: Judgement, reference: str) -> list[str]:
     """No row is better; the reference may lead, and some rows may be worse."""
-    top, below = found.rows.iloc[0], found.named("worse")
+    top, below, rows = found.rows.iloc[0], found.named("worse"), found.rows[found.rows["standing"] == "worse"]
     alone = "the student alone" if reference == "vanilla" else reference
-    nearest = f"{_nearest(top)}, {_points(top)}, over {seeds}"
+    nearest = f"{_nearest(top)}, {_points(top)}, over {_seeds(found.rows.iloc[:1])}"
     if len(below) == len(found.rows):
         every = "every other method is" if len(below) > 1 else f"{below[0]} is"
-        return [f"{alone} leads", _claim(top, f"{every} distinguishably worse", seeds, over=False), nearest]
+        return [f"{alone} leads", _claim(rows, f"{every} {WORSE}", over=False), nearest]
     none = (
         f"{alone} leads, but is not distinguishable from {_few(found.named('open'))}"
         if top["mean"] < 0 and below
@@ -142,15 +137,19 @@ def _none_better(found: Judgement, reference: str, seeds: str) -> list[str]:
         if top["mean"] < 0
         else f"no method is distinguishab{'ly better than' if below else 'le from'} {alone}"
     )
-    worse = _claim(top, f"{_few(below)} {_be(below)} distinguishably worse", seeds, over=False) if below else ""
+    worse = _claim(rows, f"{_few(below)} {_be(below)} {WORSE}", over=False) if below else ""
     return [none, worse, nearest]
 
 
-def _claim(row: pd.Series, said: str, seeds: str, over: bool = True) -> str:
-    """What intervals decide: stated from `simultaneous.FEW` seeds on, below suggested."""
-    if row["n"] < simultaneous.FEW:
-        return f"{seeds} suggest that {said}"
-    return f"{said} over {seeds}" if over else said
+def _claim(rows: pd.DataFrame, said: str, over: bool = True) -> str:
+    """What intervals decide of these rows: stated where all have `simultaneous.FEW` seeds, else suggested."""
+    if rows["n"].min() < simultaneous.FEW:
+        return f"{_seeds(rows)} suggest that {said.replace(WORSE, 'worse')}"
+    return f"{said} over {_seeds(rows)}" if over else said
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    return t.span(rows["n"], "seed")
 
 
 def _nearest(top: pd.Series) -> str:
@@ -169,8 +168,9 @@ def _single(found: Judgement) -> str:
 
 
 def _listed(rows: pd.DataFrame) -> str:
-    """'dkd by 3.1 points [0.5, 5.6] and kd by …'."""
-    return _few([f"{row['label']} by {_points(row, sign=False)}" for _, row in rows.iterrows()])
+    """'dkd by 3.1 points [0.5, 5.6] and kd by …'; all are named, and the first `MOST` have their numbers."""
+    each = [f"{row['label']} by {_points(row, sign=False)}" for _, row in rows.head(MOST).iterrows()]
+    return t.joined([*each, *map(str, rows["label"].iloc[MOST:])])
 
 
 def _few(names: Sequence[str]) -> str:
@@ -184,7 +184,7 @@ def _be(names: Sequence[str]) -> str:
 
 def _points(row: pd.Series, sign: bool = True) -> str:
     """'+1.8 points [+0.9, +2.7]'; without an interval where n = 1."""
-    places = t.decimals([(row["high"] - row["low"]) / 2], [row["low"], row["high"]])
+    places = t.places(row["low"], row["high"])
     mean = t.signed(row["mean"], places) if sign else t.number(row["mean"], places)
     ends = f" {t.interval(row['low'], row['high'], places, sign=sign)}" if row["n"] > 1 else ""
     return f"{mean} points{ends}"

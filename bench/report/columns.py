@@ -15,7 +15,7 @@ TO_BASELINE = ("step_ratio", "memory_ratio", "images_ratio")  # say nothing wher
 STRONG = ("label", "top1")
 BOLD = (
     f"Bold: the best mean. {TIED}, or shaded: not distinguishable from it, by paired intervals that hold for all rows "
-    "at once (Bonferroni, 95 %)."
+    "at once (Bonferroni, 95 %), which is not the same as equal: few seeds leave much undecided."
 )
 MEANINGS = {
     "top1": "test accuracy of the last epoch, mean over seeds ± half-width of the 95 % t interval.",
@@ -27,8 +27,9 @@ MEANINGS = {
     "to_reference": "the same difference to {reference}, with its single 95 % t interval.",
     "at_once": "the interval of the difference to {reference} that holds for all rows at once (Bonferroni over the "
     "pair's rows); the sentence at the top goes by it.",
-    "p_best": "probability of having the highest mean of all rows that have finished every seed (t model, flat prior).",
-    "rank": "95 % of the rank among these rows, by the same model; 1 is best.",
+    "p_best": "probability that the row's true mean is the highest of all rows that have finished every seed (t model, "
+    "flat prior). It does not allow for luck: of many equal rows, too, one has a high value.",
+    "rank": "interval of the row's true rank among these rows, 1 is best; 95 % by the same model, row by row.",
     "published": "test accuracy that others report for this method, these networks and this data set. "
     + published.MARKED,
     "distance": "ours minus that number, where data and protocol are the literature's; by the same choice of epoch "
@@ -128,18 +129,20 @@ def meanings(rows: pd.DataFrame) -> dict[str, str]:
 
 def _differences(rows: pd.DataFrame, name: str, to: str) -> list[str]:
     part = rows[[name, f"{name}_low", f"{name}_high", f"{name}_n"]].astype(float).fillna({f"{name}_n": 0})
-    low, high = part[f"{name}_low"], part[f"{name}_high"]
-    places = t.decimals((high - low) / 2, [*low, *high])
+    places = _places(part[f"{name}_low"], part[f"{name}_high"])
     texts = [t.difference(mean, low, high, int(n), places) for mean, low, high, n in part.itertuples(index=False)]
     own = "baseline" if name == "difference" else t.NONE
     return [own if label == to else cell for label, cell in zip(rows["label"], texts, strict=True)]
 
 
 def _at_once(rows: pd.DataFrame) -> list[str]:
-    low, high = rows["all_low"].astype(float), rows["all_high"].astype(float)
-    places = t.decimals((high - low) / 2, [*low, *high])
-    ends = zip(low, high, strict=True)
-    return [t.interval(*each, places) if each[0] == each[0] else t.NONE for each in ends]
+    ends = rows[["all_low", "all_high"]].astype(float)
+    places = _places(ends["all_low"], ends["all_high"])
+    return [t.interval(low, high, places) if low == low else t.NONE for low, high in ends.itertuples(index=False)]
+
+
+def _places(low: pd.Series[float], high: pd.Series[float]) -> int:
+    return t.decimals((high - low) / 2, [*low, *high])
 
 
 def _values(rows: pd.DataFrame, key: str) -> list[Value]:

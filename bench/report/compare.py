@@ -112,22 +112,12 @@ def _over_all(a: str, b: str, comparisons: list[Comparison]) -> str:
     what, known = "row" if comparisons[0].row else "pair", [one for one in comparisons if len(one.seeds) > 1]
     if not known:
         return f"No {what} of {len(comparisons)} has two shared seeds, so {a} and {b} are not distinguishable."
-    many, counts = t.plural(len(known), what), sorted({len(one.seeds) for one in known})
     if all(one.standing == "equal" for one in known):
-        return f"{a} and {b} are equal to the digit in {many}."
+        return f"{a} and {b} are equal to the digit in {t.plural(len(known), what)}."
     pairs = len({one.pair for one in comparisons}) > 1
-    verdicts, left = [], len(known)
+    names = [f"{one.row} on {one.pair}" if one.row and pairs else one.row or one.pair for one in known]
     standing = simultaneous.intervals({str(i): one.differences for i, one in enumerate(known)})["verdict"]
-    for word, side in (("better", a), ("worse", b)):
-        won = [one for one, said in zip(known, standing, strict=True) if said == word]
-        names = [f"{one.row} on {one.pair}" if one.row and pairs else one.row or one.pair for one in won]
-        verdicts += [f"{side} is better on {len(won)} ({', '.join(names)})"] if won else []
-        left -= len(won)
-    verdicts += [f"{left} not distinguishable" if verdicts else "none distinguishable"] if left else []
-    n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    how = f"n = {n} seeds, 95 % t intervals that hold for all {len(known)} comparisons at once"
-    few = counts[0] < simultaneous.FEW and left < len(known)
-    return f"{f'{n} seeds suggest that of' if few else 'Of'} {many}, {t.joined(verdicts)} ({how})."
+    return sentences.over_rows(what, names, list(standing), [len(one.seeds) for one in known], (a, b))
 
 
 def _compared(runs: pd.DataFrame, pair: str, row: str, sides: Sides) -> Comparison:

@@ -118,7 +118,7 @@ def _cells(row: pd.Series[float], places: int | None = None) -> tuple[str, str, 
     low, high = row["low"], row["high"]
     width = t.decimals([row["a_half"], row["b_half"]]) if places is None else places
     a, b = (t.level(row[side], row[f"{side}_half"], int(row["n"]), width) for side in ("a", "b"))
-    fine = t.decimals([(high - low) / 2], [low, high]) if places is None else places
+    fine = t.places(low, high) if places is None else places
     return a, b, "equal" if low == high == 0 else t.difference(row["mean"], low, high, int(row["n"]), fine)
 
 

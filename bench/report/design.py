@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
 from bench.errors import UserError
+from bench.report import stats
 from bench.report import text as t
 from bench.report.blocks import Column, Grid, Section, Text
 from bench.suite.plain import changes
@@ -82,6 +87,37 @@ def conditions(suite: Spec) -> str:
     )
 
 
+def variance(frame: pd.DataFrame, suite: Spec) -> list[str]:
+    """How much of what varies from seed to seed is common to all rows and cancels in their differences; a line per
+    pair of two rows and three seeds or more. Rows without a teacher have no part where each seed has its own."""
+    what = [*(name for name in ("teacher", "split") if varies(suite, name)), "initial weights", "order", "augmentation"]
+    taught = frame[frame["label"] != "vanilla"] if varies(suite, "teacher") else frame
+    known = stats.complete(taught) if stats.TOP1 in taught and taught["status"].eq("finished").any() else {}
+    out = []
+    for pair, values in known.items():
+        if min(values.shape) < 2 or len(values) < 3:
+            continue
+        shared, own = components(values.to_numpy())
+        share = 100 * shared / (shared + own) if shared + own else 0.0
+        out.append(
+            f"{f'{pair}: o' if len(known) > 1 else 'O'}f the variance of top-1 from seed to seed, {share:.0f} % is"
+            f" common to all rows of a seed ({t.joined(what)}) and cancels in differences within a seed; the rest, an"
+            f" sd of {t.number(own**0.5, 1)} points, is each row's own. Estimated from {t.plural(len(values), 'seed')}"
+            f" of {values.shape[1]} rows."
+        )
+    return out
+
+
+def components(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The variances of the seed and of the rest in [n seeds, K rows], n and K >= 2, by the mean squares of a two-way
+    layout without replicates (Searle, Casella & McCulloch 1992, Variance Components, 4.7); never below 0."""
+    n, k = values.shape
+    seeds = values.mean(axis=1)
+    rest = values - values.mean(axis=0) - seeds[:, None] + values.mean()
+    own = float((rest**2).sum()) / ((n - 1) * (k - 1))
+    return max(0.0, float(seeds.var(ddof=1)) - own / k), own
+
+
 def briefly(suite: Spec) -> str:
     """The same in a few words, after 'intervals'."""
     if not varies(suite, "teacher"):
@@ -138,4 +174,4 @@ def sections(suite: Spec, decisions: Sequence[Mapping[str, Any]]) -> list[Sectio
 
 
 def _interval(low: float | None, high: float | None) -> str:
-    return t.NONE if low is None or high is None else t.interval(low, high, t.decimals([(high - low) / 2]))
+    return t.NONE if low is None or high is None else t.interval(low, high, t.places(low, high))

@@ -30,16 +30,9 @@ def difference_data(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
     long = stats.differences(frame, baseline).rename(columns={"value": "level", "difference": "value"})
     means = stats.paired(frame, baseline)[["pair", "label", "n", "mean", "low", "high"]]
     data = long[["pair", "label", "seed", "value"]].merge(means, on=["pair", "label"])
-    families = [_family(part).assign(pair=pair) for pair, part in data.groupby("pair", sort=False)]
-    wide = pd.concat(families) if families else data.assign(wide_low=[], wide_high=[], verdict=[])
+    wide = simultaneous.to_reference(frame, baseline).rename(columns={"low": "wide_low", "high": "wide_high"})
+    wide["verdict"] = wide["verdict"].replace("equal", "open")
     return _ordered(data.merge(wide[["pair", "label", "wide_low", "wide_high", "verdict"]], on=["pair", "label"]))
-
-
-def _family(part: pd.DataFrame) -> pd.DataFrame:
-    """Label, wide_low, wide_high, verdict of the rows of one pair."""
-    found = simultaneous.intervals(dict(list(part.groupby("label")["value"])))
-    found["verdict"] = found["verdict"].replace("equal", "open")
-    return found[["label", "low", "high", "verdict"]].rename(columns={"low": "wide_low", "high": "wide_high"})
 
 
 def level_data(frame: pd.DataFrame) -> pd.DataFrame:
@@ -51,11 +44,7 @@ def level_data(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ordered(data: pd.DataFrame) -> pd.DataFrame:
-    place: dict[str, Any] = {pair: i for i, pair in enumerate(data["pair"].unique())}
-    keyed = data.assign(_pair=data["pair"].map(place))
-    down = [True, False, True, True]
-    keyed = keyed.sort_values(["_pair", "mean", "label", "seed"], ascending=down, kind="stable", ignore_index=True)
-    return keyed.drop(columns="_pair")
+    return stats.sort(data, ["mean", "label", "seed"], [False, True, True])
 
 
 def difference_figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
@@ -83,7 +72,8 @@ def _counts(data: pd.DataFrame) -> str:
     verdicts = data.drop_duplicates(["pair", "label"])["verdict"]
     counts = {word: int(verdicts.eq(verdict).sum()) for verdict, word in WORDS.items()}
     texts = [f"{n} {word}" for word, n in counts.items() if n]
-    return f"{t.plural(len(verdicts), 'row')}, {t.joined(texts)}"
+    few = data["n"].min() < simultaneous.FEW and verdicts.isin(("better", "worse")).any()
+    return f"{t.plural(len(verdicts), 'row')}, {t.joined(texts)}{', as far as so few seeds suggest' * bool(few)}"
 
 
 def _seeds(data: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from bench.report import simultaneous, stats
+from bench.report import sentences, simultaneous, stats
 from bench.report import text as t
 from bench.report.blocks import Column, Grid, Section, Text
 
@@ -17,8 +17,7 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
 
     recipe, tuned: mean top-1; difference: tuned - recipe over shared seeds with its 95 % t interval (NaN where n = 1);
     p: two-sided sign-flip; p_holm: corrected over the rows of a pair; standing: of tuned to recipe, by intervals that
-    hold for all rows of a pair at once.
-    Empty where no row ran both ways.
+    hold for all rows of a pair at once. Empty where no row ran both ways.
     """
     runs, rows, by_row = stats.usable(frame), [], {}
     labels = runs[runs["tuned"].eq(True) & runs["tuned_row"].notna()].drop_duplicates(["pair", "label"])
@@ -35,9 +34,7 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
         out.loc[part.index, "p_holm"] = stats.holm(part["p"].astype(float))
         family = {str(i): by_row[pair, row] for i, pair, row in part[["pair", "row"]].itertuples(name=None)}
         out.loc[part.index, "standing"] = list(simultaneous.intervals(family)["verdict"])
-    place = {pair: i for i, pair in enumerate(out["pair"].unique())}
-    out = out.assign(_pair=out["pair"].map(place)).sort_values(["_pair", "difference"], ascending=[True, False])
-    return out.drop(columns="_pair").reset_index(drop=True)
+    return stats.sort(out, ["difference"], [False])
 
 
 def answer(rows: pd.DataFrame) -> str:
@@ -45,23 +42,20 @@ def answer(rows: pd.DataFrame) -> str:
     rows = rows[rows["n"] > 1]
     if rows.empty:
         return "One seed says nothing about tuning; run more seeds."
-    decided = {word: list(rows.loc[rows["standing"] == word, "row"]) for word in ("better", "worse")}
-    parts = [f"{word} for {len(names)} ({t.joined(names)})" for word, names in decided.items() if names]
-    undecided = len(rows) - sum(map(len, decided.values()))
-    seeds = " to ".join(str(n) for n in sorted({int(rows["n"].min()), int(rows["n"].max())}))
-    verdicts = ", ".join([*parts, f"not distinguishable for {undecided}"])
-    return (
-        f"Tuned against recipe, {t.plural(len(rows), 'row')}: {verdicts} "
-        f"(n = {seeds} seeds, 95 % t intervals of the paired difference that hold for all rows of a pair at once); "
-        f"{t.signed(rows['difference'].mean(), 1)} points on average."
+    many = rows["pair"].nunique() > 1
+    names = [f"{row} on {pair}" if many else row for row, pair in rows[["row", "pair"]].itertuples(index=False)]
+    sides = ("the tuned setting", "the recipe")
+    said = sentences.over_rows(
+        "method", names, list(rows["standing"]), list(rows["n"]), sides, "all methods of a pair" * many
     )
+    return f"{said} The median difference is {t.signed(rows['difference'].median(), 1)} points."
 
 
 def sections(rows: pd.DataFrame) -> list[Section]:
     """The part of a report; none where nothing ran both ways."""
     if rows.empty:
         return []
-    places = [t.decimals([(row.high - row.low) / 2], [row.low, row.high]) for row in rows.itertuples()]
+    places = [t.places(low, high) for low, high in rows[["low", "high"]].itertuples(index=False)]
     ends = zip(rows["difference"], rows["low"], rows["high"], rows["n"].astype(int), places, strict=True)
     columns = {
         **({"pair": Column("pair", rows["pair"])} if rows["pair"].nunique() > 1 else {}),

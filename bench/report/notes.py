@@ -19,13 +19,14 @@ FEW_SEEDS = (
 
 def notes(frame: pd.DataFrame, rows: pd.DataFrame, suite: Mapping[str, Any]) -> list[str]:
     """What the numbers are conditional on, how the epoch was chosen, and what the tests can show at this n."""
-    low, high = int(rows["n"].min()), int(rows["n"].max())
     out = [
-        f"n = {t.plural(high, 'seed') if low == high else f'{low} to {high} seeds'} per row. A seed sets the student's "
-        "initial weights, the order of the data and the augmentation, alike for all methods.",
+        f"n = {t.span(rows['n'], 'seed')} per row. A seed sets the student's initial weights, the order of the data "
+        "and the augmentation, alike for all methods.",
         design.conditions(suite),
+        *design.variance(frame, suite),
         "Selection rule: the last epoch. No epoch was chosen on the test split.",
-        "The best of several methods is partly the luckiest: its mean is optimistic, and no interval corrects that.",
+        "The best of several methods is partly the luckiest: its mean is optimistic. Intervals that hold for all rows "
+        "at once allow for that, single ones do not.",
     ]
     against = str(rows["reference"].iloc[0])
     out += together(rows, against)
@@ -90,8 +91,8 @@ def better(frame: pd.DataFrame, against: str) -> list[str]:
         further += [f"{name} {t.counted(row.further)}"] if row.state == "more" else []
     out = [f"Probability that a row's mean is above that of {against} (t model, flat prior): {'; '.join(chances)}."]
     out.append(
-        f"Further seeds after which a row's single interval would exclude 0 with {power}, if mean and spread stay as "
-        f"observed (few seeds make this an order of magnitude): {'; '.join(further)}."
+        f"Further seeds after which a row's interval, of those for all rows at once, would exclude 0 with {power}, if "
+        f"mean and spread stay as observed (few seeds make this an order of magnitude): {'; '.join(further)}."
     )
     return out[: bool(chances) + bool(further)]
 

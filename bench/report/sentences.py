@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -26,6 +26,37 @@ def seeds(numbers: Iterable[int]) -> str:
     parts = [" and ".join(map(str, run)) if len(run) < 3 else f"{run[0]} to {run[-1]}" for run in runs]
     several = len(runs) > 1 or (runs and len(runs[0]) > 1)
     return f"seed{'s' if several else ''} {t.joined(parts) if len(parts) > 1 else ''.join(parts)}"
+
+
+def at_once(n: int, family: str = "") -> str:
+    """'95 % intervals that hold for all 5 comparisons at once'; family: what else is meant by all."""
+    many = f"that hold for {family or ('both' if n == 2 else f'all {n}') + ' comparisons'} at once"
+    return f"95 % intervals {many if n > 1 else 'of one comparison'}"
+
+
+def over_rows(
+    what: str,
+    names: Sequence[str],
+    standing: Sequence[str],
+    counts: Sequence[int],
+    sides: tuple[str, str],
+    family: str = "",
+) -> str:
+    """Which side is better on which of many rows or pairs, by intervals that hold for all of them at once.
+
+    standing: `stats.standing` of the first side to the second, by name; counts: seeds of each; family: what the
+    intervals hold for, by default all comparisons.
+    """
+    seeds, parts = t.span(counts, "seed"), []
+    for word, side in zip(("better", "worse"), sides, strict=True):
+        won = [name for name, said in zip(names, standing, strict=True) if said == word]
+        parts += [f"{side} is better on {len(won)} ({', '.join(won)})"] if won else []
+    few = bool(parts) and min(counts) < simultaneous.FEW
+    left = sum(word not in ("better", "worse") for word in standing)
+    parts += [f"{left} {'is' if left == 1 else 'are'} not distinguishable"] if left and parts else []
+    parts = parts or ["none is distinguishable"]
+    how = f"n = {seeds}, {at_once(len(names), family)}"
+    return f"{f'{seeds} suggest that of' if few else 'Of'} {t.plural(len(names), what)}, {t.joined(parts)} ({how})."
 
 
 def lacking(frame: pd.DataFrame) -> str:
@@ -73,7 +104,7 @@ def verdict(a: str, b: str, row: Mapping[str, Any] | pd.Series[Any]) -> str:
         gap = f"{first} is {t.number(abs(mean), 2)} points ahead" if mean else "equal"
         return f"one shared seed does not distinguish {a} and {b} ({gap}; no interval with n = 1)"
     low, high = sorted((sign * float(row["low"]), sign * float(row["high"])))
-    over, places = f"over {t.plural(n, 'seed')}", t.decimals([(high - low) / 2], [low, high])
+    over, places = f"over {t.plural(n, 'seed')}", t.places(low, high)
     gap = f"{t.number(abs(mean), places)} points {t.interval(low, high, places, sign=False)}"
     standing = stats.standing(low, high)
     if standing == "equal":
@@ -121,9 +152,8 @@ def errors(a: str, b: str, examples: Examples) -> str:
 
 def by_example(a: str, b: str, examples: Examples) -> str:
     """Whether these students differ in accuracy over test examples, without a full stop."""
-    low, high = examples.low, examples.high
-    places = t.decimals([(high - low) / 2], [low, high])
-    gap = f"{t.signed(examples.difference, places)} points {t.interval(low, high, places)}"
+    places = t.places(examples.low, examples.high)
+    gap = f"{t.signed(examples.difference, places)} points {t.interval(examples.low, examples.high, places)}"
     return f"for these very students {a} − {b} is {gap} over test examples; exact McNemar {p_value(examples.p)}"
 
 

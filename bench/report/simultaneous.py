@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import special
 
 from bench.report import stats
 
@@ -20,57 +19,55 @@ FEW = 5  # seeds; below, an interval rests on the normal model more than on the 
 DRAWS = 20_000
 
 
-def intervals(differences: Mapping[str, ArrayLike], alpha: float = ALPHA) -> pd.DataFrame:
-    """Label, n, mean, low, high, verdict, word: t intervals of a family that hold together with probability 1 - alpha.
+def intervals(differences: Mapping[str, ArrayLike]) -> pd.DataFrame:
+    """Label, n, mean, low, high, verdict: t intervals of a family that hold together with 95 % probability.
 
     differences: by label, [n] over the seeds that this row shares with the reference; n may differ from row to row.
-    Bonferroni: each of the K rows gets the t quantile at 1 - alpha / (2 K) with its own n - 1 degrees of freedom, which
-    keeps the family's error at alpha or less under any dependence of the rows. The correlation of the rows is not used:
+    Bonferroni: each of the K rows gets the t quantile at 1 - 0.05 / (2 K) with its own n - 1 degrees of freedom, which
+    keeps the family's error at 5 % or less under any dependence of the rows. The correlation of the rows is not used:
     of 3 seeds its estimate has rank 2, and max-|t| quantiles from it err in 8 to 13 % of simulated suites of 10 and 36
     rows, while those from the true one are at most 7 % smaller (correlation up to 0.5), as every row is divided by
-    an sd of its own. n < 2 gives NaN and "open". word: "shows", below 5 seeds "suggests": how to say the verdict.
+    an sd of its own. n < 2 gives NaN and "open", and
+    counts for no row of K.
     """
-    rows, share = [], alpha / max(1, len(differences))
-    for label, values in differences.items():
-        m = stats.moments(np.asarray(values, dtype=float))
-        half = t_quantile(m["n"], share) * m["sd"] / m["n"] ** 0.5 if m["n"] > 1 else np.nan
+    of_rows = {label: stats.moments(np.asarray(values, dtype=float)) for label, values in differences.items()}
+    rows, k = [], sum(m["n"] > 1 for m in of_rows.values())
+    for label, m in of_rows.items():
+        half = float(stats.t_quantile(m["n"], ALPHA / k)) * m["sd"] / m["n"] ** 0.5 if m["n"] > 1 else np.nan
         low, high = m["mean"] - half, m["mean"] + half
-        word = "suggests" if m["n"] < FEW else "shows"
-        rows.append((label, m["n"], m["mean"], low, high, stats.standing(low, high), word))
-    return pd.DataFrame(rows, columns=["label", "n", "mean", "low", "high", "verdict", "word"])
+        rows.append((label, m["n"], m["mean"], low, high, stats.standing(low, high)))
+    return pd.DataFrame(rows, columns=["label", "n", "mean", "low", "high", "verdict"])
 
 
 def to_reference(frame: pd.DataFrame, reference: str, metric: str = stats.TOP1) -> pd.DataFrame:
-    """Pair, then the columns of `intervals`: each pair's rows against the reference, as one family.
-
-    A row that shares one seed alone has no interval, and is not counted in the family.
-    """
-    long = stats.differences(frame, reference, metric)
+    """Pair, then the columns of `intervals`: each pair's rows against the reference, as one family."""
     parts = []
-    for pair, part in long.groupby("pair", sort=False):
-        by_row = {str(label): d.to_numpy(float) for label, d in part.groupby("label", sort=False)["difference"]}
-        family = {label: d for label, d in by_row.items() if len(d) > 1}
-        alone = {label: d for label, d in by_row.items() if len(d) < 2}
-        parts += [intervals(some).assign(pair=pair) for some in (family, alone) if some]
+    for pair, part in stats.differences(frame, reference, metric).groupby("pair", sort=False):
+        by_row = part.groupby("label", sort=False)["difference"]
+        parts.append(intervals({str(label): d for label, d in by_row}).assign(pair=pair))
     columns = ["pair", *intervals({}).columns]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def tied(frame: pd.DataFrame, top: str) -> list[str] | None:
+    """The rows of one pair that are not distinguishable from `top`; None where no row shares two seeds with it.
+
+    The family is all rows against the top, K - 1 comparisons: enough for the row that is truly best to be among them
+    with 95 %, since it alone must not fall behind any of the K - 1 others (Gupta 1965, Technometrics 7(2)).
+    """
+    rows = to_reference(frame, top).query("n > 1")
+    return None if rows.empty else sorted(rows.loc[rows["verdict"].isin(("open", "equal")), "label"])
 
 
 def places(frame: pd.DataFrame, metric: str = stats.TOP1) -> pd.DataFrame:
     """Pair, label, p_best, rank_low, rank_high: `best` of each pair's rows that have finished every seed of it."""
     parts = []
-    for pair, part in stats.usable(frame, metric).groupby("pair", sort=False):
-        values = part.pivot(index="seed", columns="label", values=metric).dropna(axis="columns")
+    for pair, values in stats.complete(frame, metric).items():
         if values.shape[1] > 1:
-            found = best(values.to_numpy(float)).rename(columns={"low": "rank_low", "high": "rank_high"})
+            found = best(values).rename(columns={"low": "rank_low", "high": "rank_high"})
             parts.append(found.assign(pair=pair, label=values.columns))
     columns = ["pair", "label", "p_best", "rank_low", "rank_high"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def t_quantile(n: int, alpha: float) -> float:
-    """What |t| of n differences exceeds with probability alpha where the true mean is 0; n >= 2."""
-    return float(special.stdtrit(n - 1, 1 - alpha / 2))
 
 
 def best(values: ArrayLike, seed: int = 0) -> pd.DataFrame:

@@ -8,7 +8,7 @@ keep their own unit; top-1 is in %, its differences are percentage points.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ FLIPS = 100_000
 
 def usable(frame: pd.DataFrame, metric: str = TOP1) -> pd.DataFrame:
     """The finished runs with a finite `metric`, in the frame's order. Raises `ValueError` for a frame that is unfit."""
-    _needs(frame, ["pair", "label", "seed", "status", metric])
+    needs(frame, ["pair", "label", "seed", "status", metric])
     if frame.empty:
         raise ValueError("the frame has no runs")
     kept = frame[(frame["status"] == "finished") & _finite(frame[metric])]
@@ -39,7 +39,7 @@ def usable(frame: pd.DataFrame, metric: str = TOP1) -> pd.DataFrame:
 def unfinished(frame: pd.DataFrame, metric: str = TOP1) -> pd.DataFrame:
     """Pair, label, seed, status and reason of the runs that no average contains."""
     columns = ["pair", "label", "seed", "status", "reason"]
-    _needs(frame, columns)
+    needs(frame, columns)
     counts = (frame["status"] == "finished") & (_finite(frame[metric]) if metric in frame else False)
     out = frame.loc[~counts, columns].reset_index(drop=True)
     return out.assign(reason=out["reason"].where(out["status"] != "finished", f"{metric} is not a number"))
@@ -93,11 +93,26 @@ def paired(frame: pd.DataFrame, baseline: str, metric: str = TOP1) -> pd.DataFra
     return out.assign(p_holm=corrected.astype(float))
 
 
+def complete(frame: pd.DataFrame, metric: str = TOP1) -> dict[str, pd.DataFrame]:
+    """By pair, [seeds, rows]: the rows that have finished every seed that any row of the pair has."""
+    groups = usable(frame, metric).groupby("pair", sort=False)
+    wide = {str(pair): part.pivot(index="seed", columns="label", values=metric) for pair, part in groups}
+    return {pair: values.dropna(axis="columns").astype(float) for pair, values in wide.items()}
+
+
 def standing(low: float, high: float) -> str:
     """What an interval says of a difference: "better", "worse", "equal" to the digit, or "open" (also if NaN)."""
     if low == high == 0:
         return "equal"
     return "better" if low > 0 else "worse" if high < 0 else "open"
+
+
+def sort(frame: pd.DataFrame, by: Sequence[str], ascending: Sequence[bool]) -> pd.DataFrame:
+    """Pairs in the order in which they first occur; within a pair by these columns, ties as they are."""
+    place = {pair: i for i, pair in enumerate(frame["pair"].unique())}
+    keyed = frame.assign(_pair=frame["pair"].map(place))
+    keyed = keyed.sort_values(["_pair", *by], ascending=[True, *ascending], kind="stable", ignore_index=True)
+    return keyed.drop(columns="_pair")
 
 
 def ratios(frame: pd.DataFrame, baseline: str, metric: str) -> pd.DataFrame:
@@ -173,11 +188,17 @@ def moments(values: NDArray[np.float64]) -> dict[str, Any]:
     sd = float(values.std(ddof=1)) if n > 1 else np.nan
     if n > 1 and np.ptp(values) <= 1e-9 * np.abs(values).max():  # equal but for rounding: say 0, not 1e-14
         sd = 0.0
-    half = float(special.stdtrit(n - 1, 0.5 + LEVEL / 2)) * sd / n**0.5 if n > 1 else np.nan
+    half = float(t_quantile(n)) * sd / n**0.5 if n > 1 else np.nan
     return {"n": n, "mean": mean, "sd": sd, "half": half}
 
 
-def _needs(frame: pd.DataFrame, columns: list[str]) -> None:
+def t_quantile(n: ArrayLike, alpha: float = 1 - LEVEL) -> NDArray[np.float64]:
+    """What |t| of n >= 2 differences exceeds with probability alpha where the true mean is 0."""
+    return np.asarray(special.stdtrit(np.asarray(n) - 1, 1 - alpha / 2))
+
+
+def needs(frame: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Raises `ValueError` where the frame lacks one of these columns."""
     if missing := [name for name in columns if name not in frame]:
         there = ", ".join(map(str, frame.columns)) or "none"
         raise ValueError(f"the frame has no column '{missing[0]}'; it has {there}")

@@ -65,11 +65,12 @@ class Plan:
         return None if self.seeds is None else self.seeds - self.n
 
 
-def plan(differences: ArrayLike) -> Plan:
+def plan(differences: ArrayLike, family: int = 1) -> Plan:
     """What it takes to decide a comparison, from its [n] differences. Raises `ValueError` without a finite difference.
 
-    The observed mean and sd stand for the true ones. With few seeds both are rough, so the answer is an order of
-    magnitude; and a plan is made once: adding seeds until an interval excludes 0 makes a difference out of any noise.
+    family: how many comparisons its interval is to hold for at once (`simultaneous.intervals`). The observed mean and
+    sd stand for the true ones. With few seeds both are rough, so the answer is an order of magnitude; and a plan is
+    made once: adding seeds until an interval excludes 0 makes a difference out of any noise.
     """
     d = stats.finite(differences)
     m = stats.moments(d)
@@ -78,36 +79,40 @@ def plan(differences: ArrayLike) -> Plan:
         return Plan("unknown", n)
     if abs(mean) <= 1e-9 * np.abs(d).max():
         return Plan("undecidable", n)
-    if abs(mean) > m["half"]:
+    if abs(mean) > stats.t_quantile(n, (1 - stats.LEVEL) / family) * m["sd"] / n**0.5:
         return Plan("decided", n)
-    needed = seeds_needed(mean, m["sd"])
+    needed = seeds_needed(mean, m["sd"], family)
     return Plan("beyond", n) if needed is None else Plan("more", n, max(needed, n + 1))
 
 
-def seeds_needed(mean: float, sd: float) -> int | None:
+def seeds_needed(mean: float, sd: float, family: int = 1) -> int | None:
     """The smallest n for which the 95 % t interval lies on the mean's side of 0 with `POWER`; None beyond `CAP`."""
     n = np.arange(2, CAP + 1)
-    enough = n[power_at(mean, sd, n) >= POWER]
+    enough = n[power_at(mean, sd, n, family) >= POWER]
     return int(enough[0]) if len(enough) else None
 
 
-def power_at(mean: float, sd: float, n: ArrayLike) -> NDArray[np.float64]:
+def power_at(mean: float, sd: float, n: ArrayLike, family: int = 1) -> NDArray[np.float64]:
     """The probability that the 95 % t interval of n differences lies on the true mean's side of 0; 0.025 at mean 0.
 
     The paired t-test's power by the noncentral t distribution (Cohen 1988, ch. 2; R's `power.t.test(type = "paired")`).
     mean, sd > 0: of the differences; n: 2 or more, any shape.
     """
-    df = np.asarray(n) - 1
-    reach = special.stdtrit(df, 0.5 + stats.LEVEL / 2)
-    missed = special.nctdtr(df, abs(mean) / sd * (df + 1) ** 0.5, reach)  # NaN where it is too small to be computed
+    n = np.asarray(n)
+    reach = stats.t_quantile(n, (1 - stats.LEVEL) / family)
+    missed = special.nctdtr(n - 1, abs(mean) / sd * n**0.5, reach)  # NaN where it is too small to be computed
     return np.asarray(1 - np.nan_to_num(missed))
 
 
 def outlook(frame: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """Per pair and label other than the baseline's that share a seed with it: p_mean of `chance`, state and further of
-    `plan`; further is NaN where no number of seeds can be named."""
-    groups = stats.differences(frame, baseline).groupby(["pair", "label"], sort=False)["difference"]
-    rows = [(*key, chance(d).p_mean, (more := plan(d)).state, more.further) for key, d in groups]
+    `plan`, all rows of a pair at once; further is NaN where no number of seeds can be named."""
+    long = stats.differences(frame, baseline)
+    groups, rows = long.groupby(["pair", "label"], sort=False)["difference"], []
+    families = groups.size().gt(1).groupby("pair").sum()
+    for (pair, label), d in groups:
+        more = plan(d, int(families[pair]))
+        rows.append((pair, label, chance(d).p_mean, more.state, more.further))
     columns = ["pair", "label", "p_mean", "state", "further"]
     return pd.DataFrame(rows, columns=columns).astype({"further": float})
 

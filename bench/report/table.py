@@ -67,15 +67,12 @@ def build(frame: pd.DataFrame, baseline: str | None = None, published: pd.DataFr
     for part in parts:
         out = out.merge(part, on=KEYS, how="left")
     out = out.fillna({"n": 0}).astype({"n": int})
-    place = {pair: i for i, pair in enumerate(out["pair"].unique())}
     key = out["difference"].where(out["label"] != baseline, 0.0).where(out["n"] > 0)
-    out = out.assign(_pair=out["pair"].map(place), _key=key).sort_values(
-        ["_pair", "_key", "top1"], ascending=[True, False, False], kind="stable", ignore_index=True
-    )
-    groups = [part for _, part in out.groupby("_pair", sort=False)]
+    out = stats.sort(out.assign(_key=key), ["_key", "top1"], [False, False])
+    groups = [part for _, part in out.groupby("pair", sort=False)]
     near = pd.concat([_with_best(frame, part) for part in groups])
     first = out.index.isin([part.index[0] for part in groups])
-    out = out.drop(columns=["_pair", "_key"]).assign(with_best=near, reference=reference, best=near & first)
+    out = out.drop(columns="_key").assign(with_best=near, reference=reference, best=near & first)
     for part in late:
         out = out.merge(part, on=KEYS, how="left")
     return out
@@ -111,19 +108,10 @@ def _published(rows: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _with_best(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.Series[bool]:
-    """Rows of one pair that are not distinguishable from its first row, and that row; none with one seed.
-
-    The family is all rows against the first, K - 1 comparisons: enough for the row that is truly best to be among them
-    with 95 %, since it alone must not fall behind any of the K - 1 others (Gupta 1965, Technometrics 7(2)).
-    """
-    best, none = rows["label"].iloc[0], pd.Series(False, index=rows.index)
-    if not rows["n"].iloc[0] or len(rows) < 2:
-        return none
-    to_best = simultaneous.to_reference(frame[frame["pair"] == rows["pair"].iloc[0]], best).query("n > 1")
-    if to_best.empty:
-        return none
-    undecided = set(to_best.loc[to_best["verdict"].isin(("open", "equal")), "label"])
-    return rows["label"].isin(undecided | {best})
+    """Rows of one pair that are not distinguishable from its first row, and that row; none with one seed."""
+    best, pair = rows[["label", "pair"]].iloc[0]
+    near = simultaneous.tied(frame[frame["pair"] == pair], best) if rows["n"].iloc[0] else None
+    return rows["label"].isin([] if near is None else [best, *near])
 
 
 def calls(frame: pd.DataFrame, rows: pd.DataFrame, earlier: Collection[str]) -> list[str]:

@@ -20,6 +20,11 @@ def decimals(halves: Iterable[float], ends: Iterable[float] = ()) -> int:
     return 1 if wide and not any(0 < abs(end) < 0.05 for end in ends) else 2
 
 
+def places(low: float, high: float) -> int:
+    """How many decimals one interval needs."""
+    return decimals([(high - low) / 2], [low, high])
+
+
 def number(value: float, places: int) -> str:
     """'88.4', with a true minus; a dash for what is not known."""
     if not math.isfinite(value):
@@ -87,6 +92,13 @@ def joined(names: Sequence[str], word: str = "and") -> str:
 def plural(n: int, word: str) -> str:
     """'1 seed', '5 seeds'."""
     return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def span(counts: Iterable[float], word: str) -> str:
+    """'5 seeds', '3 to 5 seeds'."""
+    whole = [int(n) for n in counts]
+    low, high = min(whole), max(whole)
+    return plural(high, word) if low == high else f"{low} to {high} {word}s"
 
 
 def setting(value: Any) -> str:

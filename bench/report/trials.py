@@ -37,6 +37,7 @@ CONFIRMED = (
     "confirmed_n",
     "confirmation_steps",
 )
+KEYS = ["pair", "method", "trial"]
 COLUMNS = ("suite", "pair", "method", "study", "trial", "state", "recipe", *NUMBERS, "reason")
 
 
@@ -72,8 +73,8 @@ def read(results: Path, suite: str) -> pd.DataFrame:
     if not parts:
         kinds = {"trial": int, "recipe": bool, **dict.fromkeys(TEXTS, str), **dict.fromkeys(NUMBERS, float)}
         return pd.DataFrame(columns=list(COLUMNS)).astype({name: kinds[name] for name in COLUMNS})
-    out = pd.concat(parts, ignore_index=True).sort_values(["pair", "method", "trial"], ignore_index=True)
-    if (twins := out.duplicated(["pair", "method", "trial"])).any():
+    out = pd.concat(parts, ignore_index=True).sort_values(KEYS, ignore_index=True)
+    if (twins := out.duplicated(KEYS)).any():
         pair, method = out.loc[twins, ["pair", "method"]].iloc[0]
         raise UserError(f"two studies of {method} on {pair} in {results / suite / 'tuning'}; move one of them away")
     return out
@@ -167,6 +168,14 @@ def recipes(trials: pd.DataFrame) -> pd.DataFrame:
     return named.drop_duplicates(["pair", "method"]).rename(columns={"reached": "top1"}).reset_index(drop=True)
 
 
+def chosen(trials: pd.DataFrame, known: Sequence[Study]) -> pd.DataFrame:
+    """Pair, method, k, top1 (%), step_ms of the trial whose values each study chose, as far as it has."""
+    numbers = {(study.pair, study.method): study.trial for study in known}
+    out = _counted(trials)
+    its = [numbers.get((pair, method)) == trial for pair, method, trial in out[KEYS].itertuples(index=False)]
+    return out.loc[its, ["pair", "method", "k", "top1", "step_ms"]].reset_index(drop=True)
+
+
 def budget(trials: pd.DataFrame, known: Sequence[Study] = ()) -> pd.DataFrame:
     """One row per pair and method, best first within a pair: what its study cost, and reached beside the recipe.
 
@@ -177,7 +186,7 @@ def budget(trials: pd.DataFrame, known: Sequence[Study] = ()) -> pd.DataFrame:
     number of seeds, and the student-steps of it.
     """
     out = _counted(trials)
-    _has(out, ("student_steps", "seconds"))
+    stats.needs(out, ("student_steps", "seconds"))
     spaces = {(s.pair, s.method): "; ".join(f"{knob}: {text}" for knob, text in s.space.items()) for s in known}
     out = out.assign(of_recipe=out["reached"].where(out["recipe"].astype(bool)))
     out = out.assign(**{state: out["state"] == state for state in ("pruned", "failed")})
@@ -217,7 +226,7 @@ def pareto(trials: pd.DataFrame) -> pd.DataFrame:
     the two. Trials that are equal in both stand there together.
     """
     out = _counted(trials)
-    _has(out, ("step_ms",))
+    stats.needs(out, ("step_ms",))
     columns = ["pair", "method", "trial", "recipe", "top1", "step_ms"]
     points = out.loc[out["reached"].notna() & np.isfinite(out["step_ms"]), columns]
     at_step = points.groupby(["pair", "step_ms"])["top1"].max()  # sorted by step time within a pair
@@ -230,7 +239,7 @@ def pareto(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _counted(trials: pd.DataFrame) -> pd.DataFrame:
     """The trials in their order, each with its k and what it reached."""
-    _has(trials, ("pair", "method", "trial", "state", "recipe", "top1"))
+    stats.needs(trials, ("pair", "method", "trial", "state", "recipe", "top1"))
     out = trials.sort_values("trial", kind="stable").astype({name: float for name in NUMBERS if name in trials})
     for name in ("method", "pair"):
         out = out.sort_values(name, key=_place(trials[name]), kind="stable", ignore_index=True)
@@ -242,9 +251,3 @@ def _place(names: pd.Series[str]) -> Callable[[pd.Series[str]], pd.Series[int]]:
     """A key to sort by: the order in which names first occur."""
     places = {name: i for i, name in enumerate(names.unique())}
     return lambda column: column.map(places)
-
-
-def _has(trials: pd.DataFrame, names: Sequence[str]) -> None:
-    if missing := [name for name in names if name not in trials]:
-        there = ", ".join(map(str, trials.columns)) or "none"
-        raise ValueError(f"the frame has no column '{missing[0]}'; it has {there}")

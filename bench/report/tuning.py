@@ -44,7 +44,7 @@ def write(results: Path, suite: str, environment: Mapping[str, Any]) -> TuningRe
         raise UserError(f"no trials of '{suite}' in {results}; run `kdbench tune {suite}`")
     rows = trials.budget(read, studies)
     environments = pd.DataFrame([dict(study.environment) for study in studies] or [dict(environment)])
-    figures = _figures(read, f"Commit {commits(environments)}.")
+    figures = _figures(read, trials.chosen(read, studies), f"Commit {commits(environments)}.")
     files = {f"figures/{name}.png": rendered(figure) for name, figure in figures.items()}
     captions = {name: str(figure.get_label()) for name, figure in figures.items()}
     files["tuning.csv"] = table.csv(rows).encode()
@@ -56,13 +56,13 @@ def write(results: Path, suite: str, environment: Mapping[str, Any]) -> TuningRe
     return TuningReport(tuning_page.answer(rows), tuning_page.rich(rows), *paths, read, rows)
 
 
-def _figures(read: pd.DataFrame, commit: str) -> dict[str, Figure]:
+def _figures(read: pd.DataFrame, chosen: pd.DataFrame, commit: str) -> dict[str, Figure]:
     """Those that the trials suffice for, by name."""
     reached, points, out = trials.best_of_k(read), trials.pareto(read), {}
     if reached["best"].notna().any():
-        out["tuning"] = best_of_k.figure(reached, trials.recipes(read), commit)
+        out["tuning"] = best_of_k.figure(reached, trials.recipes(read), chosen, commit)
     if len(points) > 1:
-        out["tuning-cost"] = trial_cost.figure(points, commit)
+        out["tuning-cost"] = trial_cost.figure(points, chosen, commit)
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -34,19 +35,21 @@ TERMINAL = (
 )
 NOTES = """\
 - **trials**: those on record, pruned and failed ones counted; each costs the **student-steps** and **seconds** it took.
-- **recipe**: the published values, trial 0 of every study. **best**: the most accurate complete trial; a rule that
-  looks at more than accuracy may choose another. **gain**: best over recipe, percentage points.
+- **recipe**: the published values, trial 0 of every study. **best**: the most accurate complete trial{gain}.
 {confirmed}- All accuracies are top-1 of the last epoch on the validation split; the test split stays closed to tuning.
-- The best of several trials is partly the luckiest: its value is optimistic, the more so the more trials there were.
+- The best of several trials is partly the luckiest: its value is optimistic, more so with more trials{so}.
   Whether tuning helped, the test split says once the suite has run with the chosen values."""
+AGAIN = ", and so is the best of those trained again"
+GAIN = """; a rule that
+  looks at more than accuracy may choose another. **gain**: best over recipe, percentage points, of a single run each"""
 CONFIRMED = """\
-- **chosen trial**: that of the best mean over {n} further seeds, with which the best trials were trained again; it need
-  not be the most accurate single run. **recipe again**, **chosen again**: their means over those seeds; a dash where
-  the recipe was not among the best trials, and was not trained again. **gain**: chosen over recipe with its single 95 %
-  t interval, where the runs by seed are on record; their **steps again** come on top of the search's.
+- **chosen trial**: that of the best mean over {n}, with which the best trials were trained again; it need not be the
+  most accurate single run. **recipe again**, **chosen again**: their means over those seeds; a dash where the recipe
+  was not trained again. **gain**: chosen over recipe, percentage points, with its single 95 % t interval where the
+  runs by seed are on record. Their **steps again** come on top of the search's.
 """
 CHOICE = (
-    "The search ranks trials by a single run each; the best ones were trained again with {n} further seeds, and the "
+    "The search ranks trials by a single run each; the best ones were trained again with {n}, and the "
     "one with the best mean was chosen, which need not be the best single run."
 )
 
@@ -98,8 +101,8 @@ def section(rows: pd.DataFrame, figures: Mapping[str, str]) -> Section:
 
 def _further(rows: pd.DataFrame) -> str:
     """With how many seeds trials were trained again; empty where none was."""
-    counts = sorted({int(n) for n in rows["confirmed_n"].dropna() if n})
-    return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else ""
+    counts = [int(n) for n in rows["confirmed_n"].dropna() if n]
+    return t.span(counts, "further seed") if counts else ""
 
 
 def _choice(rows: pd.DataFrame) -> list[Block]:
@@ -109,7 +112,9 @@ def _choice(rows: pd.DataFrame) -> list[Block]:
 
 def _notes(rows: pd.DataFrame) -> str:
     n = _further(rows)
-    return NOTES.format(confirmed=CONFIRMED.format(n=n) if n else "")
+    if not n:
+        return NOTES.format(confirmed="", gain=GAIN, so="")
+    return NOTES.format(confirmed=CONFIRMED.format(n=n), gain="", so=AGAIN)
 
 
 def _items(lines: Sequence[str], otherwise: str) -> Block:
@@ -156,22 +161,18 @@ def _span(part: pd.DataFrame, name: str) -> str:
 
 def grids(rows: pd.DataFrame) -> list[Grid]:
     """One table per pair, best method first. Counts of what never happened are left out."""
+    again, percent = bool(rows["chosen_confirmed"].notna().any()), partial(t.number, places=2)
     writers: dict[str, tuple[str, Callable[[float], str]]] = {
         **{key: (key, t.counted) for key in ("trials", "pruned", "failed") if key == "trials" or rows[key].any()},
         "student_steps": ("student-steps", t.counted),
         "seconds": ("seconds", t.counted),
-        "recipe": ("recipe (%)", lambda v: t.number(v, 2)),
-        "best": ("best (%)", lambda v: t.number(v, 2)),
-        "gain": ("gain", lambda v: t.signed(v, 2)),
+        **{which: (f"{which}{', one run' * again} (%)", percent) for which in ("recipe", "best")},
     }
-    again = bool(rows["chosen_confirmed"].notna().any())
     if again:
-        del writers["gain"]  # of single runs, where there is one of several
-        writers["recipe"] = ("recipe, one run (%)", writers["recipe"][1])
-        writers["best"] = ("best, one run (%)", writers["best"][1])
         writers["chosen_trial"] = ("chosen trial", lambda v: f"{v:.0f}{' (recipe)' * (v == 0)}" if v == v else t.NONE)
-        writers["recipe_confirmed"] = ("recipe again (%)", lambda v: t.number(v, 2))
-        writers["chosen_confirmed"] = ("chosen again (%)", lambda v: t.number(v, 2))
+        writers |= {f"{which}_confirmed": (f"{which} again (%)", percent) for which in ("recipe", "chosen")}
+    else:
+        writers["gain"] = ("gain", lambda v: t.signed(v, 2))
     out = []
     for pair, part in rows.groupby("pair", sort=False):
         columns = {"method": Column("method", part["method"])}

@@ -10,6 +10,7 @@ from statistics import fmean
 from bench.tune.trials import TrialResult
 
 N_CANDIDATES, N_CONFIRMATION_SEEDS = 3, 3  # `confirmed`: how many trials are run again, over how many further seeds
+RECIPE = 0  # the number of its trial
 
 Retrain = Callable[[Sequence[int], int], Mapping[int, TrialResult]]
 """Trains trials of those numbers anew with another seed."""
@@ -38,8 +39,12 @@ def best_trial(results: Mapping[int, TrialResult], retrain: Retrain, seeds: Sequ
 
 
 def confirmed(results: Mapping[int, TrialResult], retrain: Retrain, seeds: Sequence[int]) -> ChosenTrial:
-    """The best mean of the best three trials over three further seeds."""
-    candidates = ranked(results)[:N_CANDIDATES]
+    """The best mean of the best three trials and the recipe over three further seeds.
+
+    Without the recipe among them, what the choice gains over it would be known of single runs alone.
+    """
+    trials = ranked(results)
+    candidates = list(dict.fromkeys([*trials[:N_CANDIDATES], *(number for number in trials if number == RECIPE)]))
     runs = [retrain(candidates, seed) for seed in seeds]
     finished = [n for n in candidates if all(run[n].status == "finished" for run in runs)]
     means = {n: fmean(run[n].top1 or 0.0 for run in runs) for n in finished}

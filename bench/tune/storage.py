@@ -24,6 +24,7 @@ from tracking.location import default_uri, mask_secrets, sqlite_file
 from tracking.locks import file_lock
 
 MADE_FOR = "made_for"  # the study's attribute that says what its trials depend on
+CHOSEN = "chosen trial"
 RETRY_FOR_S, RETRY_EVERY_S = 900.0, 5.0  # with a server that is away: in all, and between two tries
 T = TypeVar("T")
 
@@ -115,6 +116,13 @@ def _is_mlflow(url: str) -> bool:
         return {"experiments", "runs"} <= set(sqlalchemy.inspect(engine).get_table_names())
     finally:
         engine.dispose()
+
+
+def mark_chosen(study: optuna.Study, trial: int) -> None:
+    """Names the chosen trial where optuna-dashboard shows a study, which marks the best single run on its own: a trial
+    that has ended takes no attribute."""
+    if study.user_attrs.get(CHOSEN) != trial:
+        study.set_user_attr(CHOSEN, trial)
 
 
 def load_study(

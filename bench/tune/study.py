@@ -110,6 +110,7 @@ class Study:
         chosen = self._choose_trial(results, {trial.number: trial.params for trial in reported_trials})
         content = self._tuned_content(chosen, results, reported_trials[chosen.trial].params, budget)
         tuned.write_tuned(self.file, content)
+        storage.mark_chosen(study, chosen.trial)
         record.close(study, content)
         return TuningResult(self.context.pair.name, self.spec.title, content["values"], budget, self.file)
 

@@ -60,9 +60,17 @@ def trials(
 
 
 def study(
-    results: Path, rows: pd.DataFrame, tune: Mapping[str, Any] = TUNE, chosen: bool = True, status: str = "finished"
+    results: Path,
+    rows: pd.DataFrame,
+    tune: Mapping[str, Any] = TUNE,
+    chosen: bool = True,
+    status: str = "finished",
+    again: Mapping[int, Sequence[float]] | None = None,
 ) -> Path:
-    """One study's folder under results/made/tuning: its record, trials.csv and tuned.yaml."""
+    """One study's folder under results/made/tuning: its record, trials.csv and tuned.yaml.
+
+    again: by trial, what it reached when it was trained again with seeds 1001, 1002, …; the best mean is chosen.
+    """
     pair, method, name = (str(rows[key].iloc[0]) for key in ("pair", "method", "study"))
     slug = name.partition("/")[2].replace("->", "--").replace("/", "_")
     record = Record(results / "made" / "tuning" / slug)
@@ -79,11 +87,26 @@ def study(
     record.write_epochs([{"epoch": n, "time": 0.0, "metrics": {}} for n in rows["trial"]])
     rows.to_csv(record.folder / "trials.csv", index=False)
     if chosen:
-        values = {"ce": 0.1, "kd": 1.25, "tau": 7.5}
-        (record.folder / "tuned.yaml").write_text(yaml.safe_dump({"method": method, "values": values}))
+        content: dict[str, Any] = {"method": method, "values": {"ce": 0.1, "kd": 1.25, "tau": 7.5}}
+        if again:
+            content |= _confirmed(record.folder, again)
+        (record.folder / "tuned.yaml").write_text(yaml.safe_dump(content))
     if status != "running":
         record.end(status, "", {}, ["trials.csv"])
     return record.folder
+
+
+def _confirmed(folder: Path, again: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+    """The records of the trials that were trained again, and what tuned.yaml says of them."""
+    for number, reached in again.items():
+        for seed, top1 in enumerate(reached, 1001):
+            record = Record(folder / "trials" / f"{number}-{seed}")
+            record.begin(f"{number}-{seed}", {"stage": "confirm", "trial": number, "seed": seed}, ENVIRONMENT)
+            record.end("finished", "", {"validation/top1": top1}, [])
+    means = {number: float(np.mean(reached)) for number, reached in again.items()}
+    seeds = list(range(1001, 1001 + len(next(iter(again.values())))))
+    confirmation = {"seeds": seeds, "validation_top1": means, "student_steps": 480 * len(again) * len(seeds)}
+    return {"trial": max(means, key=means.__getitem__), "rule": "confirmed", "confirmation": confirmation}
 
 
 def studies(results: Path, frame: pd.DataFrame, **named: Any) -> None:

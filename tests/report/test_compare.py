@@ -105,7 +105,7 @@ def test_two_rows_get_the_statistics_of_the_report(results: Path, prose: Prose) 
     assert one.costs.loc["step_ms", "ratio"] == 12 / 17 and one.costs.loc["extra_params"].tolist()[:2] == [0, 0]
     turned = compare("vanilla", "kd", results)
     assert (one.standing, turned.comparisons[0].standing) == ("better", "worse")
-    assert numbers(found.sentence) == [1.2, 0.2, 2.3, 4] and turned.sentence == found.sentence
+    assert numbers(found.sentence) == [4, 1.2, 0.2, 2.3] and turned.sentence == found.sentence
     prose(found.sentence)
     text = shown(found)
     for words in ("made: kd − vanilla on big->small", "seeds 0 to 3", "+1.2 [+0.2, +2.3]", "0.71×", found.sentence):
@@ -175,9 +175,14 @@ def test_several_pairs_are_one_line_each(tmp_path: Path, prose: Prose) -> None:
     suite(tmp_path / "made", {"vanilla": VANILLA, "kd": KD}, pairs=("big->small", "wide->thin"))
     found = compare("kd", "vanilla", tmp_path)
     assert {one.pair: one.standing for one in found.comparisons} == {"big->small": "better", "wide->thin": "better"}
-    assert numbers(found.sentence) == [2, 2, 4, 95]
+    assert numbers(found.sentence) == [2, 4, 95] and "none is distinguishable" in found.sentence  # [-0.1, 2.6] both
     prose(found.sentence)
     assert shown(found).count("+1.2 [+0.2, +2.3]") == 2
+    far = [top1 + 3 for top1 in KD]  # +4.2 [1.9, 5.6] for both at once
+    suite(tmp_path / "far", {"vanilla": VANILLA, "kd": far}, pairs=("big->small", "wide->thin"))
+    found = compare("kd", "vanilla", tmp_path, suite="far")
+    assert numbers(found.sentence) == [4, 2, 2, 4, 95]
+    prose(found.sentence)
 
 
 def test_two_suites_are_compared_row_by_row(results: Path, prose: Prose) -> None:
@@ -189,7 +194,7 @@ def test_two_suites_are_compared_row_by_row(results: Path, prose: Prose) -> None
     assert kd.examples is not None and kd.examples.disagree == 0
     assert found.sides.differ == ["protocol.epochs 9 | 3"]
     assert found.sides.notes == ["longer alone has crd.", "made alone has dkd."]
-    assert (vanilla.standing, kd.standing) == ("better", "equal") and numbers(found.sentence) == [2, 1, 1, 4, 95]
+    assert (vanilla.standing, kd.standing) == ("better", "equal") and numbers(found.sentence) == [2, 4, 95]
     prose(found.sentence)
     text = shown(found)
     assert found.sides.differ[0] in text and "equal" in text
@@ -317,7 +322,7 @@ def test_json_is_plain_and_the_terminal_is_narrow(results: Path, capsys: pytest.
         "decided",
     )
     assert one["metrics"]["top1"]["mean"] == 1.25 and one["costs"]["extra_params"]["ratio"] is None
-    assert one["examples"]["seeds"] == 4 and one["chance"]["wins"] == 4 and found["answer"].startswith("kd beats")
+    assert one["examples"]["seeds"] == 4 and one["chance"]["wins"] == 4 and "that kd beats" in found["answer"]
     assert call("kd", "vanilla", "--results", str(results)) == 0
     assert "kd beats vanilla" in capsys.readouterr().out
     assert max(map(len, shown(compare("kd", "vanilla", results), 80).splitlines())) <= 80

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from bench.errors import UserError
-from bench.report import design, markdown
+from bench.report import design, markdown, stats, table
+from bench.report.notes import notes
 from bench.report.sections import _teachers
-from tests.prose import Prose
-from tests.report.made_up import frame
+from tests.prose import Prose, numbers
+from tests.report.made_up import frame, run
 
 ONE: dict[str, Any] = {"name": "made", "protocol": {"epochs": 3}}
 OWN = ONE | {"teacher": {"each": "seed"}}
@@ -55,6 +57,35 @@ def test_nothing_else_may_differ(prose: Prose) -> None:
         assert part in str(error.value)
         said.append(str(error.value))
     prose("\n".join(said))
+
+
+def layout(shared: float, own: float, seeds: int = 4000, rows: int = 6) -> pd.DataFrame:
+    """Runs whose rows differ by a constant, with these standard deviations of a seed and of each run."""
+    draw = np.random.default_rng(1)
+    values = (
+        80 + np.arange(rows) + shared * draw.standard_normal((seeds, 1)) + own * draw.standard_normal((seeds, rows))
+    )
+    return pd.DataFrame([run(f"m{j}", i, value) for i, row in enumerate(values) for j, value in enumerate(row)])
+
+
+def test_variance_is_split_as_it_was_made() -> None:
+    values = stats.complete(layout(2.0, 1.0))["big->small"].to_numpy()
+    assert design.components(values) == (pytest.approx(4.0, rel=0.08), pytest.approx(1.0, rel=0.05))
+    shared, own = design.components(stats.complete(layout(0.0, 1.0, 40))["big->small"].to_numpy())
+    assert 0 <= shared < 0.15 and own == pytest.approx(1.0, rel=0.2)
+    hand = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 9.0]])  # seeds' means 1.5, 3.5, 7; the rest is ±0.5, ±0.5, ∓1
+    assert design.components(hand) == (pytest.approx(7.75 - 1.5 / 2), pytest.approx(1.5))
+
+
+def test_the_report_says_what_of_the_variance_cancels(prose: Prose) -> None:
+    runs = frame(seeds=5)
+    (one,) = design.variance(runs, ONE)
+    assert "initial weights" in one and "teacher" not in one and numbers(one)[2:] == [5, 6]
+    (both,) = design.variance(runs, BOTH)
+    assert "(teacher, split, initial weights" in both and numbers(both)[2:] == [5, 5], "vanilla has no teacher"
+    prose(both)
+    assert design.variance(frame(seeds=2), ONE) == design.variance(frame({"kd": 0.0}), ONE) == []
+    assert one in notes(runs, table.build(runs), ONE)
 
 
 def test_the_design_of_a_store_is_inferred() -> None:

@@ -40,7 +40,7 @@ def test_hand_computed(prose: Prose) -> None:
     assert kd["difference"] == pytest.approx(8 / 3) and kd["high"] - kd["difference"] == pytest.approx(half, rel=1e-5)
     assert kd["p"] == 0.25 and kd["p_holm"] == 0.5  # two of eight sign vectors; two rows
     assert (at["difference"], at["low"], at["high"]) == (-1.0, -1.0, -1.0)
-    assert list(rows["standing"]) == ["better", "worse"] and numbers(answer(rows)) == [2, 1, 1, 0, 3, 95, 0.8]
+    assert list(rows["standing"]) == ["better", "worse"] and numbers(answer(rows)) == [3, 2, 1, 1, 3, 95, 0.8]
     text = section(rows)
     (line,) = (line for line in text.splitlines() if line.startswith("| kd |"))
     assert numbers(line) == [24, 3, 81.0, 83.7, 2.7, 1.2, 4.1, 0.500] and "pair" not in text.splitlines()[4]
@@ -66,6 +66,22 @@ def test_two_pairs_are_corrected_apart() -> None:
     rows = gain(both)
     assert list(rows["pair"]) == ["a->b", "c->d"] and list(rows["p_holm"]) == [0.25, 0.25]
     assert section(rows).count("| a->b |") == 1
+    assert "better on 2 (kd on a->b, kd on c->d)" in answer(rows) and "all methods of a pair at once" in answer(rows)
+
+
+def test_a_gain_that_is_one_of_36_needs_an_interval_for_all() -> None:
+    """+1.0 over three seeds: alone its interval is [0.5, 1.5], as one of 36 it is [-3.3, 5.3]."""
+    rows: list[Row] = []
+    for i in range(36):
+        gains = (1.0, 1.2, 0.8) if i == 0 else (-1.0, 1.0, 0.0)
+        rows += [(f"m{i}", seed, 80.0, None) for seed in range(3)]
+        rows += [(f"m{i}(tuned)", seed, 80.0 + by, f"m{i}") for seed, by in enumerate(gains)]
+    many = gain(runs(rows).assign(tuned_trials=24.0))
+    first = many.iloc[0]
+    assert (first["row"], first["standing"]) == ("m0", "open") and first["low"] == pytest.approx(0.503, abs=1e-3)
+    assert answer(many).startswith("Of 36 methods, none is distinguishable (n = 3 seeds,")
+    (alone,) = gain(runs(rows[:6]).assign(tuned_trials=24.0))["standing"]
+    assert alone == "better"
 
 
 def test_malformed() -> None:

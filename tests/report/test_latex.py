@@ -64,8 +64,10 @@ def test_one_table_with_booktabs_whose_rows_have_all_cells() -> None:
 def test_bold_is_what_the_table_says_and_nothing_else() -> None:
     rows = table.build(frame())
     lines = rows_of(latex.tables(rows, "digits"))[1:]
-    near = [line[0] for line in lines if line[0].startswith(r"\textbf{")]
-    assert [name[8:-1].replace(r"\_", "_") for name in near] == rows.loc[rows["with_best"], "label"].tolist()
+    names = [line[0].replace(r"\_", "_") for line in lines]
+    assert [name[8:-1] for name in names if name.startswith(r"\textbf{")] == ["block_kd"]
+    tied = [name.removesuffix(r" $\approx$") for name in names if name.endswith(r"$\approx$")]
+    assert tied == rows.loc[rows["with_best"] & ~rows["best"], "label"].tolist() == ["kd", "dkd", "crd"]
     assert all(line[2].startswith(r"\textbf{") == line[0].startswith(r"\textbf{") for line in lines)
     assert not any(r"\textbf" in cell for line in lines for cell in line[3:])
     assert r"\textbf" not in latex.tables(table.build(frame(seeds=1)), "digits")

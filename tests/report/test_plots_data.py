@@ -23,18 +23,20 @@ from tests.report.made_up_plots import CRD, near, rows_of, suite
 PAIR = "big->small"
 
 
-THREE = {"b": [79.0, 79.0, 82.0], "c": [70.0, 72.0], "a": [80.0, 81.0, 82.0]}
+THREE = {"b": [79.0, 79.0, 82.0], "c": [70.0, 71.02], "a": [80.0, 81.0, 82.0]}  # t(1 - 0.05 / 6, 1) = 38.19
 
 
 def test_matrix_golden() -> None:
     data = matrix.data(rows_of(THREE))
     assert data[["row", "column"]].to_numpy().tolist() == [[*x] for x in ("ab", "ac", "ba", "bc", "ca", "cb")]
-    assert data["mean"].tolist() == pytest.approx([1.0, 9.5, -1.0, 8.0, -9.5, -8.0])
+    assert data["mean"].tolist() == pytest.approx([1.0, 9.99, -1.0, 8.49, -9.99, -8.49])
     ab, ac = data.iloc[0], data.iloc[1]
     interval = ttest_rel(THREE["a"], THREE["b"]).confidence_interval()
     assert (ab["low"], ab["high"]) == pytest.approx((interval.low, interval.high))
     assert (ab["low"], ab["high"]) == pytest.approx((1 - 4.30265273 / 3**0.5, 1 + 4.30265273 / 3**0.5))
-    assert (ac["n"], ac["low"]) == (2, pytest.approx(9.5 - 12.7062047 * 0.5))
+    assert (ac["n"], ac["low"]) == (2, pytest.approx(9.99 - 12.7062047 * 0.01))
+    bc = data.iloc[3]  # by itself 0 lies outside its interval, and inside the one that holds for all three comparisons
+    assert bc["low"] == pytest.approx(8.49 - 12.7062047 * 0.51) and bc["low"] > 0 > 8.49 - 38.19 * 0.51
     assert data["apart"].tolist() == [False, True, False, False, True, False]
 
 
@@ -62,7 +64,7 @@ def test_matrix_of_one_seed_of_equal_rows_and_of_strangers() -> None:
 def test_shades_keep_the_sign_and_are_never_none() -> None:
     assert matrix.shade(1e-6, 5.0) == pytest.approx(matrix.FAINT, abs=1e-5)
     assert matrix.shade(-50.0, 5.0) == -1.0 and matrix.shade(0.0, 5.0) == 0.0
-    assert matrix.scale(matrix.data(rows_of(THREE))) == pytest.approx(9.5)  # 3 × the median 8 is more than any
+    assert matrix.scale(matrix.data(rows_of(THREE))) == pytest.approx(9.99)  # 3 × the median 8.49 is more
     assert matrix.scale(matrix.data(frame(seeds=1))) == 1.0
 
 

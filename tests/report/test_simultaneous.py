@@ -9,7 +9,7 @@ from scipy import integrate
 from scipy import stats as reference
 
 from bench.report import stats
-from bench.report.simultaneous import best, intervals, t_quantile
+from bench.report.simultaneous import best, intervals
 from bench.report.stats_power import chance
 from bench.suite.decide import EFFECT, anytime, anytime_reach, decision
 
@@ -30,13 +30,13 @@ def largest_t(d: Draws) -> Draws:
 
 def family_errors(count: int, n: int, rows: int, rho: float) -> float:
     """The share of suites without a difference of which any row is called better or worse."""
-    return float((largest_t(suites(count, n, rows, rho)) > t_quantile(n, 0.05 / rows)).mean())
+    return float((largest_t(suites(count, n, rows, rho)) > stats.t_quantile(n, 0.05 / rows)).mean())
 
 
 def test_intervals_by_hand() -> None:
     d = {"kd": [1.0, 2.0, 0.5, 1.5], "dkd": [0.1, -0.2, 0.1], "crd": [5.0], "none": []}
     out = intervals(d).set_index("label")
-    low, high = reference.ttest_1samp(d["kd"], 0).confidence_interval(1 - 0.05 / 4)
+    low, high = reference.ttest_1samp(d["kd"], 0).confidence_interval(1 - 0.05 / 2)  # two have an interval
     assert out.loc["kd", ["n", "mean", "low", "high"]].tolist() == pytest.approx([4, 1.25, low, high])
     assert out["n"].tolist() == [4, 3, 1, 0] and out["verdict"].tolist() == ["open"] * 4
     assert out.loc[["crd", "none"], ["low", "high"]].isna().all(axis=None)
@@ -45,10 +45,9 @@ def test_intervals_by_hand() -> None:
     assert intervals({}).empty
 
 
-def test_verdicts_are_weaker_with_few_seeds_and_many_rows() -> None:
+def test_verdicts_are_weaker_with_many_rows() -> None:
     alone = intervals({"up": [1.0, 1.2, 0.9, 1.1], "down": [-1.0, -1.2, -0.9, -1.1, -1.0], "same": [0.0, 0.0]})
     assert alone["verdict"].tolist() == ["better", "worse", "equal"]
-    assert alone["word"].tolist() == ["suggests", "shows", "suggests"]
     many = intervals({str(i): [1.0, 1.7, 0.6, 1.1] for i in range(36)})
     assert set(many["verdict"]) == {"open"} and intervals({"x": [1.0, 1.7, 0.6, 1.1]})["verdict"].item() == "better"
 
@@ -60,13 +59,13 @@ def test_families_err_in_five_percent_of_suites_or_less(rows: int, n: int) -> No
     for rho in (0.0, 0.5, 0.9):
         assert 0.005 < family_errors(2000, n, rows, rho) < 0.05 + 3 * (0.05 * 0.95 / 2000) ** 0.5
     exact = np.quantile(largest_t(suites(2000, n, rows, 0.5, seed=1)), 0.95)
-    assert 0.85 < exact / t_quantile(n, 0.05 / rows) < 1.1
+    assert 0.85 < exact / stats.t_quantile(n, 0.05 / rows) < 1.1
 
 
 def test_the_simulated_errors_are_those_of_the_intervals() -> None:
     d = suites(60, 3, 10, 0.0) + np.linspace(0, 20, 60)[:, None, None]
     called = [intervals({str(i): suite[:, i] for i in range(10)})["verdict"].ne("open").any() for suite in d]
-    assert called == list(largest_t(d) > t_quantile(3, 0.005)) and 0 < sum(called) < 60
+    assert called == list(largest_t(d) > stats.t_quantile(3, 0.005)) and 0 < sum(called) < 60
 
 
 def test_the_estimated_correlation_of_three_seeds_would_err_more_often() -> None:
@@ -121,7 +120,7 @@ def test_sequences_cover_family_wise_under_continuous_monitoring(comparisons: in
 
 def test_looking_every_time_with_plain_intervals_would_miss() -> None:
     d = suites(2000, 30, 1, 0.0)
-    looks = [largest_t(d[:, :n]) > t_quantile(n, 0.05) for n in range(3, 31)]
+    looks = [largest_t(d[:, :n]) > stats.t_quantile(n, 0.05) for n in range(3, 31)]
     assert np.any(looks, axis=0).mean() > 0.15
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -58,6 +59,21 @@ def test_rows_are_ordered_by_difference_and_hold_the_statistics() -> None:
     crd = rows.set_index("label").loc["crd"]
     assert crd[["agreement", "step_ratio", "images_ratio", "extra_params"]].tolist() == [94.0, 3.0, 2.0, 4000.0]
     assert crd["to_kd"] == pytest.approx(stats.paired(frame(), "kd").set_index("label").loc["crd", "mean"])
+
+
+def test_the_chance_to_be_best_and_the_place_stand_beside_every_row() -> None:
+    """Of 36 rows without a difference the best of three seeds is bold, and its place is not known."""
+    draw = np.random.default_rng(4)
+    runs = [run(f"m{i}", seed, 80 + draw.normal()) for i in range(36) for seed in range(3)]
+    rows = table.build(pd.DataFrame(runs), "m0")
+    assert rows["best"].tolist() == [True] + [False] * 35 and rows["with_best"].all()
+    assert rows["p_best"].sum() == pytest.approx(1) and rows["p_best"].iloc[0] == rows["p_best"].max()
+    assert (rows["rank_low"] <= rows["rank_high"]).all() and rows["rank_high"].iloc[0] > 5
+    text = written(rows)
+    head = next(line for line in text.splitlines() if line.startswith("| method |"))
+    assert "| P(best) | rank [95 %] |" in head and text.count("**") == 2 * 2 and text.count("≈ |") == 35
+    for column in ("p_best", "rank_low", "rank_high", "all_low", "all_high", "standing"):
+        assert column in table.csv(rows).partition("\n")[0].split(",")
 
 
 def test_the_best_is_bold_and_what_is_not_distinguishable_from_it_is_marked(prose: Prose) -> None:

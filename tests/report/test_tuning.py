@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from scipy.stats import ttest_rel
 
 from bench.errors import UserError
 from bench.report import layout, markdown, style, trials, tuning, tuning_page
@@ -21,13 +22,15 @@ from tests.report.made_up import ENVIRONMENT
 from tests.report.made_up_trials import MANY, METHODS, PAIR, TUNE, studies, study, trial
 from tests.report.made_up_trials import trials as made_up
 
+NONE = trials.chosen(made_up(("kd",), 1), [])
+
 
 def curve(frame: pd.DataFrame) -> Figure:
-    return best_of_k.figure(trials.best_of_k(frame), trials.recipes(frame), "Commit 0123456789ab.")
+    return best_of_k.figure(trials.best_of_k(frame), trials.recipes(frame), NONE, "Commit 0123456789ab.")
 
 
 def scatter(frame: pd.DataFrame) -> Figure:
-    return trial_cost.figure(trials.pareto(frame), "Commit 0123456789ab.")
+    return trial_cost.figure(trials.pareto(frame), NONE, "Commit 0123456789ab.")
 
 
 def caption(figure: Figure) -> str:
@@ -76,7 +79,7 @@ def test_of_many_methods_kd_and_the_best_have_a_colour(prose: Prose) -> None:
     bright = ranking.coloured(best, "kd")
     assert bright == ["kd", *[name for name in best if name != "kd"][: ranking.BEST]]
     colours = {text.get_text(): text.get_color() for text in names(curve(frame), MANY)}
-    assert {name for name, colour in colours.items() if colour != style.GREY} == set(bright)
+    assert {name for name, colour in colours.items() if colour != style.SOFT} == set(bright)
     prose(caption(curve(frame)))
     assert len({text.get_color() for text in names(curve(made_up()), METHODS)}) == len(METHODS)
 
@@ -186,10 +189,59 @@ def test_the_table_by_hand(prose: Prose) -> None:
     prose(markdown.blocks(tuning_page.grids(rows)))
 
 
+AGAIN = {0: [79.5, 80.0, 80.2], 1: [80.0, 79.0, 81.0], 2: [84.2, 84.4, 84.6]}
+"""The recipe, the most accurate trial and the chosen one: means 79.9, 80.0 and 84.4."""
+
+
+def confirmed(results: Path) -> pd.DataFrame:
+    """A study whose recipe was never beaten in a single run, and whose confirmed choice is another trial."""
+    tops = [84.0, 84.0, 83.5, 80.0]
+    rows = pd.DataFrame([trial(n, top1, step_ms=10.0 + n, steps=480) for n, top1 in enumerate(tops)])
+    study(results, rows, {**TUNE, "rule": "confirmed"}, again=AGAIN)
+    return rows
+
+
+def test_the_table_shows_what_the_rule_went_by(tmp_path: Path, prose: Prose) -> None:
+    """Recipe and chosen trial over the same further seeds: a gain of single runs, here 0.00, stands nowhere."""
+    confirmed(tmp_path)
+    made = tuning.write(tmp_path, "made", {})
+    row = made.rows.iloc[0]
+    assert (row["recipe"], row["best"], row["gain"]) == (84.0, 84.0, 0.0)
+    low, high = ttest_rel(AGAIN[2], AGAIN[0]).confidence_interval()
+    assert row[["chosen_trial", "confirmed_n", "confirmation_steps"]].tolist() == [2, 3, 9 * 480]
+    assert row[["recipe_confirmed", "chosen_confirmed", "confirmed_gain"]].tolist() == pytest.approx([79.9, 84.4, 4.5])
+    assert row[["confirmed_low", "confirmed_high"]].tolist() == pytest.approx([low, high])
+    text = made.report.read_text()
+    head, line = (next(x for x in text.splitlines() if x.startswith(start)) for start in ("| method |", "| kd |"))
+    headings = head.strip("| ").split(" | ")
+    for heading in ("chosen trial", "recipe again (%)", "chosen again (%)", "gain [95 % CI]", "student-steps"):
+        assert heading in headings
+    assert "gain" not in headings and "+0.00" not in line and "0.00 |" not in line.replace("84.00", "")
+    assert numbers(line) == [4, 1920, 10, 84.00, 84.00, 2, 79.90, 84.40, *np.round([4.5, low, high], 2), 4320]
+    prose(text.partition("## How the values")[0])
+
+
+def test_the_chosen_trial_is_a_star_in_both_figures(tmp_path: Path) -> None:
+    frame, known = confirmed(tmp_path), trials.studies(tmp_path, "made")
+    chosen = trials.chosen(frame, known)
+    assert chosen.to_dict("records") == [
+        {"pair": PAIR, "method": "kd", "k": 3, "top1": 83.5, "step_ms": 12.0},
+    ]
+    for figure, spot in (
+        (best_of_k.figure(trials.best_of_k(frame), trials.recipes(frame), chosen), (3, 83.5)),
+        (trial_cost.figure(trials.pareto(frame), chosen), (12.0, 83.5)),
+    ):
+        stars = [line for line in figure.axes[0].get_lines() if line.get_marker() == "*"]
+        assert [tuple(np.asarray(line.get_xydata())[0]) for line in stars] == [spot]
+        assert "Star: the trial whose values were chosen." in caption(figure)
+    assert "Star" not in caption(curve(frame)) and "Star" not in caption(scatter(frame))
+
+
 def test_a_report_says_budget_spaces_choice_and_how_to_use_it(tmp_path: Path, prose: Prose) -> None:
     frame = made_up(pruned=0.0)
     frame = frame.assign(state="complete", top1=frame["top1"].fillna(60.0), student_steps=480)
     studies(tmp_path, frame)
+    (tmp_path / "tuned" / "made").mkdir(parents=True)
     made = tuning.write(tmp_path, "made", {})
     text = made.report.read_text()
     assert tuning_page.budgets(made.rows) == "equal" and numbers(made.answer) == [6, 24, 11520]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.report.simultaneous import t_quantile
+from bench.report import stats
 from bench.suite.decide import Decision, Top1, anytime, decide, decision, reference, rows_to_continue
 
 MARGIN, LEAST, MOST, SD = 0.5, 3, 30, 0.6
@@ -46,7 +46,7 @@ def fixed_n(effect: float, decided: float) -> int:
     d = np.random.default_rng(4).normal(effect, SD, (4000, 100))
     for n in range(2, 101):
         x = d[:, :n]
-        mean, half = x.mean(1), t_quantile(n, 0.05 / 9) * x.std(1, ddof=1) / n**0.5
+        mean, half = x.mean(1), stats.t_quantile(n, 0.05 / 9) * x.std(1, ddof=1) / n**0.5
         if np.mean((np.abs(mean) > half) | (np.abs(mean) + half < MARGIN)) >= decided:
             return n
     return 101

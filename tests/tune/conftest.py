@@ -22,8 +22,16 @@ def tuned(raw: dict[str, Any], results: Path, name: str = "", **plan: Any) -> li
     )
 
 
+def _study(results: Path, method: str) -> optuna.Study:
+    storage = f"sqlite:///{results / 'optuna.db'}"
+    return optuna.load_study(study_name=f"tiny/resnet8w8->resnet8w4/{method}", storage=storage)
+
+
 def trials_of(results: Path, method: str = "kd") -> list[tuple[Any, ...]]:
     """What a study was told: parameters, state, value and the curve of every trial."""
-    storage = f"sqlite:///{results / 'optuna.db'}"
-    study = optuna.load_study(study_name=f"tiny/resnet8w8->resnet8w4/{method}", storage=storage)
-    return [(t.params, t.state.name, t.values, t.intermediate_values) for t in study.get_trials()]
+    return [(t.params, t.state.name, t.values, t.intermediate_values) for t in _study(results, method).get_trials()]
+
+
+def attributes_of(results: Path, method: str = "kd") -> dict[str, Any]:
+    """What optuna-dashboard shows of a study beside its trials."""
+    return dict(_study(results, method).user_attrs)

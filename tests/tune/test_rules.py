@@ -67,22 +67,25 @@ def test_the_best_trial() -> None:
     assert best_trial(RESULTS, never, [1, 2]).trial == 2
 
 
-def test_the_confirmed_trial_is_the_best_mean_of_the_top_three() -> None:
+def test_the_confirmed_trial_is_the_best_mean_of_the_top_three_and_the_recipe() -> None:
     asked = []
 
     def again(numbers: Sequence[int], seed: int) -> dict[int, TrialResult]:
         asked.append((list(numbers), seed))
-        luck = {2: 60.0, 1: 70.0 + seed, 5: 71.0}
+        luck = {2: 60.0, 1: 70.0 + seed, 5: 71.0, 0: 65.0}
         return {number: result(luck[number]) for number in numbers}
 
     got = confirmed(RESULTS, again, [1, 2, 3])
-    assert asked == [([2, 1, 5], seed) for seed in (1, 2, 3)]
-    assert got.trial == 1 and got.means == {2: 60.0, 1: 72.0, 5: 71.0} and got.student_steps == 81
+    assert asked == [([2, 1, 5, 0], seed) for seed in (1, 2, 3)]
+    assert got.trial == 1 and got.means == {2: 60.0, 1: 72.0, 5: 71.0, 0: 65.0} and got.student_steps == 108
+    better = confirmed(RESULTS, lambda numbers, _: {n: result(80.0 if n == 0 else 60.0) for n in numbers}, [1, 2, 3])
+    assert better.trial == 0, "what beats the recipe in a single run alone is not chosen"
 
 
 def test_a_trial_that_fails_when_it_is_confirmed_is_not_chosen() -> None:
     def again(numbers: Sequence[int], seed: int) -> dict[int, TrialResult]:
-        return {n: result(90.0) if n != 2 or seed != 2 else result(None, status="diverged") for n in numbers}
+        reached = {n: result(90.0 if n else 85.0) for n in numbers}
+        return reached | ({2: result(None, status="diverged")} if seed == 2 else {})
 
     assert confirmed(RESULTS, again, [1, 2, 3]).trial == 1
     alone = {0: result(70.0)}

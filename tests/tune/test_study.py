@@ -28,7 +28,7 @@ from bench.training.cohort import Cohort
 from methods import ofd
 from methods.kd import KD
 from tests.test_cli import call
-from tests.tune.conftest import trials_of, tuned
+from tests.tune.conftest import attributes_of, trials_of, tuned
 from tracking.record import Record
 
 
@@ -50,7 +50,8 @@ def test_a_study_begins_with_the_recipe_and_leaves_what_it_chose(tmp_path: Path,
     assert content["budget"] == {"trials": 4, "pruned": 0, "failed": 0, "student_steps": 4 * 3 * 3}
     means = content["confirmation"]["validation_top1"]
     assert content["confirmation"]["seeds"] == [1000 + i for i in (1, 2, 3)] and len(means) == 3
-    assert means[content["trial"]] == max(means.values())
+    assert means[content["trial"]] == max(means.values()) and 0 in means
+    assert attributes_of(tmp_path)["chosen trial"] == content["trial"]
     folder = tmp_path / "tiny" / "tuning" / "resnet8w8--resnet8w4_kd"
     table = pd.read_csv(folder / "trials.csv")
     assert list(table["top1"]) == [values[0] for _, _, values, _ in found] and list(table["recipe"])[:2] == [

@@ -13,18 +13,22 @@ from bench.report import text as t
 from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, inches, limits, sheet, styled
 from bench.report.plots import place
 from bench.report.plots.ranking import Palette, crowd, dark_last, look, name, palettes, panels
+from bench.report.plots.trial_cost import STAR, star
 
 
-def figure(curves: pd.DataFrame, recipes: pd.DataFrame, commit: str = "") -> Figure:
-    """One panel per pair; hollow markers are the recipes, names stand at the lines' ends in the order of their values.
+def figure(curves: pd.DataFrame, recipes: pd.DataFrame, chosen: pd.DataFrame, commit: str = "") -> Figure:
+    """One panel per pair; hollow markers are the recipes, stars the chosen trials, names stand at the lines' ends in
+    the order of their values.
 
-    curves: `trials.best_of_k`; recipes: `trials.recipes`. Raises `ValueError` where no trial is complete.
+    curves: `trials.best_of_k`; recipes: `trials.recipes`; chosen: `trials.chosen`. Raises `ValueError` where no trial
+    is complete.
     """
     curves = curves.rename(columns={"method": "label"})
     known = curves[curves["best"].notna()]
     if known.empty:
         raise ValueError("no trial is complete: there are no curves to draw")
     parts, starts = panels(known), panels(recipes.rename(columns={"method": "label"}))
+    stars = chosen.rename(columns={"method": "label"})
     ends = {pair: _ends(part) for pair, part in parts.items()}
     bright = palettes(ends, "kd")
     floors = {pair: fence([*ends[pair]["best"], *starts[pair]["top1"]]) for pair in parts}
@@ -32,10 +36,11 @@ def figure(curves: pd.DataFrame, recipes: pd.DataFrame, commit: str = "") -> Fig
     heights = [max(HEIGHT, sum(place.room(one.size) for one in each)) for each in names.values()]
     right = 5 * GAP + max(inches(one.text, one.size) for each in names.values() for one in each)
     with styled():
-        caption = _caption(curves, starts, floors, commit)
+        caption = _caption(curves, starts, floors, STAR * bool(len(stars)) + commit)
         drawn, axes = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=right)
         for ax, (pair, part) in zip(axes, parts.items(), strict=True):
             _panel(ax, part, starts[pair], floors[pair], bright[pair])
+            star(ax, stars[stars["pair"] == pair], "k", bright[pair])
             place.at_ends(ax, names[pair])
         axes[-1].set_xlabel("trials k")
     return drawn
@@ -77,7 +82,7 @@ def _ends(part: pd.DataFrame) -> pd.DataFrame:
 def _caption(curves: pd.DataFrame, starts: dict[str, pd.DataFrame], floors: dict[str, float], commit: str) -> str:
     studies = curves.groupby(["pair", "label"], sort=False)
     low, high = int(studies.size().min()), int(studies.size().max())
-    each = t.plural(high, "trial") if low == high else f"{low} to {high} trials"
+    each = t.span((low, high), "trial")
     parts = [
         f"Best validation top-1 (last epoch) among the first k trials; {each} per method, pruned and failed ones "
         f"counted. Hollow marker: the recipe.{crowd(curves, 'kd')}"

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report import gain, simultaneous, stats, style
+from bench.report import gain, style
 from bench.report import text as t
 from bench.report.layout import GAP, LINE, bulk, inches, key, rows, sheet, short, styled
 from bench.report.plots.ranking import panels, seeds
@@ -27,17 +27,7 @@ def data(runs: pd.DataFrame) -> pd.DataFrame:
     """
     if not {"tuned", "tuned_row"} <= set(runs.columns) or (found := gain.gain(runs)).empty:
         return pd.DataFrame(columns=COLUMNS)
-    kept = stats.usable(runs)[["pair", "label", "tuned", "tuned_row", "seed", stats.TOP1]]
-    tuned = kept[kept["tuned"].eq(True)].drop(columns="label").rename(columns={"tuned_row": "row"})
-    recipes = kept[["pair", "label", "seed", stats.TOP1]].rename(columns={"label": "row"})
-    both = tuned.merge(recipes, on=["pair", "row", "seed"], suffixes=("", "_recipe"))
-    both["gain"] = both[stats.TOP1].astype(float) - both[f"{stats.TOP1}_recipe"].astype(float)
-    verdicts: dict[tuple[str, str], str] = {}
-    for pair, part in both.groupby("pair"):
-        family = simultaneous.intervals(dict(list(part.groupby("row")["gain"])))
-        verdicts |= {(pair, row.label): row.verdict for row in family.itertuples()}
-    said = [verdicts[key] for key in found[["pair", "row"]].itertuples(index=False, name=None)]
-    return found.assign(verdict=["open" if verdict == "equal" else verdict for verdict in said])[COLUMNS]
+    return found.assign(verdict=found["standing"].replace("equal", "open"))[COLUMNS]
 
 
 def of_file(path: Path) -> pd.DataFrame:

@@ -184,7 +184,7 @@ def _intervals(part: pd.DataFrame) -> list[str]:
 
 
 def _interval(low: float, high: float, n: int) -> str:
-    return t.interval(low, high, t.decimals([(high - low) / 2], [low, high])) if np.isfinite(low) else f"(n={n})"
+    return t.interval(low, high, t.places(low, high)) if np.isfinite(low) else f"(n={n})"
 
 
 def _caption(data: pd.DataFrame, numbers: bool, commit: str) -> str:

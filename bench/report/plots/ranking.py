@@ -36,10 +36,7 @@ def levels(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
     compared, level = out["shared"].notna(), out["pair"].map(base).astype(float) + out["mean"]
     out["n"] = out["shared"].where(compared, out["n"]).astype(int)
     out["top1"] = level.where(compared, out["top1"])
-    place = {pair: i for i, pair in enumerate(runs["pair"].unique())}
-    out = out.assign(_pair=out["pair"].map(place)).drop(columns=["shared", "mean"])
-    out = out.sort_values(["_pair", "top1", "label"], ascending=[True, False, True], ignore_index=True)
-    return out.drop(columns="_pair")
+    return stats.sort(out.drop(columns=["shared", "mean"]), ["top1", "label"], [False, True])
 
 
 def order(runs: pd.DataFrame, baseline: str) -> dict[str, list[str]]:

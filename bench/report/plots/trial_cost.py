@@ -15,14 +15,15 @@ from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, sheet, st
 from bench.report.plots import place
 from bench.report.plots.ranking import BEST, FEW, Palette, bright_first, crowd, dark_last, look, name, panels
 
+STAR = "Star: the trial whose values were chosen. "
 LOG = 4.0  # step times that differ by more than this factor stand on a logarithmic axis
 
 
-def figure(points: pd.DataFrame, commit: str = "") -> Figure:
-    """One panel per pair. Raises `ValueError` where no complete trial has a step time."""
+def figure(points: pd.DataFrame, chosen: pd.DataFrame, commit: str = "") -> Figure:
+    """One panel per pair. chosen: `trials.chosen`. Raises `ValueError` where no complete trial has a step time."""
     if points.empty:
         raise ValueError("no complete trial has a step time: there is nothing to draw")
-    points = points.rename(columns={"method": "label"})
+    points, stars = (frame.rename(columns={"method": "label"}) for frame in (points, chosen))
     parts = panels(points)
     floors = {pair: fence(part["top1"]) for pair, part in parts.items()}
     below = sum(int((part["top1"] < floors[pair]).sum()) for pair, part in parts.items())
@@ -31,18 +32,27 @@ def figure(points: pd.DataFrame, commit: str = "") -> Figure:
         "Small dots: complete trials; large markers: each method's most accurate one. Line: Pareto front, the trials "
         "that no other beats (no less accurate, no slower, better in one of the two). Step time: one training step "
         "with the views and the teacher's forward that the trial needs."
-        f"{crowd(points, 'kd', best='the best on the front')}{unseen} {commit}"
+        f"{crowd(points, 'kd', best='the best on the front')}{unseen} {STAR * bool(len(stars))}{commit}"
     )
     with styled():
         heights = [1.4 * HEIGHT] * len(parts)
         drawn, axes = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=5 * GAP)
         for ax, (pair, part) in zip(axes, parts.items(), strict=True):
-            _panel(ax, part, floors[pair])
+            _panel(ax, part, stars[stars["pair"] == pair], floors[pair])
         axes[-1].set_xlabel("step time (ms)")
     return drawn
 
 
-def _panel(ax: Axes, part: pd.DataFrame, floor: float) -> None:
+def star(ax: Axes, chosen: pd.DataFrame, x: str, bright: Palette) -> None:
+    """The trial that each study chose, at column `x` and its top-1; what lies below the axis is not drawn."""
+    low = ax.get_ylim()[0]
+    for row in chosen[chosen["top1"] >= low].itertuples():
+        colour, size = look(str(row.label), bright)[0], 9 if row.label in bright else 6
+        edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6, "clip_on": False, "zorder": 4.5}
+        ax.plot([getattr(row, x)], [row.top1], "*", color=colour, markersize=size, **edge)
+
+
+def _panel(ax: Axes, part: pd.DataFrame, chosen: pd.DataFrame, floor: float) -> None:
     best = part.sort_values(["top1", "step_ms"], ascending=[False, True]).drop_duplicates("label")
     front = part[part["front"]].sort_values(["step_ms", "top1"])
     bright = _palette(best, front)
@@ -62,6 +72,7 @@ def _panel(ax: Axes, part: pd.DataFrame, floor: float) -> None:
         top, size, line = best[best["label"] == label], *((5.5, 0.6) if label in bright else (4.0, 0.3))
         edge: dict[str, Any] = {"markeredgecolor": style.INK if top["front"].any() else "white", "zorder": 3.5 + over}
         ax.plot(top["step_ms"], top["top1"], marker, color=colour, markersize=size, markeredgewidth=line, **edge)
+    star(ax, chosen, "step_ms", bright)
     by = best[best["top1"] >= floor].set_index("label")
     first = [label for label in bright_first(by.index, bright) if label in by.index]
     names = [name(label, by.loc[label, "step_ms"], by.loc[label, "top1"], bright) for label in first]
