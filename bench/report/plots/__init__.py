@@ -62,7 +62,7 @@ def drawn(
         "matrix": matrix.data(runs),
         "cost": cost.data(runs, baseline),
         "learning": learning.data(runs, records, ranks),
-        "fidelity": fidelity.data(runs, ranks),
+        "fidelity": fidelity.data(runs, said, ranks),
         "calibration": calibration.data(runs, said, ranks),
         "errors": errors.data(runs, said, ranks),
         "reported": reported.data(near, ranks),

@@ -25,6 +25,7 @@ from bench.report.plots.ranking import (
     palettes,
     panels,
     seeds,
+    span,
     unseen,
 )
 
@@ -85,14 +86,14 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
         raise ValueError(f"fewer than two rows have a step time beside that of '{baseline}': there is nothing to draw")
     parts = panels(data)
     floors, bright = {pair: fence(part["top1"]) for pair, part in parts.items()}, palettes(parts, baseline)
-    paying = data[data["front"]]
+    paying = t.joined(list(dict.fromkeys(label for part in parts.values() for label in _paying(part)["label"])))
+    rings = f" Ringed and joined: distinguishably better than every cheaper row ({paying})." if paying else ""
     caption = (
-        f"Test top-1 against what the whole training costs, relative to {baseline}: a step with all that the method "
-        "needs (views, teacher, its own part) times the steps, those before the first epoch included. "
-        f"{seeds(data['n'])}. Vertical line: 95 % t interval of the paired difference to {baseline}. Filled: "
-        f"distinguishable from {baseline} (simultaneous interval); hollow: not. Ringed, with a line where there are "
-        f"several: distinguishably better than every cheaper row ({t.joined(list(dict.fromkeys(paying['label'])))})."
-        f"{crowd(data, baseline, NAMED)}{unseen(data, 'top1', floors)} {commit}"
+        f"Test top-1 {span(data, 'top1', ' %')}, at {span(data, 'cost_ratio', '×')} the cost of {baseline}'s training: "
+        "a step with all that the method needs (views, teacher, its own part) times the steps, those before the first "
+        f"epoch included. {seeds(data['n'])}. Vertical line: 95 % t interval of the paired difference to {baseline}, "
+        f"which may go on beyond the axis. Filled: distinguishable from {baseline} (simultaneous interval); hollow: "
+        f"not.{rings}{crowd(data, baseline, NAMED)}{unseen(data, 'top1', floors)} {commit}"
     )
     with styled():
         heights = [1.35 * HEIGHT] * len(parts)
@@ -104,7 +105,7 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
 
 
 def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, baseline: str) -> None:
-    front = part[part["front"]].sort_values("cost_ratio")
+    front = _paying(part)
     half = ((part["high"] - part["low"]) / 2).where(part["label"].isin(list(bright)))
     ends = pd.DataFrame({"x": part["cost_ratio"], "low": part["top1"] - half, "high": part["top1"] + half}).dropna()
     ax.set_ylim(*_up(part["top1"], ends))
@@ -114,7 +115,7 @@ def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, baseline: str) -> None
     line: dict[str, Any] = {"color": style.INK, "linewidth": 0.8, "zorder": 1.8}
     ax.plot(front["cost_ratio"], front["top1"], drawstyle="steps-post", **line)
     ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": style.INK, "markeredgewidth": 0.7}
-    ax.plot(front["cost_ratio"], front["top1"], "o", markersize=9, clip_on=False, zorder=1.9, **ring)
+    ax.plot(front["cost_ratio"], front["top1"], "o", markersize=7.5, clip_on=False, zorder=1.9, **ring)
     for label in dark_last(part["label"], bright):
         row, dark = part[part["label"] == label].iloc[0], label in bright
         (colour, marker), filled = look(label, bright), row["verdict"] in ("better", "worse") or label == baseline
@@ -127,7 +128,14 @@ def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, baseline: str) -> None
     by = part.set_index("label")
     first = [label for label in bright_first(by.index, bright) if label in by.index]
     names = [name(x, by.loc[x, "cost_ratio"], by.loc[x, "top1"], bright) for x in first]
-    place.beside(ax, names, place.along(place.points(ax, front[["cost_ratio", "top1"]])))
+    lines = [front[["cost_ratio", "top1"]], *([(x, low), (x, high)] for x, low, high in ends.to_numpy())]
+    place.beside(ax, names, np.concatenate([place.along(place.points(ax, line)) for line in lines]))
+
+
+def _paying(part: pd.DataFrame) -> pd.DataFrame:
+    """The front, the cheapest row first; none where it is the cheapest row alone, which nothing is cheaper than."""
+    front = part[part["front"]].sort_values("cost_ratio")
+    return front if len(front) > 1 else front.iloc[:0]
 
 
 def _up(top1: pd.Series[float], ends: pd.DataFrame) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from bench.report import style
 from bench.report import text as t
 from bench.report.layout import AXIS, GAP, LINE, SMALL, inches, key, rows, sheet, short, styled
 from bench.report.plots.predictions import TEACHER, Said, told
-from bench.report.plots.ranking import Order, in_order, panels, seeds
+from bench.report.plots.ranking import Order, in_order, panels, seeds, span
 
 BOTH = "both_right"
 KINDS = {
@@ -59,9 +59,9 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         raise ValueError("no finished run has its predictions and its teacher's: there is nothing to draw")
     parts = panels(data)
     caption = (
-        f"Test images by who is right, pooled over seeds ({seeds(data['n'])}). Bars: images that teacher or student "
-        f"get wrong (same error: both say the same wrong class); at the right the rest, which both get right. "
-        f"{commit}"
+        f"Teacher and student are both right on {span(data, BOTH, ' %')} of the test images, pooled over seeds "
+        f"({seeds(data['n'])}). Bars: the rest, which one of them or both get wrong (same error: both say the same "
+        f"wrong class). {commit}"
     )
     left = 2 * GAP + max(inches(short(label)) for label in data["label"].unique())
     gaps: dict[str, float] = {"top": LINE + 1.5 * GAP, "above": LINE, "between": AXIS}

@@ -105,6 +105,13 @@ def seeds(counts: pd.Series[int]) -> str:
     return f"n = {t.plural(high, 'seed')}" if low == high else f"n = {low} to {high} seeds"
 
 
+def span(rows: pd.DataFrame, value: str, unit: str) -> str:
+    """'from 79.3 % (crd) to 88.6 % (kd)': lowest and highest value of a frame that has a label in each row."""
+    low, high = rows.loc[rows[value].idxmin()], rows.loc[rows[value].idxmax()]
+    ends = [f"{t.number(float(row[value]), 1)}{unit}" for row in (low, high)]
+    return f"from {ends[0]} ({low['label']}) to {ends[1]} ({high['label']})" if ends[0] != ends[1] else ends[0]
+
+
 def panels(data: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The data of each pair."""
     return {str(pair): part for pair, part in data.groupby("pair", sort=False)}
