@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from bench.report import simultaneous, stats, style
 from bench.report import text as t
+from bench.report.blocks import MANY
 from bench.report.layout import FAR, GAP, LINE, bulk, inches, key, rows, sheet, short, styled
 
-ROW, DENSE = 0.30, 0.15  # inches; a row of few, and of more than MANY
-MANY = 12
+ROW, DENSE = 0.30, 0.15  # inches; a row of few, and of more than `blocks.MANY`
 MEAN, DOTS = 0.12, 0.25  # of a row: the interval above its middle, the seeds below
 NEAR = 2.0  # of many rows, quartile ranges that the axis goes beyond the quartiles of seeds and intervals
 WIDER = 0.2  # of the axis: how far simultaneous intervals, which are much wider where seeds are few, may stretch it

@@ -89,11 +89,11 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
     paying = t.joined(list(dict.fromkeys(label for part in parts.values() for label in _paying(part)["label"])))
     rings = f" Ringed and joined: distinguishably better than every cheaper row ({paying})." if paying else ""
     caption = (
-        f"Test top-1 {span(data, 'top1', ' %')}, at {span(data, 'cost_ratio', '×')} the cost of {baseline}'s training: "
-        "a step with all that the method needs (views, teacher, its own part) times the steps, those before the first "
-        f"epoch included. {seeds(data['n'])}. Vertical line: 95 % t interval of the paired difference to {baseline}, "
-        f"which may go on beyond the axis. Filled: distinguishable from {baseline} (simultaneous interval); hollow: "
-        f"not.{rings}{crowd(data, baseline, NAMED)}{unseen(data, 'top1', floors)} {commit}"
+        f"Test top-1 is {span(data, 'top1', ' %')}, the cost of the training {span(data, 'cost_ratio', '×')} that of "
+        f"{baseline}: a step with all that the method needs (views, teacher, its own part) times the steps, "
+        f"also those before the first epoch. {seeds(data['n'])}. Vertical line: 95 % t interval of the paired "
+        f"difference to {baseline}, which may go on beyond the axis. Filled: distinguishable from {baseline} "
+        f"(simultaneous interval), hollow: not.{rings}{crowd(data, baseline, NAMED)}{unseen(data, 'top1', floors)} {commit}"
     )
     with styled():
         heights = [1.35 * HEIGHT] * len(parts)

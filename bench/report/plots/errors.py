@@ -101,6 +101,5 @@ def _panel(ax: Axes, part: pd.DataFrame, most: float) -> None:
 
 
 def _on(colour: str) -> str:
-    """White on what is dark, ink on what is light."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else style.INK
+    """White, which a page darkens where it lightens the bars, on what is dark; else a dark that stays."""
+    return "white" if style.luminance(colour) < 0.2 else style.ON_LIGHT

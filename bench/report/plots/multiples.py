@@ -35,7 +35,7 @@ def figure(
         for block, (pair, part) in zip(blocks, parts.items(), strict=True):
             block.set_axis_off()
             for i, (label, (colour, _)) in enumerate(shown[pair].items()):
-                ax = _axes(block, i, tall * WIDE)
+                ax = drawn.add_axes(_place(block, tuple(drawn.get_size_inches()), i, tall * WIDE))
                 _write(ax, label, colour, draw(ax, part, label, colour))
                 lowest = i + ACROSS >= len(shown[pair])
                 ax.tick_params(labelleft=i % ACROSS == 0, labelbottom=lowest)
@@ -50,12 +50,13 @@ def shown_of(part: pd.DataFrame, palette: Palette) -> Palette:
     return dict(list(palette.items())[:most])
 
 
-def _axes(block: Axes, number: int, high: float) -> Axes:
-    """The panel of that number in the block's place, row by row; high: inches."""
-    page, box = block.figure.get_size_inches(), block.get_position()
+def _place(block: Axes, page: tuple[float, ...], number: int, high: float) -> tuple[float, float, float, float]:
+    """Of the panel of that number in the block, row by row; page, high: inches."""
+    width, height = page
+    box = block.get_position()
     down, along = divmod(number, ACROSS)
-    x, y = box.x0 * page[0] + along * (WIDE + 3 * GAP), box.y1 * page[1] - down * (high + TITLE) - high
-    return block.figure.add_axes((x / page[0], y / page[1], WIDE / page[0], high / page[1]))
+    x, y = box.x0 * width + along * (WIDE + 3 * GAP), box.y1 * height - down * (high + TITLE) - high
+    return x / width, y / height, WIDE / width, high / height
 
 
 def _write(ax: Axes, label: str, colour: str, number: str) -> None:
