@@ -76,7 +76,7 @@ def _curve(top1: float, epoch: int) -> dict[str, float]:
 
 @pytest.fixture(scope="session")
 def links(results: Path) -> Iterator[dict[str, str]]:
-    """What `kdbench ui` prints, by suite (and pair) and what is shown: 'tiny charts', 'pairs, big->tiny best'."""
+    """What `kdbench ui` prints, by suite (and pair) and what is shown: 'tiny charts', 'pairs, big->tiny one'."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from bench.report import figures, stats, style
 from bench.report import text as t
 from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, sheet, styled
-from bench.report.plots import place
+from bench.report.plots import matrix, place
 from bench.report.plots.ranking import (
     Palette,
     bright_first,
@@ -40,8 +40,8 @@ def data(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
     low, high: 95 % t interval of the paired difference to the baseline (points), NaN for the baseline; verdict: of
     `figures.difference_data`. cost_ratio: of `total` to the baseline's, median over shared seeds. front:
-    distinguishably better (paired 95 % t interval) than every cheaper row of the pair. Empty where fewer than two rows
-    have a step time.
+    distinguishably better (`matrix.data`) than every cheaper row of the pair. Empty where fewer than two rows have a
+    step time.
     """
     timed = STEP in runs and (runs.loc[runs["label"] == baseline, STEP].notna() & (runs["status"] == "finished")).any()
     if not timed:
@@ -54,9 +54,13 @@ def data(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
     out = levels(runs, baseline).merge(apart, on=["pair", "label"], how="left").merge(ratios, on=["pair", "label"])
     if len(out) < 2:
         return pd.DataFrame(columns=COLUMNS)
-    tops = stats.usable(runs).pivot(index=["pair", "seed"], columns="label", values=stats.TOP1)
-    front = [_pays(row, part, tops.loc[pair]) for pair, part in out.groupby("pair", sort=False) for row in _rows(part)]
-    return out.assign(front=front)[COLUMNS]
+    cells = matrix.data(runs).query("apart and mean > 0")
+    better = set(cells[["pair", "row", "column"]].itertuples(index=False, name=None))
+    cheaper = out.merge(out, on="pair", suffixes=("", "_other")).query("cost_ratio_other < cost_ratio")
+    pairs = cheaper[["pair", "label", "label_other"]].itertuples(index=False, name=None)
+    behind = {(pair, label) for pair, label, other in pairs if (pair, label, other) not in better}
+    keys = out[["pair", "label"]].itertuples(index=False, name=None)
+    return out.assign(front=[key not in behind for key in keys])[COLUMNS]
 
 
 def total(runs: pd.DataFrame) -> pd.Series[float]:
@@ -67,17 +71,6 @@ def total(runs: pd.DataFrame) -> pd.Series[float]:
     before = runs[BEFORE].astype(float).fillna(0.0) if BEFORE in runs else 0.0
     epochs = runs["epochs"].astype(float) if "epochs" in runs else 1.0
     return runs[STEP].astype(float) * (1.0 + before / epochs)
-
-
-def _rows(part: pd.DataFrame) -> list[tuple[str, float]]:
-    return list(part[["label", "cost_ratio"]].itertuples(index=False, name=None))
-
-
-def _pays(row: tuple[str, float], part: pd.DataFrame, tops: pd.DataFrame) -> bool:
-    """Is the row distinguishably better than every cheaper one? tops: test top-1 [seeds, labels]."""
-    cheaper = part.loc[part["cost_ratio"] < row[1], "label"]
-    found = [stats.moments((tops[row[0]] - tops[other]).dropna().to_numpy(float)) for other in cheaper]
-    return all(m["mean"] - m["half"] > 0 for m in found)
 
 
 def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
@@ -93,7 +86,8 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
         f"{baseline}: a step with all that the method needs (views, teacher, its own part) times the steps, "
         f"also those before the first epoch. {seeds(data['n'])}. Vertical line: 95 % t interval of the paired "
         f"difference to {baseline}, which may go on beyond the axis. Filled: distinguishable from {baseline} "
-        f"(simultaneous interval), hollow: not.{rings}{crowd(data, baseline, NAMED)}{unseen(data, 'top1', floors)} {commit}"
+        f"(simultaneous interval), hollow: not.{rings}{crowd(data, baseline, NAMED)}"
+        f"{unseen(data, 'top1', floors)} {commit}"
     )
     with styled():
         heights = [1.35 * HEIGHT] * len(parts)
