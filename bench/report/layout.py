@@ -125,7 +125,7 @@ def styled() -> Iterator[None]:
         yield
 
 
-def caption_of(png: Path) -> str:
+def caption_of(png: Path | io.BytesIO) -> str:
     """What a file of `rendered` says of itself; empty for what others have drawn."""
     with Image.open(png) as picture:
         return str(picture.info.get("Description", ""))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.report import build
+from tests.report import made_up
 from tests.tracking.conftest import environment, spec
 from tracking import summary
 from tracking.frame import frame
@@ -95,6 +97,14 @@ def links(results: Path) -> Iterator[dict[str, str]]:
     yield found
     server.send_signal(signal.SIGTERM)
     assert server.wait(20) == 128 + signal.SIGTERM
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a report on disk."""
+    folder = tmp_path_factory.mktemp("reported")
+    made_up.suite(folder, seeds=3)
+    return build.write(folder, "made").html.as_uri()
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 
 from bench.report import gain, simultaneous, stats, style
 from bench.report import text as t
+from bench.report.blocks import MANY
+from bench.report.figures import DENSE
 from bench.report.layout import GAP, LINE, bulk, inches, key, rows, sheet, short, styled
 from bench.report.plots.ranking import panels, seeds
 
-ROW = 0.22  # inches
+ROW = 0.22  # inches; of more than MANY rows figures.DENSE
 WORDS = {"better": "tuned is better", "open": "not distinguishable", "worse": "tuned is worse"}
 COLUMNS = ["pair", "row", "n", "recipe", "tuned", "difference", "low", "high", "verdict"]
 
@@ -63,7 +65,8 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         f"the simultaneous interval of all methods of a pair (Bonferroni). {commit}"
     )
     with styled():
-        heights, top = [ROW * len(part) for part in parts.values()], LINE + GAP
+        row = ROW if max(map(len, parts.values())) <= MANY else DENSE
+        heights, top = [row * len(part) for part in parts.values()], LINE + GAP
         drawn, axes = sheet(heights, list(parts), caption, left=left, right=right, between=4 * GAP, top=top)
         for ax, (pair, part) in zip(axes, parts.items(), strict=True):
             _panel(ax, part, texts[pair])
