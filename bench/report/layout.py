@@ -22,6 +22,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from PIL import Image
 
 from bench.report import style
@@ -75,6 +76,23 @@ def rows(ax: Axes, names: Sequence[str], shift: float = 0.0) -> None:
     ax.grid(axis="x")
 
 
+def at_right(ax: Axes, y: float, text: str, **look: Any) -> None:
+    """The text of a row, right of the axes; y: the row, or any value of the axis."""
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    ax.annotate(text, (1, y), (72 * GAP, 0), va="center_baseline", **place, **look)
+
+
+def head_right(ax: Axes, text: str) -> None:
+    """What stands at the right of rows, small above them."""
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    ax.annotate(text, (1, 1), (72 * GAP, 2), size=SMALL, color=style.SOFT, va="bottom", **place)
+
+
+def name_room(names: Iterable[object]) -> float:
+    """Inches left of an axes of rows with these names."""
+    return 2 * GAP + max(inches(short(str(name))) for name in names)
+
+
 def key(figure: Figure, entries: Sequence[tuple[dict[str, Any], str]], down: float) -> None:
     """Markers and what they mean, in one line, its middle `down` inches below the page's upper edge."""
     width, height = figure.get_size_inches()
@@ -105,6 +123,15 @@ def limits(values: Iterable[float], floor: float) -> tuple[float, float]:
     high = max(values)
     pad = 0.05 * (high - floor) or 0.5
     return floor - pad, high + pad
+
+
+def logarithmic(ax: Axes, low: float, high: float, subs: Sequence[float], unit: str = "") -> None:
+    """A logarithmic axis of x from low to high with numbers at these multiples of powers of ten."""
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
+    ax.xaxis.set_minor_locator(NullLocator())
 
 
 def short(name: str) -> str:

@@ -8,20 +8,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.report import figures, stats, style
 from bench.report import text as t
-from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, sheet, styled
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, logarithmic, sheet, styled
 from bench.report.plots import matrix, place
 from bench.report.plots.ranking import (
     Palette,
-    bright_first,
     crowd,
     dark_last,
     levels,
     look,
-    name,
+    names,
     palettes,
     panels,
     seeds,
@@ -36,7 +34,7 @@ COLUMNS = ["pair", "label", "n", "top1", "low", "high", "verdict", "cost_ratio",
 
 
 def data(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Pair, label, n, top1 (`ranking.levels`), low, high, verdict, cost_ratio, front; one row per pair and label.
+    """Pair, label, n, top1 (`levels`), low, high, verdict, cost_ratio, front; one row per pair and label.
 
     low, high: 95 % t interval of the paired difference to the baseline (points), NaN for the baseline; verdict: of
     `figures.difference_data`. cost_ratio: of `total` to the baseline's, median over shared seeds. front:
@@ -119,11 +117,9 @@ def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, baseline: str) -> None
             at = ends.loc[row.name]
             ax.plot([at["x"]] * 2, [at["low"], at["high"]], color=colour, linewidth=0.7, zorder=2.1)
         ax.plot([row["cost_ratio"]], [row["top1"]], marker, zorder=2.5 + 0.2 * dark, clip_on=False, **face, **over)
-    by = part.set_index("label")
-    first = [label for label in bright_first(by.index, bright) if label in by.index]
-    names = [name(x, by.loc[x, "cost_ratio"], by.loc[x, "top1"], bright) for x in first]
     lines = [front[["cost_ratio", "top1"]], *([(x, low), (x, high)] for x, low, high in ends.to_numpy())]
-    place.beside(ax, names, np.concatenate([place.along(place.points(ax, line)) for line in lines]))
+    taken = np.concatenate([place.along(place.points(ax, line)) for line in lines])
+    place.beside(ax, names(part, "cost_ratio", "top1", bright), taken)
 
 
 def _paying(part: pd.DataFrame) -> pd.DataFrame:
@@ -143,9 +139,5 @@ def _across(ax: Axes, ratios: pd.Series[float]) -> None:
     """A logarithmic axis of ratios: twice as slow and twice as fast are equally far from 1."""
     low, high = min(1.0, float(ratios.min())), max(1.0, float(ratios.max()))
     pad = 1.06 * (high / low) ** 0.04
-    ax.set_xscale("log")
-    ax.set_xlim(low / pad, high * pad)
     fine = (1, 1.1, 1.2, 1.3, 1.5, 1.7, 2, 2.5, 3, 4, 5, 7) if high < 2 * low else (1, 1.5, 2, 3, 4, 5, 7)
-    ax.xaxis.set_major_locator(LogLocator(subs=fine if high < 8 * low else (1, 2, 5)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}×"))
-    ax.xaxis.set_minor_locator(NullLocator())
+    logarithmic(ax, low / pad, high * pad, fine if high < 8 * low else (1, 2, 5), "×")

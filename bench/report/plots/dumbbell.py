@@ -13,7 +13,7 @@ from bench.report import gain, simultaneous, stats, style
 from bench.report import text as t
 from bench.report.blocks import MANY
 from bench.report.figures import DENSE
-from bench.report.layout import GAP, LINE, bulk, inches, key, rows, sheet, short, styled
+from bench.report.layout import GAP, LINE, at_right, bulk, inches, key, name_room, rows, sheet, short, styled
 from bench.report.plots.ranking import panels, seeds
 
 ROW = 0.22  # inches; of more than MANY rows figures.DENSE
@@ -55,7 +55,7 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         raise ValueError("no method ran both tuned and by its recipe: there is no gain to draw")
     parts = panels(data)
     texts = {pair: _texts(part) for pair, part in parts.items()}
-    left = 2 * GAP + max(inches(short(name)) for name in data["row"].astype(str))
+    left = name_room(data["row"])
     right = 2 * GAP + max(inches(text) for own in texts.values() for text in own)
     counts = {word: int(data["verdict"].eq(verdict).sum()) for verdict, word in WORDS.items()}
     caption = (
@@ -104,5 +104,4 @@ def _panel(ax: Axes, part: pd.DataFrame, texts: list[str]) -> None:
         over: dict[str, Any] = {"markersize": 5, "clip_on": False}
         ax.plot([row.recipe], [y], "o", zorder=3, **over, **_face(style.INK, hollow=True))
         ax.plot([row.tuned], [y], "o", zorder=3.1, **over, **_face(colour))
-        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        ax.annotate(text, (1, y), (72 * GAP, 0), va="center_baseline", **at)
+        at_right(ax, y, text)

@@ -13,7 +13,21 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.layout import AXIS, GAP, LINE, SMALL, inches, key, rows, sheet, short, styled
+from bench.report.layout import (
+    AXIS,
+    GAP,
+    LINE,
+    SMALL,
+    at_right,
+    head_right,
+    inches,
+    key,
+    name_room,
+    rows,
+    sheet,
+    short,
+    styled,
+)
 from bench.report.plots.predictions import TEACHER, Said, told
 from bench.report.plots.ranking import Order, in_order, panels, seeds, span
 
@@ -63,7 +77,7 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         f"({seeds(data['n'])}). Bars: the rest, which one of them or both get wrong (same error: both say the same "
         f"wrong class). {commit}"
     )
-    left = 2 * GAP + max(inches(short(label)) for label in data["label"].unique())
+    left = name_room(data["label"].unique())
     gaps: dict[str, float] = {"top": LINE + 1.5 * GAP, "above": LINE, "between": AXIS}
     with styled():
         heights = [ROW * len(part) for part in parts.values()]
@@ -83,7 +97,6 @@ def _panel(ax: Axes, part: pd.DataFrame, most: float) -> None:
     ax.set_xlim(0, most)
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     per_inch = most / (ax.bbox.width / ax.figure.dpi)
-    over: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     start = np.zeros(len(part))
     for kind, (_, colour) in KINDS.items():
         share = part[kind].to_numpy(float)
@@ -95,9 +108,8 @@ def _panel(ax: Axes, part: pd.DataFrame, most: float) -> None:
                 ax.text(at + value / 2, y, text, color=_on(colour), **look)
         start += share
     for y, value in enumerate(part[BOTH]):
-        ax.annotate(t.number(value, 1), (1, y), (72 * GAP, 0), va="center_baseline", **over)
-    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
-    ax.annotate("both right", (1, 1), (72 * GAP, 2), size=SMALL, color=style.SOFT, **above)
+        at_right(ax, y, t.number(value, 1))
+    head_right(ax, "both right")
 
 
 def _on(colour: str) -> str:

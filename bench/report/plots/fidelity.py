@@ -15,19 +15,18 @@ from matplotlib.figure import Figure
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, SMALL, fence, inches, limits, sheet, styled
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, SMALL, at_right, fence, inches, limits, sheet, styled
 from bench.report.plots import place
 from bench.report.plots.cost import NAMED
 from bench.report.plots.predictions import TEACHER, Said, told
 from bench.report.plots.ranking import (
     Order,
     Palette,
-    bright_first,
     crowd,
     dark_last,
     in_order,
     look,
-    name,
+    names,
     palettes,
     panels,
     seeds,
@@ -88,8 +87,7 @@ def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, teacher: float) -> Non
     ax.set_ylabel("test top-1 (%)")
     ax.grid(axis="both")
     ax.axhline(teacher, color=style.INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1.8)
-    at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    ax.annotate("teacher", (1, teacher), (72 * GAP, 0), size=SMALL, va="center_baseline", **at)
+    at_right(ax, teacher, "teacher", size=SMALL)
     for label in dark_last(rows.index, bright):
         (colour, marker), dark, own = look(label, bright), label in bright, part[part["label"] == label]
         if dark:
@@ -98,8 +96,7 @@ def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, teacher: float) -> Non
         edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5, "clip_on": False}
         over: dict[str, Any] = {"color": colour, "markersize": 5.5 if dark else 4.0, "zorder": 2.5 + dark}
         ax.plot([rows.loc[label, "mean_repeated"]], [rows.loc[label, "top1"]], marker, **over, **edge)
-    first = [label for label in bright_first(rows.index, bright) if label in rows.index]
-    names = [name(x, rows.loc[x, "mean_repeated"], rows.loc[x, "top1"], bright) for x in first]
     ((end, high),) = place.points(ax, [(ax.get_xlim()[1], teacher)])
     word = (end, high - SMALL / 2, end + 72 * (GAP + inches("teacher", SMALL)), high + SMALL / 2)
-    place.beside(ax, names, np.vstack([place.around(place.points(ax, seen[["repeated", "value"]]), 1.4), word]))
+    taken = np.vstack([place.around(place.points(ax, seen[["repeated", "value"]]), 1.4), word])
+    place.beside(ax, names(rows.reset_index(), "mean_repeated", "top1", bright), taken)

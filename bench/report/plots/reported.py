@@ -10,7 +10,22 @@ from matplotlib.figure import Figure
 
 from bench.report import distance, published, style
 from bench.report import text as t
-from bench.report.layout import AXIS, GAP, LINE, SMALL, inches, key, limits, rows, sheet, short, styled
+from bench.report.layout import (
+    AXIS,
+    GAP,
+    LINE,
+    SMALL,
+    at_right,
+    head_right,
+    inches,
+    key,
+    limits,
+    name_room,
+    rows,
+    sheet,
+    short,
+    styled,
+)
 from bench.report.plots.ranking import Order, in_order, panels, seeds
 from bench.report.published import BEST, LAST, UNSAID
 
@@ -41,7 +56,7 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
     texts = {pair: _texts(part) for pair, part in parts.items()}
     heading = "ours − published"
     right = 3 * GAP + max(inches(heading, SMALL), *(inches(x) for part in texts.values() for x in part.values()))
-    left = 2 * GAP + max(inches(short(label)) for label in data["label"].unique())
+    left = name_room(data["label"].unique())
     keys = _keys(data)
     heights = [ROW * part["label"].nunique() for part in parts.values()]
     gaps: dict[str, float] = {"left": left, "right": right, "above": LINE, "between": AXIS}
@@ -97,7 +112,6 @@ def _panel(ax: Axes, part: pd.DataFrame, texts: dict[str, str], heading: str) ->
     rows(ax, [short(label) for label in labels])
     ends = part[["reported", "ours", "low", "high"]].astype(float).stack().dropna()
     ax.set_xlim(*limits(ends, float(ends.min())))
-    over: dict[str, Any] = {"textcoords": "offset points", "va": "center_baseline"}
     for y, label in enumerate(labels):
         each = part[part["label"] == label]
         first = each.iloc[0]
@@ -108,6 +122,5 @@ def _panel(ax: Axes, part: pd.DataFrame, texts: dict[str, str], heading: str) ->
         ours = each[each["ours"].notna()].replace({"selection": {UNSAID: LAST}}).drop_duplicates("selection")
         for rule, value in zip(ours["selection"], ours["ours"], strict=True):
             ax.plot([value], [y], zorder=3.5, linestyle="none", **_look(rule, mine=True))
-        ax.annotate(texts[label], (1, y), (72 * GAP, 0), xycoords=("axes fraction", "data"), **over)
-    small: dict[str, Any] = {"size": SMALL, "color": style.SOFT, "va": "bottom", "textcoords": "offset points"}
-    ax.annotate(heading, (1, 1), (72 * GAP, 2), xycoords="axes fraction", **small)
+        at_right(ax, y, texts[label])
+    head_right(ax, heading)
