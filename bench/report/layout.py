@@ -7,7 +7,7 @@ part of the picture, but the text below it in a page, and what a file of it says
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -33,6 +34,8 @@ HEIGHT = 2.3  # of a panel without rows
 AXIS_LEFT = GAP + 0.5  # a vertical axis' name and numbers
 SMALL = style.SIZE - 1
 DPI = 300
+Draw = Callable[[Axes, str, "pd.DataFrame"], object]
+"""Draws one pair's data on its axes."""
 FAR = 3.0  # quartile ranges: values further from the quartiles than this are beyond the axis
 
 
@@ -65,6 +68,24 @@ def sheet(
             figure.text(GAP / width, (y - GAP) / height, title.replace("->", " → "), weight="bold", va="top")
         y = bottom - between
     return figure, axes
+
+
+def stacked(
+    parts: Mapping[str, pd.DataFrame], heights: Sequence[float], caption: str, draw: Draw, across: str, *,
+    keys: Sequence[Sequence[tuple[dict[str, Any], str]]] = (), **room: float,
+) -> Figure:  # fmt: skip
+    """A figure with a panel for each pair, drawn by `draw`; across: what the last axis is called.
+
+    keys: lines of markers and what they mean, on top of the page; room: of `sheet`.
+    """
+    with styled():
+        figure, axes = sheet(heights, list(parts), caption, top=LINE * len(keys) + GAP * bool(keys), **room)
+        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
+            draw(ax, pair, part)
+        for i, line in enumerate(keys):
+            key(figure, line, GAP + LINE * (i + 0.5))
+        axes[-1].set_xlabel(across)
+    return figure
 
 
 def rows(ax: Axes, names: Sequence[str], shift: float = 0.0) -> None:

@@ -76,7 +76,7 @@ def test_of_many_methods_kd_and_the_best_have_a_colour(prose: Prose) -> None:
     bright = ranking.coloured(best, "kd")
     assert bright == ["kd", *[name for name in best if name != "kd"][: ranking.BEST]]
     colours = {text.get_text(): text.get_color() for text in names(curve(frame), MANY)}
-    assert {name for name, colour in colours.items() if colour != style.GREY} == set(bright)
+    assert {name for name, colour in colours.items() if colour != style.SOFT} == set(bright)
     prose(caption(curve(frame)))
     assert len({text.get_color() for text in names(curve(made_up()), METHODS)}) == len(METHODS)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.report import figures, stats, style
 from bench.report import text as t
-from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, logarithmic, sheet, styled
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, logarithmic, stacked
 from bench.report.plots import matrix, place
 from bench.report.plots.ranking import (
     Palette,
@@ -87,13 +87,12 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
         f"(simultaneous interval), hollow: not.{rings}{crowd(data, baseline, NAMED)}"
         f"{unseen(data, 'top1', floors)} {commit}"
     )
-    with styled():
-        heights = [1.35 * HEIGHT] * len(parts)
-        drawn, axes = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=4 * GAP)
-        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
-            _panel(ax, part[part["top1"] >= floors[pair]], bright[pair], baseline)
-        axes[-1].set_xlabel(f"cost of the training, over that of {baseline}")
-    return drawn
+
+    def panel(ax: Axes, pair: str, part: pd.DataFrame) -> None:
+        _panel(ax, part[part["top1"] >= floors[pair]], bright[pair], baseline)
+
+    across, heights = f"cost of the training, over that of {baseline}", [1.35 * HEIGHT] * len(parts)
+    return stacked(parts, heights, caption, panel, across, left=AXIS_LEFT, right=4 * GAP)
 
 
 def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, baseline: str) -> None:

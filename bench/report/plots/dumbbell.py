@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from bench.report import gain, simultaneous, stats, style
 from bench.report import text as t
 from bench.report.blocks import MANY
 from bench.report.figures import DENSE
-from bench.report.layout import GAP, LINE, at_right, bulk, inches, key, name_room, rows, sheet, short, styled
+from bench.report.layout import GAP, at_right, bulk, inches, name_room, rows, short, stacked
 from bench.report.plots.ranking import panels, seeds
 
 ROW = 0.22  # inches; of more than MANY rows figures.DENSE
@@ -64,18 +65,13 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         f"line: 95 % t interval of the paired difference, drawn from the recipe's mean ({seeds(data['n'])}); colour: "
         f"the simultaneous interval of all methods of a pair (Bonferroni). {commit}"
     )
-    with styled():
-        row = ROW if max(map(len, parts.values())) <= MANY else DENSE
-        heights, top = [row * len(part) for part in parts.values()], LINE + GAP
-        drawn, axes = sheet(heights, list(parts), caption, left=left, right=right, between=4 * GAP, top=top)
-        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
-            _panel(ax, part, texts[pair])
-        looks = [({"marker": "o", "markersize": 5, **_face(style.INK, hollow=True)}, "recipe")]
-        verdicts = [verdict for verdict in WORDS if verdict in set(data["verdict"])]
-        looks += [({"marker": "o", "markersize": 5, **_face(style.VERDICTS[v])}, WORDS[v]) for v in verdicts]
-        key(drawn, looks, LINE / 2 + GAP)
-        axes[-1].set_xlabel("test top-1 (%)")
-    return drawn
+    row = ROW if max(map(len, parts.values())) <= MANY else DENSE
+    looks = [({"marker": "o", "markersize": 5, **_face(style.INK, hollow=True)}, "recipe")]
+    verdicts = [verdict for verdict in WORDS if verdict in set(data["verdict"])]
+    looks += [({"marker": "o", "markersize": 5, **_face(style.VERDICTS[v])}, WORDS[v]) for v in verdicts]
+    heights, room = [row * len(part) for part in parts.values()], {"left": left, "right": right, "between": 4 * GAP}
+    draw = partial(_panel, texts=texts)
+    return stacked(parts, heights, caption, draw, "test top-1 (%)", keys=[looks], **room)
 
 
 def _face(colour: str, hollow: bool = False) -> dict[str, Any]:
@@ -87,7 +83,7 @@ def _texts(part: pd.DataFrame) -> list[str]:
     return [t.difference(row.difference, row.low, row.high, int(row.n), places) for row in part.itertuples()]
 
 
-def _panel(ax: Axes, part: pd.DataFrame, texts: list[str]) -> None:
+def _panel(ax: Axes, pair: str, part: pd.DataFrame, texts: dict[str, list[str]]) -> None:
     rows(ax, [short(str(name)) for name in part["row"]])
     ends = [part["recipe"] + part[end].astype(float) for end in ("low", "high")]
     low, high = bulk(pd.concat([part["recipe"], part["tuned"], *(end.dropna() for end in ends)]).astype(float))
@@ -97,7 +93,7 @@ def _panel(ax: Axes, part: pd.DataFrame, texts: list[str]) -> None:
     )
     pad = 0.04 * (high - low) or 0.5
     ax.set_xlim(low - pad, high + pad)
-    for y, (row, start, end, text) in enumerate(zip(part.itertuples(), *ends, texts, strict=True)):
+    for y, (row, start, end, text) in enumerate(zip(part.itertuples(), *ends, texts[pair], strict=True)):
         colour = style.VERDICTS[str(row.verdict)]
         ax.plot([start, end], [y, y], color=colour, linewidth=0.6)
         ax.plot([row.recipe, row.tuned], [y, y], color=colour, linewidth=2, solid_capstyle="butt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.layout import (
-    AXIS,
-    GAP,
-    LINE,
-    SMALL,
-    at_right,
-    head_right,
-    inches,
-    key,
-    name_room,
-    rows,
-    sheet,
-    short,
-    styled,
-)
+from bench.report.layout import AXIS, GAP, LINE, SMALL, at_right, head_right, inches, name_room, rows, short, stacked
 from bench.report.plots.predictions import TEACHER, Said, told
 from bench.report.plots.ranking import Order, in_order, panels, seeds, span
 
@@ -78,21 +65,15 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         f"wrong class). {commit}"
     )
     left = name_room(data["label"].unique())
-    gaps: dict[str, float] = {"top": LINE + 1.5 * GAP, "above": LINE, "between": AXIS}
-    with styled():
-        heights = [ROW * len(part) for part in parts.values()]
-        right = 2 * GAP + max(inches("both right", SMALL), inches("100.0"))
-        drawn, axes = sheet(heights, list(parts), caption, left=left, right=right, **gaps)
-        most = float(data[list(KINDS)].sum(axis=1).max())
-        for ax, part in zip(axes, parts.values(), strict=True):
-            _panel(ax, part, most)
-        squares = [({"marker": "s", "markersize": 5, "color": colour}, said) for said, colour in KINDS.values()]
-        key(drawn, squares, 2 * GAP)
-        axes[-1].set_xlabel("test images (%)")
-    return drawn
+    right = 2 * GAP + max(inches("both right", SMALL), inches("100.0"))
+    squares = [({"marker": "s", "markersize": 5, "color": colour}, said) for said, colour in KINDS.values()]
+    heights = [ROW * len(part) for part in parts.values()]
+    room: dict[str, Any] = {"left": left, "right": right, "above": LINE, "between": AXIS, "keys": [squares]}
+    most = float(data[list(KINDS)].sum(axis=1).max())
+    return stacked(parts, heights, caption, partial(_panel, most=most), "test images (%)", **room)
 
 
-def _panel(ax: Axes, part: pd.DataFrame, most: float) -> None:
+def _panel(ax: Axes, _: str, part: pd.DataFrame, most: float) -> None:
     rows(ax, [short(label) for label in part["label"]])
     ax.set_xlim(0, most)
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

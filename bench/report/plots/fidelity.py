@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, SMALL, at_right, fence, inches, limits, sheet, styled
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, SMALL, at_right, fence, inches, limits, stacked
 from bench.report.plots import place
 from bench.report.plots.cost import NAMED
 from bench.report.plots.predictions import TEACHER, Said, told
@@ -70,13 +70,13 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
         "their mean."
         f"{crowd(data, baseline, NAMED)}{unseen(means, 'top1', floors)} {commit}"
     )
-    with styled():
-        heights, right = [1.35 * HEIGHT] * len(parts), 3 * GAP + inches("teacher", SMALL)
-        drawn, axes = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=right)
-        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
-            _panel(ax, part[part["top1"] >= floors[pair]], bright[pair], float(part["teacher_top1"].mean()))
-        axes[-1].set_xlabel("errors of the teacher that the student repeats (%)")
-    return drawn
+
+    def panel(ax: Axes, pair: str, part: pd.DataFrame) -> None:
+        _panel(ax, part[part["top1"] >= floors[pair]], bright[pair], float(part["teacher_top1"].mean()))
+
+    heights, right = [1.35 * HEIGHT] * len(parts), 3 * GAP + inches("teacher", SMALL)
+    across = "errors of the teacher that the student repeats (%)"
+    return stacked(parts, heights, caption, panel, across, left=AXIS_LEFT, right=right)
 
 
 def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, teacher: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -18,13 +19,11 @@ from bench.report.layout import (
     at_right,
     head_right,
     inches,
-    key,
     limits,
     name_room,
     rows,
-    sheet,
     short,
-    styled,
+    stacked,
 )
 from bench.report.plots.ranking import Order, in_order, panels, seeds
 from bench.report.published import BEST, LAST, UNSAID
@@ -57,18 +56,10 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
     heading = "ours − published"
     right = 3 * GAP + max(inches(heading, SMALL), *(inches(x) for part in texts.values() for x in part.values()))
     left = name_room(data["label"].unique())
-    keys = _keys(data)
     heights = [ROW * part["label"].nunique() for part in parts.values()]
-    gaps: dict[str, float] = {"left": left, "right": right, "above": LINE, "between": AXIS}
-    with styled():
-        top = LINE * len(keys) + 1.5 * GAP
-        drawn, axes = sheet(heights, list(parts), _caption(data, commit), top=top, **gaps)
-        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
-            _panel(ax, part, texts[pair], heading)
-        for i, line in enumerate(keys):
-            key(drawn, line, GAP + LINE * (i + 0.5))
-        axes[-1].set_xlabel("test top-1 (%)")
-    return drawn
+    room: dict[str, float] = {"left": left, "right": right, "above": LINE, "between": AXIS}
+    draw = partial(_panel, texts=texts, heading=heading)
+    return stacked(parts, heights, _caption(data, commit), draw, "test top-1 (%)", keys=_keys(data), **room)
 
 
 def _caption(data: pd.DataFrame, commit: str) -> str:
@@ -107,7 +98,7 @@ def _look(rule: str, *, mine: bool) -> dict[str, Any]:
     return {"marker": MARKS[rule], "markersize": 4.0 if rule == UNSAID else 4.5, "markeredgewidth": 0.9, **face}
 
 
-def _panel(ax: Axes, part: pd.DataFrame, texts: dict[str, str], heading: str) -> None:
+def _panel(ax: Axes, pair: str, part: pd.DataFrame, texts: dict[str, dict[str, str]], heading: str) -> None:
     labels = list(part["label"].unique())
     rows(ax, [short(label) for label in labels])
     ends = part[["reported", "ours", "low", "high"]].astype(float).stack().dropna()
@@ -122,5 +113,5 @@ def _panel(ax: Axes, part: pd.DataFrame, texts: dict[str, str], heading: str) ->
         ours = each[each["ours"].notna()].replace({"selection": {UNSAID: LAST}}).drop_duplicates("selection")
         for rule, value in zip(ours["selection"], ours["ours"], strict=True):
             ax.plot([value], [y], zorder=3.5, linestyle="none", **_look(rule, mine=True))
-        at_right(ax, y, texts[label])
+        at_right(ax, y, texts[pair][label])
     head_right(ax, heading)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, logarithmic, sheet, styled
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, logarithmic, stacked
 from bench.report.plots import place
 from bench.report.plots.ranking import BEST, FEW, Palette, crowd, dark_last, look, names, panels
 
@@ -32,16 +33,12 @@ def figure(points: pd.DataFrame, commit: str = "") -> Figure:
         "with the views and the teacher's forward that the trial needs."
         f"{crowd(points, 'kd', best='the best on the front')}{unseen} {commit}"
     )
-    with styled():
-        heights = [1.4 * HEIGHT] * len(parts)
-        drawn, axes = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=5 * GAP)
-        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
-            _panel(ax, part, floors[pair])
-        axes[-1].set_xlabel("step time (ms)")
-    return drawn
+    draw, heights = partial(_panel, floors=floors), [1.4 * HEIGHT] * len(parts)
+    return stacked(parts, heights, caption, draw, "step time (ms)", left=AXIS_LEFT, right=5 * GAP)
 
 
-def _panel(ax: Axes, part: pd.DataFrame, floor: float) -> None:
+def _panel(ax: Axes, pair: str, part: pd.DataFrame, floors: dict[str, float]) -> None:
+    floor = floors[pair]
     best = part.sort_values(["top1", "step_ms"], ascending=[False, True]).drop_duplicates("label")
     front = part[part["front"]].sort_values(["step_ms", "top1"])
     bright = _palette(best, front)
