@@ -60,7 +60,7 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         raise ValueError("no finished run has its predictions and its teacher's: there is nothing to draw")
     parts = panels(data)
     caption = (
-        f"Teacher and student are both right on {span(data, BOTH, ' %')} of the test images, pooled over seeds "
+        f"Test images on which teacher and student are both right: {span(data, BOTH, ' %')}, pooled over seeds "
         f"({seeds(data['n'])}). Bars: the rest, which one of them or both get wrong (same error: both say the same "
         f"wrong class). {commit}"
     )
