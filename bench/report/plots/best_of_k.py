@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report import text as t
-from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, inches, limits, stacked
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, inches, limits, sheet, styled
 from bench.report.plots import place
 from bench.report.plots.ranking import Palette, crowd, dark_last, look, name, palettes, panels
 
@@ -31,13 +31,14 @@ def figure(curves: pd.DataFrame, recipes: pd.DataFrame, commit: str = "") -> Fig
     names = {pair: [name(r.label, r.k, r.best, bright[pair]) for r in last.itertuples()] for pair, last in ends.items()}
     heights = [max(HEIGHT, sum(place.room(one.size) for one in each)) for each in names.values()]
     right = 5 * GAP + max(inches(one.text, one.size) for each in names.values() for one in each)
-    caption = _caption(curves, starts, floors, commit)
-
-    def panel(ax: Axes, pair: str, part: pd.DataFrame) -> None:
-        _panel(ax, part, starts[pair], floors[pair], bright[pair])
-        place.at_ends(ax, names[pair])
-
-    return stacked(parts, heights, caption, panel, "trials k", left=AXIS_LEFT, right=right)
+    with styled():
+        caption = _caption(curves, starts, floors, commit)
+        drawn, axes = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=right)
+        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
+            _panel(ax, part, starts[pair], floors[pair], bright[pair])
+            place.at_ends(ax, names[pair])
+        axes[-1].set_xlabel("trials k")
+    return drawn
 
 
 def _panel(ax: Axes, part: pd.DataFrame, starts: pd.DataFrame, floor: float, bright: Palette) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, logarithmic, stacked
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, sheet, styled
 from bench.report.plots import place
-from bench.report.plots.ranking import BEST, FEW, Palette, crowd, dark_last, look, names, panels
+from bench.report.plots.ranking import BEST, FEW, Palette, bright_first, crowd, dark_last, look, name, panels
 
 LOG = 4.0  # step times that differ by more than this factor stand on a logarithmic axis
 
@@ -33,12 +33,16 @@ def figure(points: pd.DataFrame, commit: str = "") -> Figure:
         "with the views and the teacher's forward that the trial needs."
         f"{crowd(points, 'kd', best='the best on the front')}{unseen} {commit}"
     )
-    draw, heights = partial(_panel, floors=floors), [1.4 * HEIGHT] * len(parts)
-    return stacked(parts, heights, caption, draw, "step time (ms)", left=AXIS_LEFT, right=5 * GAP)
+    with styled():
+        heights = [1.4 * HEIGHT] * len(parts)
+        drawn, axes = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=5 * GAP)
+        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
+            _panel(ax, part, floors[pair])
+        axes[-1].set_xlabel("step time (ms)")
+    return drawn
 
 
-def _panel(ax: Axes, pair: str, part: pd.DataFrame, floors: dict[str, float]) -> None:
-    floor = floors[pair]
+def _panel(ax: Axes, part: pd.DataFrame, floor: float) -> None:
     best = part.sort_values(["top1", "step_ms"], ascending=[False, True]).drop_duplicates("label")
     front = part[part["front"]].sort_values(["step_ms", "top1"])
     bright = _palette(best, front)
@@ -58,8 +62,10 @@ def _panel(ax: Axes, pair: str, part: pd.DataFrame, floors: dict[str, float]) ->
         top, size, line = best[best["label"] == label], *((5.5, 0.6) if label in bright else (4.0, 0.3))
         edge: dict[str, Any] = {"markeredgecolor": style.INK if top["front"].any() else "white", "zorder": 3.5 + over}
         ax.plot(top["step_ms"], top["top1"], marker, color=colour, markersize=size, markeredgewidth=line, **edge)
-    seen = names(best[best["top1"] >= floor], "step_ms", "top1", bright)
-    place.beside(ax, seen, place.along(place.points(ax, front[["step_ms", "top1"]])))
+    by = best[best["top1"] >= floor].set_index("label")
+    first = [label for label in bright_first(by.index, bright) if label in by.index]
+    names = [name(label, by.loc[label, "step_ms"], by.loc[label, "top1"], bright) for label in first]
+    place.beside(ax, names, place.along(place.points(ax, front[["step_ms", "top1"]])))
 
 
 def _palette(best: pd.DataFrame, front: pd.DataFrame) -> Palette:
@@ -73,7 +79,11 @@ def _across(ax: Axes, steps: pd.Series[float]) -> None:
     """The axis of step times: from 0, or logarithmic where they differ much."""
     low, high = float(steps.min()), float(steps.max())
     if low > 0 and high > LOG * low:
-        logarithmic(ax, low / 1.12, high * 1.12, (1, 2, 5))
+        ax.set_xscale("log")
+        ax.set_xlim(low / 1.12, high * 1.12)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
     else:
         pad = 0.06 * (high - low) or 0.5
         ax.set_xlim(max(0.0, low - pad), high + pad)
