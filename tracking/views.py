@@ -106,7 +106,7 @@ def ui_link(base: str, experiment_id: str, pair: str | None = None, *, table: bo
 def compare_link(base: str, experiment_id: str, run_ids: Iterable[str]) -> str:
     """MLflow's page that sets runs side by side: parallel coordinates, and tables of what differs."""
     runs, experiments = (quote(json.dumps(ids, separators=(",", ":"))) for ids in (list(run_ids), [experiment_id]))
-    return f"{_root(base)}/#/compare-runs?runs={runs}&experiments={experiments}"
+    return f"{_root(base)}/#/compare-runs?runs={runs}&experiments={experiments}&{MODE}"  # MLflow wants runs first
 
 
 def run_link(base: str, experiment_id: str, run_id: str, artifact: str = "") -> str:

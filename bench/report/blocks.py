@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import NamedTuple
 
 Value = float | str
 """What a cell is sorted by: a number, NaN where there is none, or its text."""
+
+MANY = 12
+"""Rows beyond which a table is what a reader needs first, and a figure's rows are narrow."""
 
 TIED = "≈"
 """The mark of what is not distinguishable from the best; HTML shades it."""
@@ -73,7 +77,10 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table, row by row; numbers stand on the right."""
+    """A column of a table, row by row; numbers stand on the right.
+
+    What has ended before the cells has no more to say: an empty tuple, or all but a last row.
+    """
 
     heading: str
     cells: Iterable[object]  # texts, or what is a text as it stands
@@ -86,7 +93,7 @@ class Column:
     def __iter__(self) -> Iterator[Cell]:
         texts = [str(text) for text in self.cells]
         more = (
-            [*given] or [nothing] * len(texts)
+            chain(given, repeat(nothing))
             for given, nothing in ((self.strong, False), (self.tied, False), (self.values, ""), (self.links, ""))
         )
         return map(Cell, texts, *more)
@@ -130,7 +137,7 @@ class Section(Block):
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page: the answer first, then the main figure."""
+    """A whole page: the answer, then what is first, then the other sections."""
 
     title: str
     about: str
@@ -138,6 +145,13 @@ class Page:
     main: Figure | None
     sections: Sequence[Section]
     facts: Sequence[str] = ()  # where the numbers come from, in few words
+
+    @property
+    def first(self) -> Sequence[Block]:
+        """The main figure and the first section; of many rows the table comes first."""
+        tables = [block for block in self.sections[0].blocks if isinstance(block, Grid)]
+        many = any(len(table.rows) > MANY for table in tables)
+        return [block for block in ((self.sections[0], self.main) if many else (self.main, self.sections[0])) if block]
 
     @property
     def figures(self) -> list[Figure]:

@@ -34,8 +34,6 @@ from bench.report.source import from_folder, from_store
 from tracking.query import StoreRuns
 from tracking.record import Record
 
-FIELDS = ("matrix", "errors")  # figures whose texts stand on coloured fields
-
 
 @dataclass(frozen=True)
 class Report:
@@ -113,7 +111,7 @@ def write(
 
 def _drawings(drawn: Mapping[str, plots.Plot]) -> dict[str, bytes]:
     """SVGs for the page, of the figures that are small enough; the others stay PNGs."""
-    shown = {name: rendered(plot.figure, "svg") for name, plot in drawn.items() if name not in FIELDS}
+    shown = {name: rendered(plot.figure, "svg") for name, plot in drawn.items()}
     return {name: picture for name, picture in shown.items() if len(picture) <= svg.LARGEST}
 
 

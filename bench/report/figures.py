@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from bench.report import simultaneous, stats, style
 from bench.report import text as t
-from bench.report.layout import FAR, GAP, LINE, bulk, inches, key, rows, sheet, short, styled
+from bench.report.blocks import MANY
+from bench.report.layout import FAR, GAP, LINE, at_right, bulk, inches, key, rows, sheet, short, styled
 
-ROW, DENSE = 0.30, 0.15  # inches; a row of few, and of more than MANY
-MANY = 12
+ROW, DENSE = 0.30, 0.15  # inches; a row of few, and of more than `blocks.MANY`
 MEAN, DOTS = 0.12, 0.25  # of a row: the interval above its middle, the seeds below
 NEAR = 2.0  # of many rows, quartile ranges that the axis goes beyond the quartiles of seeds and intervals
 WIDER = 0.2  # of the axis: how far simultaneous intervals, which are much wider where seeds are few, may stretch it
@@ -151,8 +151,7 @@ def _panel(ax: Axes, part: pd.DataFrame, names: list[str], texts: list[str]) -> 
                 ax.plot([end], [y - MEAN], **{**_mark(colour), "marker": arrow, **over})
         if low <= row.mean <= high:
             ax.plot([row.mean], [y - MEAN], **{**_mark(colour), **over})
-        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        ax.annotate(text, (1, y - MEAN), (72 * GAP, 0), va="center_baseline", **at)
+        at_right(ax, y - MEAN, text)
 
 
 def _numbers(part: pd.DataFrame, zero: str | None) -> dict[str, str]:

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from bench.report import svg
-from bench.report.blocks import Figure, Page, Value
+from bench.report.blocks import Figure, Grid, Page, Value
 from bench.report.layout import DPI
 from bench.report.table import TERMINAL
 
@@ -41,9 +41,8 @@ def page(shown: Page, pictures: Mapping[str, bytes], views: Mapping[str, str] | 
         lstrip_blocks=True,
     )
     environment.filters |= {"inline": inline, "cell": cell, "head": head, "sorted_by": sorted_by, "arrow": arrow}
-    environment.filters |= {"label": label, "opened": opened}
-    template = environment.get_template("report.html.j2")
-    return template.render(page=shown, pictures=inside, views=views or {}, first=TERMINAL)
+    environment.filters |= {"label": label, "opened": opened, "behind": behind}
+    return environment.get_template("report.html.j2").render(page=shown, pictures=inside, views=views or {})
 
 
 def embedded(figure: Figure, picture: bytes) -> dict[str, str | int | Markup]:
@@ -56,6 +55,12 @@ def embedded(figure: Figure, picture: bytes) -> dict[str, str | int | Markup]:
     width, height = (round(n * 96 / DPI) for n in struct.unpack(">II", picture[16:24]))
     uri = "data:image/png;base64," + base64.b64encode(picture).decode()
     return {"svg": "", "uri": uri, "width": width, "height": height, "alt": alt}
+
+
+def behind(grid: Grid) -> list[str]:
+    """The columns that a switch shows: of a comparison all but the first ones, of other tables p-values."""
+    comparison = {"label", "step_ratio"} <= grid.columns.keys()
+    return [key for key in grid.columns if (key not in TERMINAL if comparison else key.startswith("p_"))]
 
 
 def inline(text: str, links: bool = False) -> Markup:

@@ -17,7 +17,7 @@ from rich.text import Text
 from bench.report import style
 from bench.report import text as t
 from bench.report.files import put
-from bench.report.layout import GAP, LINE, inches, rendered, sheet, styled
+from bench.report.layout import GAP, LINE, at_right, inches, rendered, sheet, styled
 from bench.report.provenance import commits
 
 QUANTITIES = {"separation": "separation S", "information": "information I", "efficiency": "efficiency E"}
@@ -95,9 +95,7 @@ def _panel(ax: Axes, data: pd.DataFrame, key: str, texts: list[str]) -> None:
     for y, value, text, chosen in zip(places, values, texts, data["chosen"], strict=True):
         colour, face = (TAKEN, TAKEN) if chosen else (LEFT, "white")
         ax.plot([value], [y], "o", markersize=4.5, color=colour, markerfacecolor=face, markeredgewidth=1)
-        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        weight: dict[str, Any] = {"weight": "bold", "color": TAKEN} if chosen and key == "quality" else {}
-        ax.annotate(text, (1, y), (72 * GAP, 0), va="center_baseline", **at, **weight)
+        at_right(ax, y, text, **({"weight": "bold", "color": TAKEN} if chosen and key == "quality" else {}))
     ticks, labels = _ticks(*ax.get_xlim())
     ax.set_xticks(ticks, labels)
     ax.spines["left"].set_visible(False)

@@ -7,7 +7,7 @@ part of the picture, but the text below it in a page, and what a file of it says
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,6 +23,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from PIL import Image
 
 from bench.report import style
@@ -32,6 +34,8 @@ HEIGHT = 2.3  # of a panel without rows
 AXIS_LEFT = GAP + 0.5  # a vertical axis' name and numbers
 SMALL = style.SIZE - 1
 DPI = 300
+Draw = Callable[[Axes, str, "pd.DataFrame"], object]
+"""Draws one pair's data on its axes."""
 FAR = 3.0  # quartile ranges: values further from the quartiles than this are beyond the axis
 
 
@@ -66,6 +70,24 @@ def sheet(
     return figure, axes
 
 
+def stacked(
+    parts: Mapping[str, pd.DataFrame], heights: Sequence[float], caption: str, draw: Draw, across: str, *,
+    keys: Sequence[Sequence[tuple[dict[str, Any], str]]] = (), **room: float,
+) -> Figure:  # fmt: skip
+    """A figure with a panel for each pair, drawn by `draw`; across: what the last axis is called.
+
+    keys: lines of markers and what they mean, on top of the page; room: of `sheet`.
+    """
+    with styled():
+        figure, axes = sheet(heights, list(parts), caption, top=LINE * len(keys) + GAP * bool(keys), **room)
+        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
+            draw(ax, pair, part)
+        for i, line in enumerate(keys):
+            key(figure, line, GAP + LINE * (i + 0.5))
+        axes[-1].set_xlabel(across)
+    return figure
+
+
 def rows(ax: Axes, names: Sequence[str], shift: float = 0.0) -> None:
     """An axes of rows from the top down, each with its name at its left, `shift` rows lower; values get a grid."""
     ax.set_ylim(len(names) - 0.5, -0.5)
@@ -73,6 +95,23 @@ def rows(ax: Axes, names: Sequence[str], shift: float = 0.0) -> None:
     ax.tick_params(axis="y", pad=72 * GAP)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x")
+
+
+def at_right(ax: Axes, y: float, text: str, **look: Any) -> None:
+    """The text of a row, right of the axes; y: the row, or any value of the axis."""
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    ax.annotate(text, (1, y), (72 * GAP, 0), va="center_baseline", **place, **look)
+
+
+def head_right(ax: Axes, text: str) -> None:
+    """What stands at the right of rows, small above them."""
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    ax.annotate(text, (1, 1), (72 * GAP, 2), size=SMALL, color=style.SOFT, va="bottom", **place)
+
+
+def name_room(names: Iterable[object]) -> float:
+    """Inches left of an axes of rows with these names."""
+    return 2 * GAP + max(inches(short(str(name))) for name in names)
 
 
 def key(figure: Figure, entries: Sequence[tuple[dict[str, Any], str]], down: float) -> None:
@@ -107,6 +146,15 @@ def limits(values: Iterable[float], floor: float) -> tuple[float, float]:
     return floor - pad, high + pad
 
 
+def logarithmic(ax: Axes, low: float, high: float, subs: Sequence[float], unit: str = "") -> None:
+    """A logarithmic axis of x from low to high with numbers at these multiples of powers of ten."""
+    ax.set_xscale("log")
+    ax.set_xlim(low, high)
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
 def short(name: str) -> str:
     """A row's name as a figure shows it: settings beyond what fits are cut."""
     return name if len(name) <= 24 else f"{name[:23]}…"
@@ -125,7 +173,7 @@ def styled() -> Iterator[None]:
         yield
 
 
-def caption_of(png: Path) -> str:
+def caption_of(png: Path | io.BytesIO) -> str:
     """What a file of `rendered` says of itself; empty for what others have drawn."""
     with Image.open(png) as picture:
         return str(picture.info.get("Description", ""))

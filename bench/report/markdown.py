@@ -10,8 +10,7 @@ from bench.report.blocks import TIED, Block, Cell, Figure, Grid, Items, Page, Se
 def page(shown: Page) -> str:
     """The whole page."""
     head = [f"# {shown.title}", shown.about, *(f"**{line}**" for line in shown.answers)]
-    main = [shown.main] if shown.main else []
-    return "\n\n".join(filter(None, [*head, blocks([*main, *shown.sections])])) + "\n"
+    return "\n\n".join(filter(None, [*head, blocks([*shown.first, *shown.sections[1:]])])) + "\n"
 
 
 def blocks(shown: Sequence[Block]) -> str:

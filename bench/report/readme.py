@@ -11,6 +11,8 @@ from bench.report import design, markdown, source, stats, table
 from bench.report import text as t
 from bench.report.answer import answer
 from bench.report.columns import grid
+from bench.report.layout import rendered
+from bench.report.plots import dumbbell
 from bench.report.provenance import commits, distinct
 from tracking.frame import frame
 from tracking.record import scan
@@ -44,7 +46,6 @@ def block(folder: Path) -> str:
         f"`make bench`, {len(records)} runs in {minutes} on {_one(runs, 'threads')} thread of {_one(runs, 'cpu')}:"
         f" {answer(runs, against)}",
         markdown.grid(grid(rows, SHOWN)),
-        f"![Paired difference to {against}]({RESULTS}/figures/difference{'_kd' * (against != baseline)}.png)",
         f"Test top-1 of the last epoch, {first['teacher']} → {first['student']} on {first['data']['train']} handwritten"
         f" digits, n = {n}, 95 % t intervals {design.briefly(suite)}; published recipes; "
         f"torch {_one(runs, 'torch')}, commit {commits(runs)}. [The whole report]({RESULTS}/report.md), also as "
@@ -96,10 +97,23 @@ def _one(runs: pd.DataFrame, name: str) -> str:
     return t.joined([" ".join(value.split()) for value in distinct(runs, name)])
 
 
+def pictures(reference: Path) -> dict[Path, bytes]:
+    """By path, what tuning was worth, of the folders that hold their runs as a table instead of records."""
+    out = {}
+    for path in sorted(reference.glob("*-tuned/runs.csv")):
+        commit = commits(pd.read_csv(path, usecols=["commit"]))
+        out[path.parent / "figures" / "gain.png"] = rendered(
+            dumbbell.figure(dumbbell.of_file(path), f"Commit {commit}.")
+        )
+    return out
+
+
 def main() -> None:
     path = ROOT / "README.md"
     path.write_text(replaced(path.read_text(), block(ROOT / RESULTS)))
     (ROOT / REFERENCE / "README.md").write_text(index(ROOT / REFERENCE))
+    for picture, content in pictures(ROOT / REFERENCE).items():
+        picture.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def report(
     shown = [Figure(name, TITLES.get(name, name).format(**named), text) for name, text in figures.items()]
     main, others = next(iter(shown), None), shown[1:]
     sections = [
-        _tables(rows, across_pairs),
+        _tables(runs, rows, across_pairs),
         Section("What the columns mean", [Terms(columns.meanings(rows), "meanings")], "columns"),
         Section("How to read it", [Items(notes(runs, rows, suite))], "reading"),
         *tuning,
@@ -65,14 +65,15 @@ def report(
         *_published(published, source, rows),
         Section("Protocol", [_settings(suite["protocol"])], "protocol", link="Protocol"),
         Section("Data", [_settings(source.data)], "data"),
-        Section("Teacher", [Items(_teachers(runs))], "teacher"),
+        Section("Teacher", [Items(_of_teachers(runs))], "teacher"),
         Section("Budgets", [Items(budgets(runs, rows))], "budgets"),
         Section("Methods", _methods(runs, source.methods), "methods", link="Methods"),
         Section("Environment", environment(runs), "environment", link="Environment"),
         Section("Unfinished runs", [_unfinished(source)], "unfinished"),
         Section("Runs", _runs(source, rows), "runs", link="Runs"),
     ]
-    return Page(suite["name"], suite.get("about") or "", answer.split("\n"), main, sections, _facts(runs, rows))
+    facts = [*_facts(runs, rows), f"intervals {design.briefly(suite)}"]
+    return Page(suite["name"], suite.get("about") or "", answer.split("\n"), main, sections, facts)
 
 
 def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
@@ -83,13 +84,17 @@ def _facts(runs: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     return [*what, *distinct(runs, "hardware"), f"commit {commits(runs)}"]
 
 
-def _tables(rows: pd.DataFrame, across_pairs: pd.DataFrame | None) -> Section:
+def _tables(runs: pd.DataFrame, rows: pd.DataFrame, across_pairs: pd.DataFrame | None) -> Section:
     """All pairs, where there are several; each pair, its rows linked with their runs; and what marks mean."""
+    teachers = _teachers(runs)
     grids = []
     for pair, part in rows.groupby("pair", sort=False):
         grid = columns.grid(part, title=str(pair) if across_pairs is not None else "")
         linked = replace(grid.columns["label"], links=[f"#row-{i}" for i in part.index])
-        grids.append(replace(grid, columns={**grid.columns, "label": linked}))
+        places = t.decimals(part["top1_half"])
+        grids.append(
+            _with_teacher(replace(grid, columns={**grid.columns, "label": linked}), teachers[str(pair)], places)
+        )
     first: list[Block] = []
     if across_pairs is not None:
         whole = overall.grid(across_pairs, rows)
@@ -128,11 +133,31 @@ def _settings(values: Mapping[str, Any]) -> Block:
     return Terms({key: t.setting(value) for key, value in values.items()}) if values else Text("Not recorded.")
 
 
-def _teachers(runs: pd.DataFrame) -> list[str]:
+def _teachers(runs: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    """By pair, the test top-1 (%) of the teacher of each seed, as far as it is known."""
+    known = runs.get("test/teacher_top1", pd.Series(float("nan"), runs.index)).astype(float)
+    finished = runs.assign(top1=known)[runs["status"].eq("finished")]
+    return {
+        str(pair): finished[finished["pair"] == pair].drop_duplicates("seed")["top1"].dropna()
+        for pair in runs["pair"].unique()
+    }
+
+
+def _with_teacher(grid: Grid, top1: pd.Series[float], places: int) -> Grid:
+    """With a last row of what the teacher reaches, the mean where a seed has its own; none where it is not known."""
+    if top1.empty:
+        return grid
+    own = {"label": "teacher", "top1": t.number(top1.mean(), places)}
+    columns = {key: replace(each, cells=[*each.cells, own.get(key, t.NONE)]) for key, each in grid.columns.items()}
+    columns["top1"] = replace(columns["top1"], values=[*columns["top1"].values, float(top1.mean())])
+    return replace(grid, columns=columns)
+
+
+def _of_teachers(runs: pd.DataFrame) -> list[str]:
     """Test accuracy of the teacher of each pair, or of its teachers."""
-    out = []
+    out, known = [], _teachers(runs)
     for pair, part in stats.usable(runs).groupby("pair", sort=False):
-        top1 = part.drop_duplicates("seed").get("test/teacher_top1", pd.Series(dtype=float)).dropna()
+        top1 = known[str(pair)]
         level = f"{top1.mean():.2f} % top-1 on test" if len(top1) else "accuracy not recorded"
         same = "the same for all rows and seeds"
         if (n := len(distinct(part, "teacher_fingerprint"))) > 1:

@@ -109,6 +109,11 @@ def _png(draw: Callable[[], Any]) -> bytes:
                 ax.label_outer()
         elif grid.size == 1 and len(figure.axes) > 2:  # parallel coordinates: an axis for each
             figure.set_size_inches(1.5 * len(figure.axes), 4.8)
+            for ax in figure.axes:
+                ax.spines["right"].set_visible(True)
+        figure.suptitle("")  # the file's name says what it is
+        for ax in figure.axes:
+            ax.set_title("")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
         return buffer.getvalue()

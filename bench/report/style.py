@@ -18,6 +18,9 @@ SIZE = 8.0
 GREY, LIGHT, INK = "#7F7F7F", "#E3E3E3", "#222222"
 SOFT = "#666666"
 """Text of less weight than INK's; the lightest grey that may be text is #767676 (contrast 4.5 on white)."""
+PALE_FIELD = "#F0F0F0"
+ON_DARK, ON_LIGHT = "#FEFEFE", "#212121"
+"""Text on a field whose colour a page leaves as it is, also in the dark."""
 HUES = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 VERDICTS = {"better": HUES[1], "worse": HUES[0], "open": GREY}
 """Colours of `stats.standing`; what is equal is not distinguishable either."""

@@ -9,7 +9,7 @@ from bench.report import style
 
 LARGEST = 400_000  # bytes; a larger one makes a page slow, and its PNG is smaller
 COLOURS = {"#000000": "currentColor", style.INK: "currentColor", "#FFFFFF": "var(--paper)", style.LIGHT: "var(--rule)"}
-COLOURS |= {style.SOFT: "var(--soft)"}
+COLOURS |= {style.SOFT: "var(--soft)", style.legible(style.GREY): "var(--soft)", style.PALE_FIELD: "var(--faint)"}
 COLOURS |= {style.legible(hue): f"var(--text-{i}, {style.legible(hue)})" for i, hue in enumerate(style.HUES)}
 COLOURS |= {hue: f"var(--hue-{i}, {hue})" for i, hue in enumerate(style.HUES)}
 """What the style sheet decides; hues and their names are lighter in the dark, where they have it."""

@@ -51,12 +51,12 @@ def test_a_report_holds_answer_figure_table_and_what_judges_them(tmp_path: Path)
         assert part in text
     assert "## Unfinished runs\n\nNone." in text and "n = 3 seeds per row" in text
     assert len(made.tables) == 1 and made.csv.read_text().startswith("pair,label,baseline,n,top1")
-    assert made.answer[1:] in made.html.read_text().replace("&#39;", "'") and "<img" in made.html.read_text()
+    assert made.answer[1:] in made.html.read_text().replace("&#39;", "'") and "<svg" in made.html.read_text()
     for fingerprint in made.frame["fingerprint"]:
         assert f"`{fingerprint}`" in text and f"kdbench rerun {fingerprint}" in made.html.read_text()
     assert (tmp_path / "made" / "table.tex").read_text().count("begin{tabular}") == 1
     assert {p.name for p in (tmp_path / "made" / "figures").iterdir()} == {
-        f"{name}.png" for name in ("difference_kd", "difference", "matrix", "cost", "fidelity")
+        f"{name}.png" for name in ("difference_kd", "difference", "matrix", "cost")
     }
     assert made.figure.read_bytes().startswith(b"\x89PNG") and made.pdf is None
     assert str(tmp_path) not in text

@@ -95,9 +95,8 @@ def test_first_comes_the_answer_then_the_figure_then_the_table() -> None:
 
 
 def test_a_sentence_opens_with_a_capital_and_a_name_stays_as_it_is() -> None:
-    none = made(frame({"vanilla": 0.0, "kd": 0.0}, seeds=2))
-    assert answer(frame({"vanilla": 0.0, "kd": 0.0}, seeds=2), "vanilla").startswith("no method")
-    assert '<p class="answer">No method is' in none
+    equal = frame({"vanilla": 0.0, "kd": 0.0}, seeds=2)
+    assert answer(equal, "vanilla").startswith("the ") and '<p class="answer">The ' in made(equal)
     assert '<p class="answer">block_kd beats' in made(frame())
 
 
@@ -106,11 +105,13 @@ def test_the_table_is_the_frame() -> None:
     head, *lines = Page(made(frame())).tables[0]
     cells = columns.columns(rows)
     assert [" ".join(text.split()) for text in head] == [column.heading for column in cells.values()]
-    assert [[" ".join(text.split()) for text in line] for line in lines] == [
-        [cell.text for cell in row] for row in columns.grid(rows).rows
-    ]
-    bold = re.findall(r"<strong>([^<]+)</strong>", made(frame()))
-    assert bold == rows.loc[rows["with_best"], "label"].tolist()
+    shown = [[" ".join(text.split()) for text in line] for line in lines]
+    assert shown[:-1] == [[cell.text for cell in row] for row in columns.grid(rows).rows]
+    assert shown[-1] == ["teacher", "–", "93.4", *["–"] * (len(head) - 3)]
+    bold = re.findall(r'<th scope="row"[^>]*><a [^>]*><strong>([^<]+)</strong>', made(frame()))
+    assert bold == rows.loc[rows["best"], "label"].tolist()
+    tied = re.findall(r'<th scope="row"[^>]* class="tied"><a [^>]*>([^<]+)<', made(frame()))
+    assert tied == rows.loc[rows["with_best"] & ~rows["best"], "label"].tolist() != []
 
 
 def test_cells_carry_what_they_are_sorted_by() -> None:
@@ -118,6 +119,8 @@ def test_cells_carry_what_they_are_sorted_by() -> None:
     text = made(frame())
     body = text[text.index("<tbody>") : text.index("</tbody>")]
     values = [re.findall(r'data-v="([^"]*)"', line) for line in body.split("<tr>")[1:]]
+    *values, teacher = values
+    assert [float(value) for value in teacher if value] == [93.4]
     place = list(columns.columns(rows)).index("difference")
     want = rows["difference"].where(rows["label"] != "vanilla", 0.0)
     assert [float(line[place]) for line in values] == want.tolist()
@@ -147,7 +150,9 @@ def test_nothing_is_fetched(case: str) -> None:
 def test_the_figure_is_inside_with_its_size() -> None:
     found = next(attrs for tag, attrs in Page(made(frame())).tags if tag == "img")
     assert base64.b64decode(str(found["src"]).removeprefix("data:image/png;base64,")) == PNG
-    assert found["alt"] == "Difference to vanilla" and found["width"] == found["height"] == "0"  # 1 px of 1/300 inch
+    assert (
+        found["alt"] == "Difference to vanilla. The main figure." and found["width"] == found["height"] == "0"
+    )  # 1 px of 1/300 inch
 
 
 def test_what_is_no_png_is_refused() -> None:
@@ -176,8 +181,29 @@ def test_every_run_has_its_command_and_its_link() -> None:
     assert "MLflow" not in Page(made(runs)).tables[-1][0] and "kdbench run made" in page.text
 
 
+def test_of_many_rows_the_table_comes_first_in_both_kinds_of_page() -> None:
+    for gains, first in ((GAINS, "image"), ({f"m{i}": float(i) for i in range(13)}, "table")):
+        runs = frame({"vanilla": 0.0} | gains, seeds=2)
+        page = sections.report(Source(SUITE, DATA, runs), table.build(runs), "Open.", {"difference": "Seen."})
+        shown, text = html.page(page, {"difference": PNG}), markdown.page(page)
+        assert (
+            (shown.index("<figure") < shown.index("<table"))
+            == (text.index("![") < text.index("\n| "))
+            == (first == "image")
+        )
+
+
+def test_a_switch_shows_further_columns_and_p_values() -> None:
+    shown = made(frame())
+    hidden = set(re.findall(r'<th scope="col" class="[^"]*more">(.+?)(?: <small>|</th>)', shown))
+    assert {"NLL", "ECE"} <= hidden and not {"method", "top-1", "step time"} & hidden
+    cells = {key: Column(key, ["1"]) for key in ("row", "p_holm")}
+    assert html.behind(Grid(cells)) == ["p_holm"] and html.behind(Grid({"row": cells["row"]})) == []
+
+
 def test_long_lists_of_runs_are_folded() -> None:
-    assert "<details>" in made(frame(seeds=3)) and "<details>" not in made(frame(seeds=2))
+    folded = "<summary>Every run</summary>"
+    assert folded in made(frame(seeds=3)) and folded not in made(frame(seeds=2))
 
 
 @pytest.mark.parametrize("where", ["label", "suite", "reason", "method", "caption", "section", "views"])
@@ -250,7 +276,12 @@ def test_sections_are_rendered_with_their_figures_inside_them() -> None:
     shown = [Figure("tuning", "Best of k"), Figure("gone", "Gone")]
     drawn = {name: (PNG, f"Caption of {name}.") for name in ("difference", "cost", "tuning")}
     page = Page(made(frame(), tuning=[Section("Tuning", [more, cells, *shown], "tuning", "Tuning")], figures=drawn))
-    assert page.all("img", "alt") == ["Difference to vanilla", "Best of k", "Accuracy and step time"]
+    said = [
+        "Difference to vanilla. Caption of difference.",
+        "Best of k",
+        "Accuracy and cost of training. Caption of cost.",
+    ]
+    assert page.all("img", "alt") == said
     assert all(source.startswith("data:") for source in page.all("img", "src"))
     assert ["kd*x", "24"] in [line for rows in page.tables for line in rows] and "**Equal** budgets" in page.text
     assert {"tuning.md", "#tuning"} <= set(page.all("a", "href")) and "tuning" in page.all("section", "id")
@@ -261,7 +292,7 @@ def test_several_pairs_have_a_table_over_all_of_them() -> None:
     rows = table.build(runs)
     page = Page(made(runs, rows=rows, across_pairs=overall.build(runs, rows)))
     assert len(page.tables) == 4 and page.tables[0][0][-2:] == ["a → b", "c → d"]
-    assert page.text.count("Bold: not distinguishable") == 1 and page.text.count("on these pairs") == 1
+    assert page.text.count(columns.BOLD) == 1
     anchors = [link for link in page.all("a", "href") if link.startswith("#row-")]
     assert anchors == [f"#row-{i}" for i in range(len(rows))]
     assert page.tables[-1][0][1] == "pair" and "->" not in re.sub("rerun [^ ]+", "", page.text)
@@ -287,7 +318,10 @@ def test_markdown_and_html_have_the_same_sections_and_tables() -> None:
     assert titles == [section.title for section in page.sections[1:]] and "Runs" in titles
     assert shown.all("section", "aria-label") == ["Table", *titles[:-3], *GAINS, *titles[-3:]]
     tables = [block for block in text.split("\n\n") if block.startswith("| ")]
-    cells = [[line.strip("| ").replace("*", "").split(" | ") for line in each.split("\n")] for each in tables]
+    cells = [
+        [line.strip("| ").replace("*", "").replace(" ≈", "").split(" | ") for line in each.split("\n")]
+        for each in tables
+    ]
     in_html = [[[" ".join(cell.split()) for cell in row] for row in each] for each in shown.tables[: len(tables)]]
     assert [[each[0], *each[2:]] for each in cells] == in_html and len(tables) == 3
 

@@ -129,24 +129,29 @@ def test_the_axis_of_curves_leaves_out_the_first_epochs_and_rows_far_below() -> 
     assert 40 < low < 72
 
 
-def test_fidelity_golden() -> None:
-    made = rows_of({"kd": [70.0, 72.0], "at": [60.0, 61.0]})
-    made["test/agreement"], made["test/teacher_top1"] = [80.0, 82.0, 70.0, np.nan], 79.0
-    data = fidelity.data(made, {PAIR: ["kd", "at"]})
-    assert data[["label", "seed", "agreement", "value"]].to_numpy().tolist() == [
-        ["kd", 0, 80.0, 70.0],
-        ["kd", 1, 82.0, 72.0],
-        ["at", 0, 70.0, 60.0],
-    ]
-    assert data["mean_agreement"].tolist() == [81.0, 81.0, 70.0] and data["top1"].tolist() == [71.0, 71.0, 60.0]
-    assert data["n"].tolist() == [2, 2, 1] and set(data["teacher_top1"]) == {79.0}
-    assert fidelity.data(made.drop(columns="test/agreement"), {PAIR: ["kd"]}).empty
-
-
 def said(label: list[int], guess: list[int], confidence: list[float], teacher: list[int] | None = None) -> Any:
     arrays = {"label": np.array(label, np.uint16), "guess": np.array(guess, np.uint16)}
     arrays |= {"confidence": np.array(confidence, np.float32)}  # type: ignore[dict-item]
     return arrays | ({"teacher_guess": np.array(teacher, np.uint16)} if teacher else {})
+
+
+def test_fidelity_golden() -> None:
+    made = rows_of({"kd": [50.0, 50.0], "at": [40.0]})
+    one = said([0] * 5, [0, 1, 0, 1, 2], [0.5] * 5, [0, 0, 1, 1, 1])
+    two = said([0] * 5, [0, 0, 0, 0, 1], [0.5] * 5, [0, 0, 0, 1, 1])
+    runs = dict(zip(made["fingerprint"], (one, two, two), strict=True))
+    data = fidelity.data(made, runs, {PAIR: ["at", "kd"]})
+    columns = ["label", "repeated", "value", "errors", "teacher_top1", "n", "mean_repeated", "top1"]
+    assert data[columns].to_numpy().tolist() == [
+        ["at", 50.0, pytest.approx(80.0), 2.0, 60.0, 1, 50.0, pytest.approx(80.0)],
+        ["kd", pytest.approx(100 / 3), 40.0, 3.0, pytest.approx(40.0), 2, pytest.approx(250 / 6), pytest.approx(60.0)],
+        ["kd", 50.0, pytest.approx(80.0), 2.0, 60.0, 2, pytest.approx(250 / 6), pytest.approx(60.0)],
+    ]
+    figure = fidelity.figure(data, "kd")
+    assert "2 to 3 test images" in str(figure.get_label()) and "teacher" in {x.get_text() for x in figure.axes[0].texts}
+    perfect = said([0] * 5, [0, 1, 0, 1, 2], [0.5] * 5, [0] * 5)
+    for nothing in (perfect, said([0] * 5, [0, 1, 0, 1, 2], [0.5] * 5)):
+        assert fidelity.data(made, dict.fromkeys(made["fingerprint"], nothing), {PAIR: ["kd"]}).empty
 
 
 def test_calibration_golden() -> None:

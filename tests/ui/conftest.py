@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.report import build
+from tests.report import made_up
 from tests.tracking.conftest import environment, spec
 from tracking import summary
 from tracking.frame import frame
@@ -76,7 +78,7 @@ def _curve(top1: float, epoch: int) -> dict[str, float]:
 
 @pytest.fixture(scope="session")
 def links(results: Path) -> Iterator[dict[str, str]]:
-    """What `kdbench ui` prints, by suite (and pair) and what is shown: 'tiny charts', 'pairs, big->tiny best'."""
+    """What `kdbench ui` prints, by suite (and pair) and what is shown: 'tiny charts', 'pairs, big->tiny one'."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -95,6 +97,14 @@ def links(results: Path) -> Iterator[dict[str, str]]:
     yield found
     server.send_signal(signal.SIGTERM)
     assert server.wait(20) == 128 + signal.SIGTERM
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a report on disk."""
+    folder = tmp_path_factory.mktemp("reported")
+    made_up.suite(folder, seeds=3)
+    return build.write(folder, "made").html.as_uri()
 
 
 @pytest.fixture(scope="session")

@@ -62,24 +62,21 @@ def drawn(
         "matrix": matrix.data(runs),
         "cost": cost.data(runs, baseline),
         "learning": learning.data(runs, records, ranks),
-        "fidelity": fidelity.data(runs, ranks),
+        "fidelity": fidelity.data(runs, said, ranks),
         "calibration": calibration.data(runs, said, ranks),
         "errors": errors.data(runs, said, ranks),
         "reported": reported.data(near, ranks),
     }
-    plain = {"gain": dumbbell, "matrix": matrix, "errors": errors, "reported": reported}
-    based = {"cost": cost, "learning": learning, "fidelity": fidelity, "calibration": calibration}
-    out = {}
     if found["difference_kd"].empty and found["difference"].empty:
         found["top1"] = figures.level_data(runs)
+    plain = {"top1": figures.level_figure, "gain": dumbbell.figure, "matrix": matrix.figure, "errors": errors.figure}
+    plain |= {"reported": reported.figure}
+    based = {"difference_kd": figures.difference_figure, "difference": figures.difference_figure, "cost": cost.figure}
+    based |= {"learning": learning.figure, "fidelity": fidelity.figure, "calibration": calibration.figure}
+    out = {}
     for name in NAMES:
-        if (shown := found.get(name, pd.DataFrame())).empty:
-            continue
-        if name == "top1":
-            figure = figures.level_figure(shown, commit)
-        elif name in ("difference", "difference_kd"):
-            figure = figures.difference_figure(shown, baseline if name == "difference" else reference, commit)
-        else:
-            figure = plain[name].figure(shown, commit) if name in plain else based[name].figure(shown, baseline, commit)
-        out[name] = Plot(figure, str(figure.get_label()), shown)
+        if not (shown := found.get(name, pd.DataFrame())).empty:
+            to = reference if name == "difference_kd" else baseline
+            figure = plain[name](shown, commit) if name in plain else based[name](shown, to, commit)
+            out[name] = Plot(figure, str(figure.get_label()), shown)
     return out

@@ -9,17 +9,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.layout import AXIS, AXIS_LEFT, GAP, LINE, sheet, short, styled
+from bench.report.plots import multiples
 from bench.report.plots.predictions import Said, told
-from bench.report.plots.ranking import PALE, Order, Palette, in_order, palettes, panels, seeds
+from bench.report.plots.ranking import PALE, Order, in_order, palettes, panels, seeds, span
 
 BINS = 15
-ACROSS = 3  # small panels beside each other
 FEWEST = 30  # images in a bin that is drawn: of fewer the share says little
 COLUMNS = ["pair", "label", "n", "bin", "images", "share", "confidence", "accuracy", "ece"]
 
@@ -63,54 +61,18 @@ def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
     if data.empty:
         raise ValueError("no finished run has its predictions: there are no curves to draw")
     parts = panels(data)
-    shown = {pair: shown_of(parts[pair], palette) for pair, palette in palettes(parts, baseline).items()}
-    across = (style.PAGE - AXIS_LEFT - 3 * GAP - (ACROSS - 1) * 3 * GAP) / ACROSS
-    block = across + LINE + 2 * GAP  # a panel and its title
-    heights = [block * -(-len(labels) // ACROSS) - LINE - 2 * GAP for labels in shown.values()]
     caption = (
-        f"Accuracy of the guesses in {BINS} bins of confidence, pooled over seeds ({seeds(data['n'])}); marker area: "
-        f"share of test images, bins of fewer than {FEWEST} images left out. Below the diagonal: too sure. ECE: mean "
-        f"over seeds.{' Grey: all other rows.' if (data.groupby('pair')['label'].nunique() > 1).any() else ''} {commit}"
+        f"Expected calibration error (ECE, mean over seeds) {span(data, 'ece', ' %')}. Lines: accuracy of the guesses "
+        f"in {BINS} bins of confidence, pooled over seeds ({seeds(data['n'])}); marker area: share of test images. "
+        f"Bins of fewer than {FEWEST} images are left out. Below the diagonal: too sure."
+        f"{' Grey: all other rows.' if (data.groupby('pair')['label'].nunique() > 1).any() else ''} {commit}"
     )
-    with styled():
-        over: dict[str, float] = {"above": LINE + GAP, "between": AXIS + GAP}
-        drawn, blocks = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=3 * GAP, **over)
-        for ax, (pair, part) in zip(blocks, parts.items(), strict=True):
-            ax.set_axis_off()
-            _block(drawn, ax, part, shown[pair], across, block)
-    return drawn
+    return multiples.figure(parts, palettes(parts, baseline), caption, _panel, "confidence (%)", "accuracy (%)")
 
 
-def shown_of(part: pd.DataFrame, palette: Palette) -> Palette:
-    """The rows that have a panel: all of few, else as many of those in colour as fill whole lines."""
-    most = len(palette) if len(palette) == part["label"].nunique() else len(palette) // ACROSS * ACROSS
-    return dict(list(palette.items())[:most])
-
-
-def _block(figure: Figure, frame: Axes, part: pd.DataFrame, looks: Palette, across: float, block: float) -> None:
-    """Small panels of one pair, row by row, within the frame's place."""
-    wide, high = figure.get_size_inches()
-    box = frame.get_position()
-    rows = -(-len(looks) // ACROSS)
-    for i, (label, (colour, _)) in enumerate(looks.items()):
-        row, column = divmod(i, ACROSS)
-        x, y = box.x0 * wide + column * (across + 3 * GAP), box.y1 * high - row * block - across
-        ax = figure.add_axes((x / wide, y / high, across / wide, across / high))
-        _panel(ax, part, label, colour)
-        lowest = row == rows - 1 or i + ACROSS >= len(looks)
-        ax.tick_params(labelleft=column == 0, labelbottom=lowest)
-        if column == 0:
-            ax.set_ylabel("accuracy (%)")
-        if lowest:
-            ax.set_xlabel("confidence (%)")
-
-
-def _panel(ax: Axes, part: pd.DataFrame, label: str, colour: str) -> None:
+def _panel(ax: Axes, part: pd.DataFrame, label: str, colour: str) -> str:
     own = part[part["label"] == label]
-    ax.set_xlim(0, 100)
-    ax.set_ylim(0, 100)
-    ax.set_xticks([0, 50, 100])
-    ax.set_yticks([0, 50, 100])
+    ax.set(xlim=(0, 100), ylim=(0, 100), xticks=[0, 50, 100], yticks=[0, 50, 100])
     ax.grid(axis="y")
     ax.plot([0, 100], [0, 100], color=style.INK, linewidth=0.6, linestyle=(0, (4, 2)), zorder=1.6)
     for _, other in part[(part["label"] != label) & (part["images"] >= FEWEST)].groupby("label", sort=False):
@@ -119,7 +81,4 @@ def _panel(ax: Axes, part: pd.DataFrame, label: str, colour: str) -> None:
     ax.plot(100 * seen["confidence"], 100 * seen["accuracy"], color=colour, linewidth=1.2, zorder=2.5)
     area: dict[str, Any] = {"s": 4 + 90 * seen["share"], "color": colour, "edgecolors": "white", "linewidths": 0.4}
     ax.scatter(100 * seen["confidence"], 100 * seen["accuracy"], zorder=2.6, clip_on=False, **area)
-    over: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    ax.annotate(short(label), (0, 1), (0, 4), color=colour, weight="bold", **over)
-    error = ax.annotate(f"ECE {t.number(float(own['ece'].iloc[0]), 1)} %", (1, 0), (-3, 4), ha="right", **over)
-    error.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    return f"ECE {t.number(float(own['ece'].iloc[0]), 1)} %"

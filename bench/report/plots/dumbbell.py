@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from matplotlib.figure import Figure
 
 from bench.report import gain, style
 from bench.report import text as t
-from bench.report.layout import GAP, LINE, bulk, inches, key, rows, sheet, short, styled
+from bench.report.blocks import MANY
+from bench.report.figures import DENSE
+from bench.report.layout import GAP, at_right, bulk, inches, name_room, rows, short, stacked
 from bench.report.plots.ranking import panels, seeds
 
-ROW = 0.22  # inches
+ROW = 0.22  # inches; of more than MANY rows figures.DENSE
 WORDS = {"better": "tuned is better", "open": "not distinguishable", "worse": "tuned is worse"}
 COLUMNS = ["pair", "row", "n", "recipe", "tuned", "difference", "low", "high", "verdict"]
 
@@ -43,7 +46,7 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         raise ValueError("no method ran both tuned and by its recipe: there is no gain to draw")
     parts = panels(data)
     texts = {pair: _texts(part) for pair, part in parts.items()}
-    left = 2 * GAP + max(inches(short(name)) for name in data["row"].astype(str))
+    left = name_room(data["row"])
     right = 2 * GAP + max(inches(text) for own in texts.values() for text in own)
     counts = {word: int(data["verdict"].eq(verdict).sum()) for verdict, word in WORDS.items()}
     caption = (
@@ -52,17 +55,13 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         f"line: 95 % t interval of the paired difference, drawn from the recipe's mean ({seeds(data['n'])}); colour: "
         f"the simultaneous interval of all methods of a pair (Bonferroni). {commit}"
     )
-    with styled():
-        heights, top = [ROW * len(part) for part in parts.values()], LINE + GAP
-        drawn, axes = sheet(heights, list(parts), caption, left=left, right=right, between=4 * GAP, top=top)
-        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
-            _panel(ax, part, texts[pair])
-        looks = [({"marker": "o", "markersize": 5, **_face(style.INK, hollow=True)}, "recipe")]
-        verdicts = [verdict for verdict in WORDS if verdict in set(data["verdict"])]
-        looks += [({"marker": "o", "markersize": 5, **_face(style.VERDICTS[v])}, WORDS[v]) for v in verdicts]
-        key(drawn, looks, LINE / 2 + GAP)
-        axes[-1].set_xlabel("test top-1 (%)")
-    return drawn
+    row = ROW if max(map(len, parts.values())) <= MANY else DENSE
+    looks = [({"marker": "o", "markersize": 5, **_face(style.INK, hollow=True)}, "recipe")]
+    verdicts = [verdict for verdict in WORDS if verdict in set(data["verdict"])]
+    looks += [({"marker": "o", "markersize": 5, **_face(style.VERDICTS[v])}, WORDS[v]) for v in verdicts]
+    heights, room = [row * len(part) for part in parts.values()], {"left": left, "right": right, "between": 4 * GAP}
+    draw = partial(_panel, texts=texts)
+    return stacked(parts, heights, caption, draw, "test top-1 (%)", keys=[looks], **room)
 
 
 def _face(colour: str, hollow: bool = False) -> dict[str, Any]:
@@ -74,7 +73,7 @@ def _texts(part: pd.DataFrame) -> list[str]:
     return [t.difference(row.difference, row.low, row.high, int(row.n), places) for row in part.itertuples()]
 
 
-def _panel(ax: Axes, part: pd.DataFrame, texts: list[str]) -> None:
+def _panel(ax: Axes, pair: str, part: pd.DataFrame, texts: dict[str, list[str]]) -> None:
     rows(ax, [short(str(name)) for name in part["row"]])
     ends = [part["recipe"] + part[end].astype(float) for end in ("low", "high")]
     low, high = bulk(pd.concat([part["recipe"], part["tuned"], *(end.dropna() for end in ends)]).astype(float))
@@ -84,12 +83,11 @@ def _panel(ax: Axes, part: pd.DataFrame, texts: list[str]) -> None:
     )
     pad = 0.04 * (high - low) or 0.5
     ax.set_xlim(low - pad, high + pad)
-    for y, (row, start, end, text) in enumerate(zip(part.itertuples(), *ends, texts, strict=True)):
+    for y, (row, start, end, text) in enumerate(zip(part.itertuples(), *ends, texts[pair], strict=True)):
         colour = style.VERDICTS[str(row.verdict)]
         ax.plot([start, end], [y, y], color=colour, linewidth=0.6)
         ax.plot([row.recipe, row.tuned], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
         over: dict[str, Any] = {"markersize": 5, "clip_on": False}
         ax.plot([row.recipe], [y], "o", zorder=3, **over, **_face(style.INK, hollow=True))
         ax.plot([row.tuned], [y], "o", zorder=3.1, **over, **_face(colour))
-        at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        ax.annotate(text, (1, y), (72 * GAP, 0), va="center_baseline", **at)
+        at_right(ax, y, text)

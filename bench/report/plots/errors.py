@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.layout import AXIS, GAP, LINE, SMALL, inches, key, rows, sheet, short, styled
+from bench.report.layout import AXIS, GAP, LINE, SMALL, at_right, head_right, inches, name_room, rows, short, stacked
 from bench.report.plots.predictions import TEACHER, Said, told
-from bench.report.plots.ranking import Order, in_order, panels, seeds
+from bench.report.plots.ranking import Order, in_order, panels, seeds, span
 
 BOTH = "both_right"
 KINDS = {
@@ -59,31 +60,24 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
         raise ValueError("no finished run has its predictions and its teacher's: there is nothing to draw")
     parts = panels(data)
     caption = (
-        f"Test images by who is right, pooled over seeds ({seeds(data['n'])}). Bars: images that teacher or student "
-        f"get wrong (same error: both say the same wrong class); at the right the rest, which both get right. "
-        f"{commit}"
+        f"Test images on which teacher and student are both right: {span(data, BOTH, ' %')}, pooled over seeds "
+        f"({seeds(data['n'])}). Bars: the rest, which one of them or both get wrong (same error: both say the same "
+        f"wrong class). {commit}"
     )
-    left = 2 * GAP + max(inches(short(label)) for label in data["label"].unique())
-    gaps: dict[str, float] = {"top": LINE + 1.5 * GAP, "above": LINE, "between": AXIS}
-    with styled():
-        heights = [ROW * len(part) for part in parts.values()]
-        right = 2 * GAP + max(inches("both right", SMALL), inches("100.0"))
-        drawn, axes = sheet(heights, list(parts), caption, left=left, right=right, **gaps)
-        most = float(data[list(KINDS)].sum(axis=1).max())
-        for ax, part in zip(axes, parts.values(), strict=True):
-            _panel(ax, part, most)
-        squares = [({"marker": "s", "markersize": 5, "color": colour}, said) for said, colour in KINDS.values()]
-        key(drawn, squares, 2 * GAP)
-        axes[-1].set_xlabel("test images (%)")
-    return drawn
+    left = name_room(data["label"].unique())
+    right = 2 * GAP + max(inches("both right", SMALL), inches("100.0"))
+    squares = [({"marker": "s", "markersize": 5, "color": colour}, said) for said, colour in KINDS.values()]
+    heights = [ROW * len(part) for part in parts.values()]
+    room: dict[str, Any] = {"left": left, "right": right, "above": LINE, "between": AXIS, "keys": [squares]}
+    most = float(data[list(KINDS)].sum(axis=1).max())
+    return stacked(parts, heights, caption, partial(_panel, most=most), "test images (%)", **room)
 
 
-def _panel(ax: Axes, part: pd.DataFrame, most: float) -> None:
+def _panel(ax: Axes, _: str, part: pd.DataFrame, most: float) -> None:
     rows(ax, [short(label) for label in part["label"]])
     ax.set_xlim(0, most)
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     per_inch = most / (ax.bbox.width / ax.figure.dpi)
-    over: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
     start = np.zeros(len(part))
     for kind, (_, colour) in KINDS.items():
         share = part[kind].to_numpy(float)
@@ -95,12 +89,10 @@ def _panel(ax: Axes, part: pd.DataFrame, most: float) -> None:
                 ax.text(at + value / 2, y, text, color=_on(colour), **look)
         start += share
     for y, value in enumerate(part[BOTH]):
-        ax.annotate(t.number(value, 1), (1, y), (72 * GAP, 0), va="center_baseline", **over)
-    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
-    ax.annotate("both right", (1, 1), (72 * GAP, 2), size=SMALL, color=style.SOFT, **above)
+        at_right(ax, y, t.number(value, 1))
+    head_right(ax, "both right")
 
 
 def _on(colour: str) -> str:
-    """White on what is dark, ink on what is light."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 140 else style.INK
+    """White, which a page darkens where it lightens the bars, on what is dark; else a dark that stays."""
+    return "white" if style.luminance(colour) < 0.2 else style.ON_LIGHT

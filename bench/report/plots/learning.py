@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report import stats, style
-from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, inches, limits, sheet, short, styled
-from bench.report.plots import place
-from bench.report.plots.ranking import (
-    Order,
-    Palette,
-    crowd,
-    dark_last,
-    in_order,
-    look,
-    name,
-    palettes,
-    panels,
-    seeds,
-    unseen,
-)
+from bench.report import stats
+from bench.report import text as t
+from bench.report.layout import fence, limits
+from bench.report.plots import multiples
+from bench.report.plots.ranking import PALE, Order, Palette, in_order, palettes, panels, seeds, span
 from tracking.frame import epochs_frame
 from tracking.record import Record
 
@@ -46,43 +34,35 @@ def data(runs: pd.DataFrame, records: Sequence[Record], ranks: Order) -> pd.Data
 
 
 def figure(data: pd.DataFrame, baseline: str, commit: str = "") -> Figure:
-    """One panel per pair, names at the lines' ends. Raises `ValueError` without data."""
+    """Per pair a small panel for each row, or for those that have a colour. Raises `ValueError` without data."""
     if data.empty:
         raise ValueError(f"no finished run has {METRIC} by epoch: there are no curves to draw")
     parts = panels(data)
-    bright = palettes(parts, baseline)
-    heights = [max(HEIGHT, _names_height(part, bright[pair])) for pair, part in parts.items()]
-    floors = {pair: floor(part, bright[pair]) for pair, part in parts.items()}
+    looks = palettes(parts, baseline)
     last = data.groupby(["pair", "label"], sort=False).last().reset_index()
-    longest = max(inches(short(label), style.SIZE) for label in data["label"].unique())
     caption = (
-        f"Validation top-1 after each epoch. Line: mean over seeds ({seeds(data['n'])}); band: lowest to highest seed. "
-        f"The first epochs lie below the axis.{crowd(data, baseline)}{unseen(last, 'mean', floors)} {commit}"
+        f"Validation top-1 by epoch; after the last one {span(last, 'mean', ' %')}. Line: mean over seeds "
+        f"({seeds(data['n'])}); band: lowest to highest seed; at the right: the last epoch. "
+        f"{'Grey: all other rows. ' * (data['label'].nunique() > 1)}The first epochs lie below the axis. {commit}"
     )
-    with styled():
-        drawn, axes = sheet(heights, list(parts), caption, left=AXIS_LEFT, right=5 * GAP + longest)
-        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
-            _panel(ax, part, bright[pair], floors[pair])
-        axes[-1].set_xlabel("epoch")
-    return drawn
+    limited = {pair: limits(part["high"], floor(part, looks[pair])) for pair, part in parts.items()}
+
+    def panel(ax: Axes, part: pd.DataFrame, label: str, colour: str) -> str:
+        ax.set_ylim(*limited[str(part["pair"].iloc[0])])
+        return _panel(ax, part, label, colour)
+
+    return multiples.figure(parts, looks, caption, panel, "epoch", "validation top-1 (%)", 0.8)
 
 
-def _panel(ax: Axes, part: pd.DataFrame, bright: Palette, floor: float) -> None:
-    last = int(part["epoch"].max())
+def _panel(ax: Axes, part: pd.DataFrame, label: str, colour: str) -> str:
+    last, own = int(part["epoch"].max()), part[part["label"] == label]
     ax.set_xlim(min(part["epoch"].min(), last - 1), last)
-    ax.set_ylim(*limits(part["high"], floor))
-    ax.set_ylabel("validation top-1 (%)")
     ax.grid(axis="y")
-    ends = []
-    for label in dark_last(part["label"].unique(), bright):
-        curve, dark, colour = part[part["label"] == label], label in bright, look(label, bright)[0]
-        over: dict[str, Any] = {"color": colour, "zorder": 2.5 if dark else 2}
-        if dark:
-            ax.fill_between(curve["epoch"], curve["low"], curve["high"], alpha=0.11, linewidth=0, **over)
-        ax.plot(curve["epoch"], curve["mean"], linewidth=1.2 if dark else 0.5, **over)
-        end = curve.iloc[-1]
-        ends.append(name(label, end["epoch"], end["mean"], bright))
-    place.at_ends(ax, ends)
+    for _, other in part[part["label"] != label].groupby("label", sort=False):
+        ax.plot(other["epoch"], other["mean"], color=PALE, linewidth=0.5, alpha=0.4, zorder=1.7)
+    ax.fill_between(own["epoch"], own["low"], own["high"], color=colour, alpha=0.2, linewidth=0)
+    ax.plot(own["epoch"], own["mean"], color=colour, linewidth=1.2, zorder=2.5)
+    return f"{t.number(float(own['mean'].iloc[-1]), 1)} %"
 
 
 def floor(part: pd.DataFrame, bright: Palette) -> float:
@@ -90,8 +70,3 @@ def floor(part: pd.DataFrame, bright: Palette) -> float:
     ends = part.groupby("label")["mean"].last()
     seen = part.loc[part["label"].isin(bright) & part["label"].isin(ends[ends >= fence(ends)].index), "mean"]
     return float(min(fence(ends), seen.quantile(BELOW)))
-
-
-def _names_height(part: pd.DataFrame, bright: Palette) -> float:
-    """Inches that the names of all lines take."""
-    return sum(place.room(name(label, 0, 0, bright).size) for label in part["label"].unique())

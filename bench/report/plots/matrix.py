@@ -26,8 +26,9 @@ from bench.report.plots.ranking import panels, seeds
 COLUMNS = ["pair", "row", "column", "n", "mean", "low", "high", "apart"]
 ROW, LEAST, MOST = 0.34, 0.115, 0.24  # inches of a cell's height: with an interval; without, at least and at most
 TINY = style.SIZE - 2.5  # points of an interval
-SHADES = LinearSegmentedColormap.from_list("difference", [style.HUES[0], "#FFFFFF", style.HUES[1]])
-EQUAL = "#F0F0F0"
+ENDS = ("#D45E00", "#0071B2")  # nearly the first hues, which a page would change in the dark, below numbers
+SHADES = LinearSegmentedColormap.from_list("difference", [ENDS[0], "#FFFFFF", ENDS[1]])
+EQUAL = style.PALE_FIELD
 FAINT = 0.22  # of the full colour: the smallest difference that is distinguishable
 
 
@@ -150,7 +151,7 @@ def _signs(ax: Axes, cells: pd.DataFrame, scale: float, cell: float) -> None:
 
 def _on(mean: float, scale: float) -> str:
     """The colour of what is written on a difference's colour."""
-    return "white" if abs(shade(mean, scale)) > 0.7 else style.INK
+    return style.ON_DARK if abs(shade(mean, scale)) > 0.7 else style.ON_LIGHT
 
 
 def _foot(figure: Figure, ax: Axes, scale: float, *, bar: bool) -> None:

@@ -64,17 +64,18 @@ def beside(ax: Axes, names: Sequence[Name], taken: Boxes | None = None) -> list[
     """
     spots = points(ax, [(name.x, name.y) for name in names])
     full = np.concatenate([around(spots, MARKER), np.empty((0, 4)) if taken is None else taken])
-    left_out = []
+    written, left_out = np.empty((0, 4)), []
     for own, (name, spot) in enumerate(zip(names, spots, strict=True)):
         others = np.delete(full, own, axis=0)
         size = np.array([72 * inches(name.text, name.size), name.size])
         tries = [_beside(spot, size, side, ring) for ring, side in itertools.product(RINGS, AROUND)]
-        covers = [_covered(others, spot, box) + 100 * _outside(ax, box) for box in tries]
+        covers = [_covered(others, spot, box) + 10 * _covered(written, spot, box) for box in tries]
+        covers = [cover + 100 * _outside(ax, box) for cover, box in zip(covers, tries, strict=True)]
         best = int(np.argmin(covers))
         if covers[best] and not name.must:
             left_out.append(name.text)
             continue
-        full = np.concatenate([full, tries[best][None], around(_lead(spot, tries[best]), 0.5)])
+        written = np.concatenate([written, tries[best][None], around(_lead(spot, tries[best]), 0.5)])
         _write(ax, name, spot, tries[best], led=best >= len(AROUND))
     return left_out
 

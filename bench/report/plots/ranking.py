@@ -84,6 +84,13 @@ def bright_first(labels: Iterable[str], palette: Palette) -> list[str]:
     return [*palette, *[label for label in labels if label not in palette]]
 
 
+def names(rows: pd.DataFrame, x: str, y: str, palette: Palette) -> list[Name]:
+    """Of points, one per label."""
+    by = rows.set_index("label")
+    order = [label for label in bright_first(by.index, palette) if label in by.index]
+    return [name(label, float(by.loc[label, x]), float(by.loc[label, y]), palette) for label in order]
+
+
 def dark_last(labels: Iterable[str], palette: Palette) -> list[str]:
     """In the order of drawing: what has a colour over what is grey, kd on top."""
     return sorted(labels, key=lambda label: (label in palette, label == "kd"))
@@ -100,6 +107,13 @@ def seeds(counts: pd.Series[int]) -> str:
     """'n = 5 seeds', 'n = 3 to 5 seeds'."""
     low, high = int(np.min(counts)), int(np.max(counts))
     return f"n = {t.plural(high, 'seed')}" if low == high else f"n = {low} to {high} seeds"
+
+
+def span(rows: pd.DataFrame, value: str, unit: str) -> str:
+    """'from 79.3 % (crd) to 88.6 % (kd)': lowest and highest value of a frame that has a label in each row."""
+    low, high = rows.loc[rows[value].idxmin()], rows.loc[rows[value].idxmax()]
+    ends = [f"{t.number(float(row[value]), 1)}{unit}" for row in (low, high)]
+    return f"from {ends[0]} ({low['label']}) to {ends[1]} ({high['label']})" if ends[0] != ends[1] else ends[0]
 
 
 def panels(data: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,20 @@ from matplotlib.figure import Figure
 
 from bench.report import distance, published, style
 from bench.report import text as t
-from bench.report.layout import AXIS, GAP, LINE, SMALL, inches, key, limits, rows, sheet, short, styled
+from bench.report.layout import (
+    AXIS,
+    GAP,
+    LINE,
+    SMALL,
+    at_right,
+    head_right,
+    inches,
+    limits,
+    name_room,
+    rows,
+    short,
+    stacked,
+)
 from bench.report.plots.ranking import Order, in_order, panels, seeds
 from bench.report.published import BEST, LAST, UNSAID
 
@@ -41,19 +55,11 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
     texts = {pair: _texts(part) for pair, part in parts.items()}
     heading = "ours − published"
     right = 3 * GAP + max(inches(heading, SMALL), *(inches(x) for part in texts.values() for x in part.values()))
-    left = 2 * GAP + max(inches(short(label)) for label in data["label"].unique())
-    keys = _keys(data)
+    left = name_room(data["label"].unique())
     heights = [ROW * part["label"].nunique() for part in parts.values()]
-    gaps: dict[str, float] = {"left": left, "right": right, "above": LINE, "between": AXIS}
-    with styled():
-        top = LINE * len(keys) + 1.5 * GAP
-        drawn, axes = sheet(heights, list(parts), _caption(data, commit), top=top, **gaps)
-        for ax, (pair, part) in zip(axes, parts.items(), strict=True):
-            _panel(ax, part, texts[pair], heading)
-        for i, line in enumerate(keys):
-            key(drawn, line, GAP + LINE * (i + 0.5))
-        axes[-1].set_xlabel("test top-1 (%)")
-    return drawn
+    room: dict[str, float] = {"left": left, "right": right, "above": LINE, "between": AXIS}
+    draw = partial(_panel, texts=texts, heading=heading)
+    return stacked(parts, heights, _caption(data, commit), draw, "test top-1 (%)", keys=_keys(data), **room)
 
 
 def _caption(data: pd.DataFrame, commit: str) -> str:
@@ -92,12 +98,11 @@ def _look(rule: str, *, mine: bool) -> dict[str, Any]:
     return {"marker": MARKS[rule], "markersize": 4.0 if rule == UNSAID else 4.5, "markeredgewidth": 0.9, **face}
 
 
-def _panel(ax: Axes, part: pd.DataFrame, texts: dict[str, str], heading: str) -> None:
+def _panel(ax: Axes, pair: str, part: pd.DataFrame, texts: dict[str, dict[str, str]], heading: str) -> None:
     labels = list(part["label"].unique())
     rows(ax, [short(label) for label in labels])
     ends = part[["reported", "ours", "low", "high"]].astype(float).stack().dropna()
     ax.set_xlim(*limits(ends, float(ends.min())))
-    over: dict[str, Any] = {"textcoords": "offset points", "va": "center_baseline"}
     for y, label in enumerate(labels):
         each = part[part["label"] == label]
         first = each.iloc[0]
@@ -108,6 +113,5 @@ def _panel(ax: Axes, part: pd.DataFrame, texts: dict[str, str], heading: str) ->
         ours = each[each["ours"].notna()].replace({"selection": {UNSAID: LAST}}).drop_duplicates("selection")
         for rule, value in zip(ours["selection"], ours["ours"], strict=True):
             ax.plot([value], [y], zorder=3.5, linestyle="none", **_look(rule, mine=True))
-        ax.annotate(texts[label], (1, y), (72 * GAP, 0), xycoords=("axes fraction", "data"), **over)
-    small: dict[str, Any] = {"size": SMALL, "color": style.SOFT, "va": "bottom", "textcoords": "offset points"}
-    ax.annotate(heading, (1, 1), (72 * GAP, 2), xycoords="axes fraction", **small)
+        at_right(ax, y, texts[pair][label])
+    head_right(ax, heading)
