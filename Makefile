@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench tune report ui dashboard time test test-faults test-all test-ui test-scale test-servers check docs-check audit format docs readme clean
+.PHONY: help setup bench tune report ui dashboard time test test-gpu test-faults test-all test-ui test-scale test-servers check docs-check audit format docs readme clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,7 +53,10 @@ time: setup ## what the harness costs against a bare loop
 	$(BIN)/python -m bench time $(SUITE)
 
 test: setup ## the test suite, on all cores
-	$(PYTEST) -m 'not slow' --ignore=tests/faults --ignore=tests/servers
+	$(PYTEST) -m 'not slow and not gpu' --ignore=tests/faults --ignore=tests/servers
+
+test-gpu: setup ## what needs a CUDA device
+	$(BIN)/python -m pytest tests/gpu -rs
 
 test-faults: setup ## kills, signals and full disks, on real processes
 	$(BIN)/python -m pytest -m 'not slow' tests/faults

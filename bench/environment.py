@@ -71,7 +71,7 @@ def _package_version(package: str) -> str:
 
 @cache
 def _git_state() -> tuple[str, bool]:
-    """The commit of the code that runs, and whether it was changed since. Empty outside a checkout."""
+    """The commit of the code that runs, and whether it was changed since; outside a checkout, $KDBENCH_COMMIT."""
     root = Path(bench.__file__).parent.parent
 
     def git(*words: str) -> str:
@@ -81,12 +81,12 @@ def _git_state() -> tuple[str, bool]:
 
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()) != root.resolve():
-            return "", False
+            return os.environ.get("KDBENCH_COMMIT", ""), False
         return git("rev-parse", "HEAD").strip(), bool(
             git("status", "--porcelain", "--", "bench", "methods", "tracking").strip()
         )
     except (OSError, subprocess.SubprocessError):
-        return "", False
+        return os.environ.get("KDBENCH_COMMIT", ""), False
 
 
 @cache

@@ -29,16 +29,17 @@ def block_kd_terms(
     is divided by 2^(n - i): 1 for the deepest, halved with every step towards the input. `warm` scales the stones' part
     in the last two.
     """
-    ensemble = torch.stack(list(stones)).mean(dim=0)
+    n, each = len(stones), torch.cat([zs, *stones])  # [(1 + n)·B, C]
+    ensemble = each[len(zs) :].unflatten(0, (n, -1)).mean(dim=0)
     if detach_ensemble:
         ensemble = ensemble.detach()
-    task, distill, cross = cross_entropy(zs, y), kl(zs, zt, tau), kl(zs, ensemble, tau)
-    for distance, z in enumerate(reversed(stones)):
-        weight = 0.5**distance
-        task = task + weight * cross_entropy(z, y)
-        distill = distill + warm * weight * kl(z, zt, tau)
-        cross = cross + warm * weight * kl(z, ensemble, tau)
-    return task, distill, cross
+    task = cross_entropy(each, y.repeat(1 + n))
+    distill, cross = (kl(each, z.repeat(1 + n, 1), tau) for z in (zt, ensemble))
+    terms = torch.stack([task, distill, cross]).unflatten(1, (1 + n, -1))  # [3, 1 + n, B]
+    halving = 0.5 ** torch.arange(n - 1, -1, -1, device=zs.device)
+    of_stones = (terms[:, 1:] * halving[:, None].to(zs.dtype)).sum(dim=1)
+    task, distill, cross = terms[:, 0]
+    return task + of_stones[0], distill + warm * of_stones[1], cross + warm * of_stones[2]
 
 
 def block_kd_loss(

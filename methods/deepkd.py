@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from methods.base import Choice, Dims, Float, Int, Method, NetworkView, Paper, Progress, Recipe, Refusal
 from methods.dkd import tckd
+from methods.dot import decay_weights, move
 from methods.functional import cross_entropy, masked_kl
 
 PARTS = ("task", "others", "target")  # in the order in which they move a parameter
@@ -36,18 +37,12 @@ class ThreeMomenta(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for p in group["params"]:
-                for part in PARTS:
-                    gradient = self._held.get((p, part))
-                    if gradient is not None:
-                        decay = group["weight_decay"] if part == "target" else 0.0
-                        self._move(p, gradient.add(p, alpha=decay), part, group)
+            for part in PARTS:
+                gradients = {p: self._held[p, part] for p in group["params"] if (p, part) in self._held}
+                if part == "target":
+                    gradients = decay_weights(gradients, group["weight_decay"])
+                move(self.state, gradients, part, group[part], group["lr"])
         self._held = {}
-
-    def _move(self, p: nn.Parameter, gradient: Tensor, part: str, group: Mapping[str, float]) -> None:
-        state = self.state[p]
-        state[part] = state[part].mul_(group[part]).add_(gradient) if part in state else gradient
-        p.add_(state[part], alpha=-group["lr"])
 
 
 def other_classes(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float, k: int) -> Tensor:

@@ -16,7 +16,11 @@ def tckd(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
     p_y = sigmoid(m) with the margin m = z_y/τ - logsumexp(other z/τ), so both logarithms are log-sigmoids of ±m:
     no 1 - p and no log 0, however sure either network is.
     """
-    ms, mt = (_margin(z / tau, y) for z in (zs, zt))
+    ms, mt = (_margin(z, non_target_logits(z, y), y, tau) for z in (zs, zt))
+    return _margin_kl(ms, mt, tau)
+
+
+def _margin_kl(ms: Tensor, mt: Tensor, tau: float) -> Tensor:
     pairs = torch.stack([ms, -ms], 1), torch.stack([mt, -mt], 1)
     log_s, log_t = (F.logsigmoid(pair) for pair in pairs)
     return tau**2 * (log_t.exp() * (log_t - log_s)).sum(dim=1)
@@ -29,7 +33,9 @@ def nckd(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
 
 def dkd_loss(zs: Tensor, zt: Tensor, y: Tensor, *, alpha: float, beta: float, tau: float) -> Tensor:
     """α·TCKD + β·NCKD. zs, zt: [B, C] float; y: [B] int64 → [B] nats. arXiv 2203.08679, eq. 7."""
-    return alpha * tckd(zs, zt, y, tau=tau) + beta * nckd(zs, zt, y, tau=tau)
+    others_s, others_t = non_target_logits(zs, y), non_target_logits(zt, y)
+    ms, mt = _margin(zs, others_s, y, tau), _margin(zt, others_t, y, tau)
+    return alpha * _margin_kl(ms, mt, tau) + beta * kl(others_s, others_t, tau)
 
 
 def non_target_logits(z: Tensor, y: Tensor) -> Tensor:
@@ -38,8 +44,8 @@ def non_target_logits(z: Tensor, y: Tensor) -> Tensor:
     return z.gather(1, column + (column >= y[:, None]))
 
 
-def _margin(z: Tensor, y: Tensor) -> Tensor:
-    return z.gather(1, y[:, None]).squeeze(1) - non_target_logits(z, y).logsumexp(dim=1)
+def _margin(z: Tensor, others: Tensor, y: Tensor, tau: float) -> Tensor:
+    return z.gather(1, y[:, None]).squeeze(1) / tau - (others / tau).logsumexp(dim=1)
 
 
 class DKD(Method):

@@ -36,27 +36,37 @@ class TwoMomenta(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for p in group["params"]:
-                self._update(p, self._kd_gradients.get(p), p.grad, group)
+            task = {p: p.grad for p in group["params"] if p.grad is not None}
+            kd = {p: self._kd_gradients[p] for p in group["params"] if p in self._kd_gradients}
+            alone = {p: gradient for p, gradient in kd.items() if p not in task and "kd" in self.state[p]}
+            task = decay_weights(task, group["weight_decay"])
+            kd |= decay_weights(alone, group["weight_decay"])
+            for part, gradients, delta in (("task", task, -group["delta"]), ("kd", kd, group["delta"])):
+                of_both = {p: gradient for p, gradient in gradients.items() if p in task and p in kd}
+                of_one = {p: gradient for p, gradient in gradients.items() if p not in of_both}
+                move(self.state, of_both, part, group["momentum"] + delta, group["lr"])
+                move(self.state, of_one, part, group["momentum"], group["lr"])
         self._kd_gradients = {}
 
-    def _update(self, p: nn.Parameter, kd: Tensor | None, task: Tensor | None, group: Mapping[str, float]) -> None:
-        delta = group["delta"] if kd is not None and task is not None else 0.0
-        state, decay = self.state[p], group["weight_decay"]
-        if task is not None:
-            p_task = task.add(p, alpha=decay)
-            state["task"] = _momentum(state.get("task"), p_task, group["momentum"] - delta)
-        if kd is not None:
-            decays = task is None and "kd" in state
-            p_kd = kd.add(p, alpha=decay) if decays else kd
-            state["kd"] = _momentum(state.get("kd"), p_kd, group["momentum"] + delta)
-        for grad, name in ((task, "task"), (kd, "kd")):
-            if grad is not None:
-                p.add_(state[name], alpha=-group["lr"])
+
+def decay_weights(gradients: Mapping[Tensor, Tensor], decay: float) -> dict[Tensor, Tensor]:
+    """gradient + decay·parameter of all parameters in one go."""
+    if not gradients:
+        return {}
+    return dict(zip(gradients, torch._foreach_add(list(gradients.values()), list(gradients), alpha=decay), strict=True))
 
 
-def _momentum(buffer: Tensor | None, gradient: Tensor, momentum: float) -> Tensor:
-    return gradient.clone() if buffer is None else buffer.mul_(momentum).add_(gradient)
+def move(
+    state: Mapping[Any, dict[str, Tensor]], gradients: Mapping[Tensor, Tensor], part: str, momentum: float, lr: float
+) -> None:
+    """SGD's step with a momentum buffer of that name, which the first gradient makes; all parameters in one go."""
+    for p in (p for p in gradients if part not in state[p]):
+        state[p][part] = torch.zeros_like(p)
+    if gradients:
+        buffers = [state[p][part] for p in gradients]
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, list(gradients.values()))
+        torch._foreach_add_(list(gradients), buffers, alpha=-lr)
 
 
 class DOT(Method):

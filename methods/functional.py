@@ -24,6 +24,12 @@ def kl(zs: Tensor, zt: Tensor, tau: float | Tensor) -> Tensor:
     return tau**2 * (log_t.exp() * (log_t - log_s)).sum(dim=1)
 
 
+def kl_at(zs: Tensor, zt: Tensor, temperatures: Tensor) -> Tensor:
+    """`kl` at each of T temperatures at once. zs, zt: [B, C] float; temperatures: [T] → [T, B] nats."""
+    log_s, log_t = (F.log_softmax(z / temperatures[:, None, None], dim=2) for z in (zs, zt))
+    return temperatures[:, None].square() * (log_t.exp() * (log_t - log_s)).sum(dim=2)
+
+
 def masked_kl(zs: Tensor, zt: Tensor, keep: Tensor, tau: float) -> Tensor:
     """τ²·KL of the kept classes, renormalised; 0 where none is kept. zs, zt: [B, C]; keep: [B, C] bool → [B] nats."""
     none = ~keep.any(dim=1)
@@ -40,10 +46,9 @@ def standardise(z: Tensor) -> Tensor:
 
     A constant row gives zeros, and no gradient of 1e7: its std of 0 is not differentiated.
     """
-    centred = z - z.mean(dim=1, keepdim=True)
-    variance = centred.square().sum(dim=1, keepdim=True) / (z.shape[1] - 1)
-    flat = variance == 0
-    std = torch.where(flat, torch.ones_like(variance), variance).sqrt()
+    variance, mean = torch.var_mean(z, dim=1, keepdim=True)
+    centred, flat = z - mean, variance == 0
+    std = variance.masked_fill(flat, 1.0).sqrt()
     return torch.where(flat, centred.detach(), centred / (std + 1e-7))
 
 
@@ -52,5 +57,6 @@ def swap(z: Tensor, y: Tensor) -> Tensor:
 
     Swapped logit distillation, arXiv 2504.20108: the label becomes the answer, and no value is lost.
     """
-    top, place = z.argmax(dim=1, keepdim=True), torch.arange(z.shape[1], device=z.device).repeat(len(z), 1)
-    return z.gather(1, place.scatter(1, y[:, None], top).scatter(1, top, y[:, None]))
+    top = z.argmax(dim=1, keepdim=True)
+    both = torch.cat([y[:, None], top], dim=1)
+    return z.scatter(1, both, z.gather(1, both.flip(1)))

@@ -6,32 +6,35 @@ import torch
 from torch import Tensor
 
 from methods.base import Choice, Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
-from methods.functional import cross_entropy, kl
+from methods.functional import cross_entropy, kl_at
 
 TEMPERATURES = (3.0, 5.0, 2.0, 6.0)  # beside τ
 SLIPPED = (2.0, 6.0)  # where the reference code takes the weak view for the strong one
 
 
-def class_loss(zs: Tensor, zt: Tensor, *, tau: float) -> Tensor:
-    """Squared differences of the classes' correlations PᵀP, over C. zs, zt: [B, C] float → [C], to be summed."""
-    ps, pt = ((z / tau).softmax(dim=1) for z in (zs, zt))
-    return (pt.T @ pt - ps.T @ ps).square().sum(dim=1) / zs.shape[1]
+def class_loss(ps: Tensor, pt: Tensor) -> Tensor:
+    """Squared differences of the classes' correlations PᵀP, over C. ps, pt: [T, B, C] probabilities → [T, C]."""
+    return (pt.mT @ pt - ps.mT @ ps).square().sum(dim=2) / ps.shape[2]
 
 
-def batch_loss(zs: Tensor, zt: Tensor, *, tau: float) -> Tensor:
-    """Squared differences of the examples' correlations PPᵀ. zs, zt: [B, C] float → [B], to be averaged."""
-    ps, pt = ((z / tau).softmax(dim=1) for z in (zs, zt))
-    return (pt @ pt.T - ps @ ps.T).square().sum(dim=1)
+def batch_loss(ps: Tensor, pt: Tensor) -> Tensor:
+    """Squared differences of the examples' correlations PPᵀ. ps, pt: [T, B, C] probabilities → [T, B]."""
+    return (pt @ pt.mT - ps @ ps.mT).square().sum(dim=2)
 
 
 def confidence_masks(zt: Tensor) -> tuple[Tensor, Tensor]:
-    """Which examples [B] and classes [C] the teacher is no surer of than the median, as 0 and 1."""
+    """Which examples [B] and classes [C] the teacher is no surer of than the median, as 0 and 1.
+
+    Of an even number the lower of both middle values is the median: it selects what their mean does.
+    """
     p = zt.softmax(dim=1)
     example, label = p.amax(dim=1), p.sum(dim=0)
-    return (example <= example.quantile(0.5)).to(p.dtype), (label <= label.quantile(0.5)).to(p.dtype)
+    return (example <= example.median()).to(p.dtype), (label <= label.median()).to(p.dtype)
 
 
 class MLKD(Method):
+    temperatures: Tensor  # [T]
+    slipped: Tensor  # [T, 1]: where the strong term takes the weak view
     paper = Paper(
         title="Multi-level Logit Distillation",
         authors="Jin, Wang, Lin",
@@ -89,7 +92,10 @@ class MLKD(Method):
     def __init__(self, dims: Dims, *, ce: float, kd: float, relation: float, tau: float, form: str) -> None:
         super().__init__(dims)
         self.ce, self.kd, self.relation, self.form = ce, kd, relation, form
-        self.temperatures = (tau, *TEMPERATURES)
+        temperatures = (tau, *TEMPERATURES)
+        slipped = [form == "code" and i > 0 and t in SLIPPED for i, t in enumerate(temperatures)]
+        self.register_buffer("temperatures", torch.tensor(temperatures), persistent=False)
+        self.register_buffer("slipped", torch.tensor(slipped)[:, None], persistent=False)
 
     def transform_logits(self, z: Tensor) -> Tensor:
         """What the divergences see of logits."""
@@ -101,23 +107,19 @@ class MLKD(Method):
         if self.form == "code":
             example, label = (mask.mean().expand_as(mask) for mask in (example, label))
         ce = cross_entropy(weak, y) + cross_entropy(strong, y)
-        by_class, by_batch = torch.zeros_like(label), torch.zeros_like(example)
-        for tau in self.temperatures:
-            by_class = by_class + label * class_loss(weak, t["weak"].logits, tau=tau)
-            by_batch = by_batch + example * batch_loss(weak, t["weak"].logits, tau=tau)
+        ps, pt = ((z / self.temperatures[:, None, None]).softmax(dim=2) for z in (weak, t["weak"].logits))
         return {
             "ce": self.ce * ce.mean(),
             "kd": self.kd * self.divergences(s, t, example).mean(),
-            "class": self.relation * by_class.sum(),
-            "batch": self.relation * by_batch.mean(),
+            "class": self.relation * (label * class_loss(ps, pt)).sum(),
+            "batch": self.relation / len(y) * (example * batch_loss(ps, pt)).sum(),
         }
 
     def divergences(self, s: NetworkView, t: NetworkView, example: Tensor) -> Tensor:
         """τ²·KL of both views over all temperatures, the weak view's of unsure examples alone → [B]."""
-        zs, zt = ({v: self.transform_logits(seen[v].logits) for v in self.needs.views} for seen in (s, t))
-        total = torch.zeros_like(example)
-        for place, tau in enumerate(self.temperatures):
-            slipped = self.form == "code" and place > 0 and tau in SLIPPED
-            view = "weak" if slipped else "strong"
-            total = total + example * kl(zs["weak"], zt["weak"], tau) + kl(zs[view], zt[view], tau)
-        return total
+        zs, zt = (
+            self.transform_logits(torch.cat([seen[view].logits for view in ("weak", "strong")])) for seen in (s, t)
+        )
+        weak, strong = kl_at(zs, zt, self.temperatures).chunk(2, dim=1)  # [T, B] each
+        strong = torch.where(self.slipped, weak, strong)
+        return (example * weak + strong).sum(dim=0)

@@ -6,23 +6,27 @@ import torch
 from torch import Tensor
 
 from methods.base import Choice, Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
-from methods.functional import cross_entropy, kl, swap
+from methods.functional import cross_entropy, kl_at, swap
 
 TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 
-def sld_teacher(zs: Tensor, zt: Tensor, y: Tensor, *, tau: float) -> Tensor:
-    """τ²·KL to the teacher's swapped logits. zs, zt: [B, C] float; y: [B] int64 → [B] nats. arXiv 2504.20108."""
-    return kl(zs, swap(zt, y), tau)
+def sld_teacher(zs: Tensor, zt: Tensor, y: Tensor, *, temperatures: Tensor) -> Tensor:
+    """Σ τ²·KL to the teacher's swapped logits. arXiv 2504.20108.
+
+    zs, zt: [B, C] float; y: [B] int64; temperatures: [T] → [B] nats.
+    """
+    return kl_at(zs, swap(zt, y), temperatures).sum(dim=0)
 
 
-def sld_student(zs: Tensor, y: Tensor, *, tau: float, detach: bool) -> Tensor:
-    """τ²·KL to the student's own swapped logits, the second teacher; 0 where it is right. Arguments as above → [B]."""
+def sld_student(zs: Tensor, y: Tensor, *, temperatures: Tensor, detach: bool) -> Tensor:
+    """Σ τ²·KL to the student's own swapped logits, the second teacher; 0 where it is right. As above → [B] nats."""
     taught = swap(zs, y)
-    return kl(zs, taught.detach() if detach else taught, tau)
+    return kl_at(zs, taught.detach() if detach else taught, temperatures).sum(dim=0)
 
 
 class SLD(Method):
+    temperatures: Tensor
     paper = Paper(
         title="Swapped Logit Distillation via Bi-level Teacher Alignment",
         authors="Limantoro, Lin, Wang, Tsai, Shuai, Huang, Cheng",
@@ -58,19 +62,19 @@ class SLD(Method):
     def __init__(self, dims: Dims, *, ce: float, kd: float, switch: float, detach: bool) -> None:
         super().__init__(dims)
         self.ce, self.kd, self.switch, self.detach = ce, kd, switch, detach
+        self.register_buffer("temperatures", torch.tensor(TEMPERATURES), persistent=False)
 
     def transform_logits(self, z: Tensor) -> Tensor:
         """What the divergences see of logits."""
         return z
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
-        ce, soft = torch.zeros_like(y, dtype=s.logits.dtype), torch.zeros_like(y, dtype=s.logits.dtype)
-        before_switch = at.epoch <= self.switch * at.epochs
-        for view in self.needs.views:
-            zs, zt = self.transform_logits(s[view].logits), self.transform_logits(t[view].logits)
-            ce = ce + cross_entropy(s[view].logits, y)
-            for tau in TEMPERATURES:
-                soft = soft + sld_teacher(zs, zt, y, tau=tau)
-                if not before_switch:
-                    soft = soft + sld_student(zs, y, tau=tau, detach=self.detach)
-        return {"ce": self.ce * ce.mean(), "kd": self.kd * soft.mean()}
+        views = self.needs.views
+        zs, zt = (torch.cat([network[view].logits for view in views]) for network in (s, t))  # [views·B, C]
+        ys = y.repeat(len(views))
+        ce = cross_entropy(zs, ys)
+        zs, zt = self.transform_logits(zs), self.transform_logits(zt)
+        soft = sld_teacher(zs, zt, ys, temperatures=self.temperatures)
+        if at.epoch > self.switch * at.epochs:
+            soft = soft + sld_student(zs, ys, temperatures=self.temperatures, detach=self.detach)
+        return {"ce": self.ce / len(y) * ce.sum(), "kd": self.kd / len(y) * soft.sum()}

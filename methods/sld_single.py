@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from methods.base import Choice, Dims, Float, Method, NetworkView, Progress, Recipe
@@ -10,6 +11,7 @@ from methods.sld import SLD, sld_student, sld_teacher
 
 
 class SLDSingle(Method):
+    temperatures: Tensor
     paper = SLD.paper
     space = {
         "ce": Float(0.0, 1.0, tune=False),
@@ -30,10 +32,11 @@ class SLDSingle(Method):
 
     def __init__(self, dims: Dims, *, ce: float, kd: float, tau: float, switch: float, detach: bool) -> None:
         super().__init__(dims)
-        self.ce, self.kd, self.tau, self.switch, self.detach = ce, kd, tau, switch, detach
+        self.ce, self.kd, self.switch, self.detach = ce, kd, switch, detach
+        self.register_buffer("temperatures", torch.tensor([tau]), persistent=False)
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
-        soft = sld_teacher(s.logits, t.logits, y, tau=self.tau)
+        soft = sld_teacher(s.logits, t.logits, y, temperatures=self.temperatures)
         if at.epoch > self.switch * at.epochs:
-            soft = soft + sld_student(s.logits, y, tau=self.tau, detach=self.detach)
+            soft = soft + sld_student(s.logits, y, temperatures=self.temperatures, detach=self.detach)
         return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "kd": self.kd * soft.mean()}

@@ -21,6 +21,11 @@ RECORD_GLOBS = ("runs/*", "tuning/*", "tuning/*/trials/*", "summary")
 """Of a suite's records: a study comes before its trials, and the report after the runs whose ids it names."""
 
 
+def is_offline() -> bool:
+    """Is KDBENCH_OFFLINE set, so that no store is contacted?"""
+    return os.environ.get("KDBENCH_OFFLINE", "") not in ("", "0")
+
+
 class Mirror:
     """What the harness holds: `offer` after an epoch, `finish` after a run, `close` before leaving.
 
@@ -43,7 +48,7 @@ class Mirror:
         self._closing = False
         self._wake = Condition()
         self._worker: Thread | None = None
-        self.offline = os.environ.get("KDBENCH_OFFLINE", "") not in ("", "0")
+        self.offline = is_offline()
         if not self.offline:
             self._worker = Thread(target=self._work, name="mlflow-mirror", daemon=True)
             self._worker.start()

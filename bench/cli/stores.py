@@ -1,4 +1,4 @@
-"""Commands that move results: sync, export, ui."""
+"""Commands that move results: sync, import, export, ui."""
 
 from __future__ import annotations
 
@@ -26,10 +26,31 @@ def sync(results: Results = None, suite: Annotated[str | None, typer.Option(help
     console.print(
         f"{delivered} records delivered, {unchanged} were there already, {len(failed)} failed", highlight=False
     )
-    for record, reason in failed:
-        console.print(f"  {record.folder.name}: {reason}", highlight=False, markup=False)
+    _print_reasons([(record.folder.name, reason) for record, reason in failed])
+
+
+def _print_reasons(failed: list[tuple[str, str]]) -> None:
+    for name, reason in failed:
+        console.print(f"  {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
     if failed:
         raise SystemExit(1)
+
+
+@app.command("import")
+def bring(
+    folder: Annotated[
+        Path, typer.Argument(help="A results folder of another machine, or what tools/gpu_job.py left to carry home.")
+    ],
+    results: Results = None,
+) -> None:
+    """Take in what another machine finished; runs that are here already stay as they are."""
+    from bench.suite.suite import results_folder
+    from tracking.bring_in import bring_in
+
+    done = bring_in(folder, results_folder(results))
+    counts = f"{len(done.taken)} runs taken, {len(done.unchanged)} were here already, {len(done.refused)} refused"
+    console.print(f"{counts}; next: kdbench sync, kdbench report {' or '.join(done.suites)}", highlight=False)
+    _print_reasons(done.refused)
 
 
 @app.command()

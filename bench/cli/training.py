@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -36,6 +37,10 @@ from bench.cli.common import (
 )
 from bench.errors import UserError
 
+if TYPE_CHECKING:
+    from bench.report.build import Report
+    from tracking.mirror import Mirror
+
 
 @app.command()
 def run(
@@ -56,16 +61,18 @@ def run(
     cohort_size: CohortSize = 0,
     workers: Workers = "auto",
     skip_unfit: SkipUnfit = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Train and keep records; `kdbench report` later.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
 ) -> None:
     """Train what the suite still lacks, log it, and report the comparison."""
-    from bench import environment, report
+    from bench import environment
     from bench.jobs import tuned as values
     from bench.jobs.pool import workers_asked
     from bench.jobs.progress import Progress
     from bench.jobs.run import run_suite
     from bench.suite.suite import results_folder
-    from tracking import summary
 
     chosen, n_workers = suite_of(suite, methods, seeds, sets, skip_unfit), workers_asked(workers)
     if tuned:
@@ -79,16 +86,9 @@ def run(
             outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, mirror=mirror, **options)
         for failure in outcome.failures:
             console.print(f"[red]not finished:[/red] {escape(failure)}", highlight=False, soft_wrap=True)
-        mirror.wait()  # so that the report knows where its runs are
-        try:
-            written = report.write(folder, chosen.name)
-        except UserError as error:
-            if not outcome.failures:
-                raise
-            console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-            raise SystemExit(1) from None
-        summary.write_record(written.report.parent, written.answer, written.frame)  # mirrored after all runs
-    print_report(written)
+        written = None if no_report else _report(folder, chosen.name, mirror, bool(outcome.failures))
+    if written:
+        print_report(written)
     if outcome.n_skipped:
         console.print(
             f"{outcome.n_trained} runs trained, {outcome.n_skipped} were finished already (--rerun trains them anew)"
@@ -96,6 +96,23 @@ def run(
     print_delivery(mirror)
     if outcome.failures:
         raise SystemExit(1)
+
+
+def _report(folder: Path, suite: str, mirror: Mirror, has_failures: bool) -> Report:
+    """The suite's report, and its record, which is mirrored after all runs."""
+    from bench import report
+    from tracking import summary
+
+    mirror.wait()  # so that the report knows where its runs are
+    try:
+        written = report.write(folder, suite)
+    except UserError as error:
+        if not has_failures:
+            raise
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+    summary.write_record(written.report.parent, written.answer, written.frame)
+    return written
 
 
 @app.command()

@@ -183,7 +183,11 @@ def _median_ratio(a: list[float], b: list[float]) -> float:
 
 
 def _tracking_share(suite: Suite, cohort: Cohort, step_ms: float) -> float:
-    """Share of a run's time that record, checkpoints and MLflow take: a run's worth of each is written and timed."""
+    """Share of a run's time that record, checkpoints and MLflow take: a run's worth of each is written and timed.
+
+    With KDBENCH_OFFLINE=1, as in a run, without MLflow.
+    """
+    from tracking.mirror import is_offline
     from tracking.record import Record
     from tracking.store import Store, default_uri
 
@@ -196,8 +200,10 @@ def _tracking_share(suite: Suite, cohort: Cohort, step_ms: float) -> float:
         suite, suite.pairs[0], MethodSpec(method=member.name.rpartition("-")[0]), 0, describe_data(cohort.data), ""
     )
     with tempfile.TemporaryDirectory() as folder:
-        record, store = Record(Path(folder) / suite.name / "runs" / "a"), Store(default_uri(Path(folder)), Path(folder))
-        store.ping()  # the store's creation happens once per results folder, not once per run
+        record = Record(Path(folder) / suite.name / "runs" / "a")
+        store = None if is_offline() else Store(default_uri(Path(folder)), Path(folder))
+        if store:
+            store.ping()  # the store's creation happens once per results folder, not once per run
         start = time.perf_counter()
         record.begin("a" * 16, run.spec(), env.describe(cohort.data.device))
         saves = min(epochs, max(1, int(run_s / CHECKPOINT_EVERY_S)))
@@ -205,7 +211,8 @@ def _tracking_share(suite: Suite, cohort: Cohort, step_ms: float) -> float:
             checkpoint.save(record.folder / "checkpoint.pt", member.state_dict())
             record.write_epochs(rows[: epochs * (save + 1) // saves])
         record.end("finished", "", metrics, [])
-        store.deliver(record, experiment="timing")
+        if store:
+            store.deliver(record, experiment="timing")
         return (time.perf_counter() - start) / run_s
 
 

@@ -62,7 +62,12 @@ def test_a_study_begins_with_the_recipe_and_leaves_what_it_chose(tmp_path: Path,
     assert (
         record.status == "finished" and record.is_intact() and [row["epoch"] for row in record.epochs] == [0, 1, 2, 3]
     )
-    assert {path.stem for path in folder.glob("figures/*.png")} == {"history", "slice", "contour", "parallel_coordinate"}
+    assert {path.stem for path in folder.glob("figures/*.png")} == {
+        "history",
+        "slice",
+        "contour",
+        "parallel_coordinate",
+    }
 
 
 def test_calling_again_changes_nothing_and_more_trials_are_added(
