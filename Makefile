@@ -93,7 +93,7 @@ format: setup ## let ruff format the code
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-readme: setup ## write README.md's table and results/reference/README.md from results/reference
+readme: setup ## write README.md's table, and index and tuned pictures of results/reference
 	$(BIN)/python -m bench.report.readme
 
 docs: setup ## write docs/methods.md from the code

@@ -1,4 +1,4 @@
-"""README.md's table and the index of results/reference, written from the committed results: `make readme`."""
+"""README.md's table, the index of results/reference and its pictures of tuned suites: `make readme`."""
 
 from __future__ import annotations
 
