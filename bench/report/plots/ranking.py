@@ -79,15 +79,10 @@ def name(label: str, x: float, y: float, palette: Palette) -> Name:
     return Name(short(label), x, y, colour, style.SIZE if must else style.SIZE - 2, must)
 
 
-def bright_first(labels: Iterable[str], palette: Palette) -> list[str]:
-    """Those that have a colour first, since their names choose their places first."""
-    return [*palette, *[label for label in labels if label not in palette]]
-
-
 def names(rows: pd.DataFrame, x: str, y: str, palette: Palette) -> list[Name]:
-    """Of points, one per label."""
+    """Of points, one per label; those that have a colour first, since their names choose their places first."""
     by = rows.set_index("label")
-    order = [label for label in bright_first(by.index, palette) if label in by.index]
+    order = [*[label for label in palette if label in by.index], *[label for label in by.index if label not in palette]]
     return [name(label, float(by.loc[label, x]), float(by.loc[label, y]), palette) for label in order]
 
 

@@ -7,13 +7,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from bench.report import style
 from bench.report import text as t
-from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, sheet, styled
+from bench.report.layout import AXIS_LEFT, GAP, HEIGHT, fence, limits, logarithmic, sheet, styled
 from bench.report.plots import place
-from bench.report.plots.ranking import BEST, FEW, Palette, bright_first, crowd, dark_last, look, name, panels
+from bench.report.plots.ranking import BEST, FEW, Palette, crowd, dark_last, look, names, panels
 
 STAR = "Star: the trial whose values were chosen. "
 LOG = 4.0  # step times that differ by more than this factor stand on a logarithmic axis
@@ -73,10 +72,8 @@ def _panel(ax: Axes, part: pd.DataFrame, chosen: pd.DataFrame, floor: float) -> 
         edge: dict[str, Any] = {"markeredgecolor": style.INK if top["front"].any() else "white", "zorder": 3.5 + over}
         ax.plot(top["step_ms"], top["top1"], marker, color=colour, markersize=size, markeredgewidth=line, **edge)
     star(ax, chosen, "step_ms", bright)
-    by = best[best["top1"] >= floor].set_index("label")
-    first = [label for label in bright_first(by.index, bright) if label in by.index]
-    names = [name(label, by.loc[label, "step_ms"], by.loc[label, "top1"], bright) for label in first]
-    place.beside(ax, names, place.along(place.points(ax, front[["step_ms", "top1"]])))
+    seen = names(best[best["top1"] >= floor], "step_ms", "top1", bright)
+    place.beside(ax, seen, place.along(place.points(ax, front[["step_ms", "top1"]])))
 
 
 def _palette(best: pd.DataFrame, front: pd.DataFrame) -> Palette:
@@ -90,11 +87,7 @@ def _across(ax: Axes, steps: pd.Series[float]) -> None:
     """The axis of step times: from 0, or logarithmic where they differ much."""
     low, high = float(steps.min()), float(steps.max())
     if low > 0 and high > LOG * low:
-        ax.set_xscale("log")
-        ax.set_xlim(low / 1.12, high * 1.12)
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_locator(NullLocator())
+        logarithmic(ax, low / 1.12, high * 1.12, (1, 2, 5))
     else:
         pad = 0.06 * (high - low) or 0.5
         ax.set_xlim(max(0.0, low - pad), high + pad)
