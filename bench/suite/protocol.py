@@ -17,9 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-NUMBERS = 2
+NUMBERS = 3
 """Raise when a change of the harness can move a result: every fingerprint changes with it (CHANGELOG: [numbers])."""
-NUMBERS_BFLOAT16 = 3
+NUMBERS_BFLOAT16 = 4
 """The same where the change moves results in bfloat16 alone; never lower than `NUMBERS`."""
 
 

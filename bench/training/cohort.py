@@ -15,6 +15,7 @@ import torch
 
 from bench.data import Batch, Data
 from bench.models.base import Network
+from bench.models.fast import folded_copy
 from bench.suite.protocol import Protocol
 from bench.training.clock import Clock
 from bench.training.evaluator import Evaluator, FinalResult
@@ -36,6 +37,9 @@ class Cohort:
     ) -> None:
         """group_size: how many members may be on the device at a time; 0: all. The others wait on the CPU."""
         self.data, self.protocol, self.teacher, self.seed = data, protocol, teacher, seed
+        self.folded_teacher = teacher and folded_copy(
+            teacher
+        )  # answers every batch; tails and evaluation are the teacher's
         set_torch_backends(protocol)
         self.members = list(members)
         self.group_size = group_size or max(1, len(self.members))
@@ -91,9 +95,9 @@ class Cohort:
         """The teacher's answers by view, where somebody wants them: one forward for everybody."""
         outputs: dict[str, Out] = {}
         views = {view for member in members if member.needs.teacher for view in member.needs.views}
-        for view in sorted(views) if self.teacher is not None else []:
+        for view in sorted(views) if self.folded_teacher is not None else []:
             with self.clock(f"teacher {view}"), autocast(self.protocol, self.data.device):
-                outputs[view] = self.teacher(batch.views[view])  # type: ignore[misc]
+                outputs[view] = self.folded_teacher(batch.views[view])  # type: ignore[misc]
         return outputs
 
     def _end_epoch(self, member: Member, times: dict[str, float]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bench.data import Batch
 from bench.memory import state_bytes, track_saved_tensors
 from bench.models.base import Network
+from bench.models.fast import use_fast_layout
 from bench.suite.protocol import Protocol
 from bench.training.precision import autocast, cast_adapters, with_precision
 from bench.training.rng import MemberRNG
@@ -35,6 +36,7 @@ class TrainStep:
     ) -> None:
         """images: grows by the images that pass through the tail of the student and of the teacher."""
         self.network, self.method = network.to(device), method.to(device)
+        use_fast_layout(network)
         self.protocol, self.device, self.rng, self.images = protocol, device, rng, images
         cast_adapters(method, protocol, device)
         self.forward = compile_network(network) if protocol.compile else network
