@@ -135,6 +135,13 @@ def run_suite(
     return outcome
 
 
+def has_kept(results: Path, suite: str, since: float) -> bool:
+    """Has training of this suite, or of a teacher, left anything on the disk since (Unix seconds)?"""
+    patterns = (f"{suite}/runs/*/checkpoint.pt", f"{suite}/runs/*/student.safetensors", "teachers/*/*.*")
+    kept = [path for pattern in patterns for path in results.glob(pattern)]
+    return any(path.suffix in (".pt", ".safetensors") and path.stat().st_mtime >= since for path in kept)
+
+
 def rows_of_pairs(suite: Suite, data: Data, results: Path) -> tuple[Rows, list[tuple[str, str, str]]]:
     """Every row with its values for every pair that its method takes; row, pair and reason of those left out. Raises
     `UserError` where values are not found, or a row cannot be trained."""

@@ -64,7 +64,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         read_only = [*self.network.parameters(), *self.method.parameters(), *shared_tensors(batch, outputs)]
         measuring = nullcontext(dict[int, int]()) if self.memory else track_saved_tensors(read_only)
-        with self.rng.use(), measuring as saved:
+        with self.rng.use(epoch, batch.step), measuring as saved:
             terms = self.forward_backward(batch, outputs, teacher, epoch, pretraining)
         self.optimizer.step()
         self.memory = self.memory or sum(saved.values()) + state_bytes((self.network, self.method), self.optimizer)
