@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 RUN_FLAGS := $(if $(METHODS),--methods $(METHODS)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS)) \
 	$(if $(DEVICE),--device $(DEVICE)) $(if $(WORKERS),--workers $(WORKERS))
-BENCH_FLAGS := $(if $(RERUN),--rerun) $(if $(TUNED),--tuned $(if $(filter both,$(TUNED)),both,only))
+BENCH_FLAGS := $(if $(RERUN),--rerun) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(TUNED),--tuned $(if $(filter both,$(TUNED)),both,only))
 UI_FLAGS := $(if $(filter file,$(origin SUITE)),,--suite $(SUITE)) $(if $(filter file,$(origin PORT)),,--port $(PORT))
 TUNE_FLAGS := $(if $(TRIALS),--trials $(TRIALS)) $(if $(NAME),--name $(NAME))
 PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
@@ -17,7 +17,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu WORKERS=2 RERUN=1 TRIALS=24 TUNED=1 FROM=uri PDF=1 TORCH=cpu"
+	@echo "  variables:     SUITE=digits METHODS=kd,dkd SEEDS=3 RESULTS=folder DEVICE=cpu WORKERS=2 MINUTES=9 RERUN=1 TRIALS=24 TUNED=1 FROM=uri PDF=1 TORCH=cpu"
 
 setup: .venv/.ready ## make .venv and install everything into it
 

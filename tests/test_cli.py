@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +154,12 @@ def test_an_interrupted_suite_goes_on_to_the_same_numbers(
     monkeypatch.setattr("bench.jobs.run_writer.CHECKPOINT_EVERY_S", 0.0)
     train, count = Cohort._train, 0
 
-    def stop(self: Cohort, members: list[Any], epoch: int, after_step: Any) -> None:
+    def stop(self: Cohort, members: list[Any], epoch: int, *callbacks: Any) -> None:
         nonlocal count
         count += 1
         if count == 6:  # teacher: three epochs; then the third of the first cohort, whose second is saved
             raise KeyboardInterrupt
-        train(self, members, epoch, after_step)
+        train(self, members, epoch, *callbacks)
 
     words = ("run", str(ran / "tiny.yaml"), "--results", str(tmp_path / "results"), "--quiet")
     monkeypatch.setattr(Cohort, "_train", stop)
@@ -173,6 +175,74 @@ def test_an_interrupted_suite_goes_on_to_the_same_numbers(
         assert (record.folder / "student.safetensors").read_bytes() == (
             twin.folder / "student.safetensors"
         ).read_bytes()
+
+
+def test_a_suite_in_pieces_of_time_gives_the_same_numbers(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Of 9 steps of a teacher and 18 of two cohorts, each call does 5 before its timer rings."""
+    from bench.jobs import stop
+    from bench.training.cohort import Cohort
+
+    monkeypatch.setattr(stop, "_end", float("inf"))
+    monkeypatch.setattr(stop, "end_after", lambda seconds: None)
+    step, n_steps = Cohort.step, 0
+
+    def stop_at_the_fifth(self: Cohort, *args: Any) -> None:
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == 5:
+            signal.raise_signal(stop.TIME_IS_UP)
+        step(self, *args)
+
+    monkeypatch.setattr(Cohort, "step", stop_at_the_fifth)
+    words = ("run", str(ran / "tiny.yaml"), "--results", str(tmp_path / "results"), "--quiet", "--minutes", "9")
+    codes: list[int] = []
+    while not codes or codes[-1] == 75:
+        n_steps = 0
+        codes.append(call(*words))
+        if codes[-1]:
+            assert capsys.readouterr().err.endswith("(--minutes); the same command goes on where it was\n")
+    assert codes == [75] * 5 + [0]
+    whole = {r.folder.name: r for r in records(ran)}
+    for record in scan(tmp_path / "results" / "tiny"):
+        twin, student = whole[record.folder.name], "student.safetensors"
+        assert (record.folder / student).read_bytes() == (twin.folder / student).read_bytes()
+        losses = [[row["metrics"]["train/loss"] for row in r.epochs] for r in (record, twin)]
+        assert record.status == "finished" and losses[0] == losses[1]
+
+
+def test_a_time_too_short_is_refused(ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from bench.jobs import stop
+    from bench.training.cohort import Cohort
+
+    monkeypatch.setattr(stop, "_end", float("inf"))
+    words = ("run", str(ran / "tiny.yaml"), "--results", str(tmp_path / "results"), "--quiet", "--minutes")
+    assert call(*words, "0.01") == 2
+    assert "kdbench: --minutes 0.01: to start and to leave takes" in capsys.readouterr().err
+    monkeypatch.setattr(stop, "end_after", lambda seconds: None)
+    monkeypatch.setattr(stop, "GRACE_S", 0.05)
+
+    def never_ends(self: Cohort, *args: Any) -> None:
+        signal.raise_signal(stop.TIME_IS_UP)
+        time.sleep(30)
+
+    monkeypatch.setattr(Cohort, "step", never_ends)
+    assert call(*words, "9") == 2
+    assert capsys.readouterr().err == "kdbench: --minutes 9 is too short for one step here; type a longer time\n"
+
+
+@pytest.mark.parametrize("left", [0.2, -1.0])
+def test_the_time_of_a_call_ends_by_itself(left: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.jobs import stop
+
+    monkeypatch.setattr(stop, "_end", time.monotonic() + left)
+    with pytest.raises(stop.Interrupted) as stopped, stop.stop_gracefully() as raise_if_asked:
+        began = time.monotonic()
+        while time.monotonic() < began + 30:
+            raise_if_asked()
+    assert stopped.value.number == stop.TIME_IS_UP and stopped.value.between_steps
+    assert time.monotonic() - began < 5 and signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_a_student_is_taken_home(ran: Path, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from bench.cli.common import app
 from bench.jobs import stop
 
 STOPPED_MESSAGE = "stopped; the same command goes on where it was"
+TIME_IS_UP_MESSAGE = "its time is up (--minutes); the same command goes on where it was"
+EX_TEMPFAIL = 75  # sysexits.h: try again
 ClickException = typer.BadParameter.__mro__[2]  # of the click that this typer uses, its own or the package
 
 
@@ -37,6 +39,8 @@ def main() -> NoReturn:
     try:
         code = app(standalone_mode=False, prog_name="kdbench")
     except stop.Interrupted as stopped:
+        if stopped.number == stop.TIME_IS_UP:
+            _exit(TIME_IS_UP_MESSAGE, EX_TEMPFAIL)
         _exit(STOPPED_MESSAGE, 128 + stopped.number)
     except (typer.Abort, KeyboardInterrupt):
         _exit(STOPPED_MESSAGE, 130)

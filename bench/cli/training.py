@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,28 +65,40 @@ def run(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Train and keep records; `kdbench report` later.")
     ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="End in this time, with exit code 75; the same command goes on.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress; the table alone.")] = False,
 ) -> None:
     """Train what the suite still lacks, log it, and report the comparison."""
     from bench import environment
+    from bench.jobs import stop
     from bench.jobs import tuned as values
     from bench.jobs.pool import workers_asked
     from bench.jobs.progress import Progress
-    from bench.jobs.run import run_suite
+    from bench.jobs.run import has_kept, run_suite
     from bench.suite.suite import results_folder
 
     chosen, n_workers = suite_of(suite, methods, seeds, sets, skip_unfit), workers_asked(workers)
     if tuned:
         chosen = values.with_tuned_rows(chosen, tuned)
-    folder, on = results_folder(results), environment.resolve_device(device)
+    folder, on, begun = results_folder(results), environment.resolve_device(device), time.time()
+    if minutes is not None:
+        stop.end_after(60 * minutes)
     with mirror_to_mlflow(folder, chosen.name) as mirror:
         progress = Progress(console, quiet)
         with open_executor(executor, address, gpus, chosen, folder, progress, mirror) as remote:
             options = {"device": remote.device, "remote": remote} if remote else {"device": on}
             options |= {"group_size": cohort_size, "workers": n_workers}
-            outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, mirror=mirror, **options)
+            try:
+                outcome = run_suite(chosen, folder, rerun=rerun, progress=progress, mirror=mirror, **options)
+            except stop.Interrupted as stopped:
+                if stopped.number != stop.TIME_IS_UP or has_kept(folder, chosen.name, begun):
+                    raise
+                raise UserError(f"--minutes {minutes:g} is too short for one step here; type a longer time") from None
         for failure in outcome.failures:
             console.print(f"[red]not finished:[/red] {escape(failure)}", highlight=False, soft_wrap=True)
+        stop.raise_if_time_is_up()  # the same command writes the report
         written = None if no_report else _report(folder, chosen.name, mirror, bool(outcome.failures))
     if written:
         print_report(written)

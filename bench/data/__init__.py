@@ -112,23 +112,33 @@ class Data:
         return self._split(chosen), digest
 
     def batches(
-        self, seed: int, epoch: int, views: Iterable[str], batch_size: int, clock: Clock = no_clock
+        self,
+        seed: int,
+        epoch: int,
+        views: Iterable[str],
+        batch_size: int,
+        clock: Clock = no_clock,
+        *,
+        first: int = 0,
     ) -> Iterator[Batch]:
         """The training images in the order of that seed and epoch, with one draw of every view for all students.
 
-        clock: times the making of each view, under the name "view <view>".
+        clock: times the making of each view, under the name "view <view>"; first: the step to begin with. A step's
+        draws depend on seed, view, epoch and step alone: any step can be the first.
         """
-        draws = {view: generator("view", view, seed, epoch) for view in views}
-        sizes = len(self.train), batch_size
+        sizes, views = (len(self.train), batch_size), list(views)
         for step, index in enumerate(batches(*sizes, generator("order", seed, epoch))):
+            if step < first:
+                continue
             drawn = partial(draw_view, n=len(index), size=self.size, pad=self.pad, flip=self.flip)
-            draw_by_view = {view: partial(drawn, view, generator=source) for view, source in draws.items()}
-            yield self._batch(index.to(self.device, non_blocking=True), draw_by_view, step / n_batches(*sizes), clock)
+            draws = {view: partial(drawn, view, generator=generator("view", view, seed, epoch, step)) for view in views}
+            yield self._batch(index.to(self.device, non_blocking=True), draws, step, step / n_batches(*sizes), clock)
 
     def _batch(
         self,
         index: Tensor,
         draws: Mapping[str, Callable[[], ViewParams]],
+        step: int,
         epoch_progress: float,
         clock: Clock = no_clock,
     ) -> Batch:
@@ -139,9 +149,10 @@ class Data:
                 views[view] = apply_view(x, params[view], self.mean, self.std)
 
         def remake() -> Batch:
-            return self._batch(index, {view: partial(_same, drawn) for view, drawn in params.items()}, epoch_progress)
+            same_draws = {view: partial(_same, drawn) for view, drawn in params.items()}
+            return self._batch(index, same_draws, step, epoch_progress)
 
-        return Batch(views, self.train.y[index], index, epoch_progress, remake)
+        return Batch(views, self.train.y[index], index, step, epoch_progress, remake)
 
     def _split(self, arrays: SplitArrays) -> Split:
         x = torch.from_numpy(np.ascontiguousarray(arrays.x)).flatten().view(arrays.x.shape)

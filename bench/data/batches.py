@@ -16,6 +16,7 @@ class Batch:
     views: dict[str, Tensor]  # by name, [B, C, H, W] float32, augmented and normalised
     y: Tensor  # [B] int64 labels
     index: Tensor  # [B] int64, places in the training split
+    step: int  # of its epoch, from 0
     epoch_progress: float  # share of the epoch that was over before it, in [0, 1)
     remake: Callable[[], Batch]  # makes the same pixels once more, where somebody has written into these
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TypeVar
 
+from bench.jobs import stop
 from tracking.lines import write_atomically
 from tracking.locks import boot_id, file_lock
 
@@ -93,6 +94,7 @@ def run_each_when_free(tasks: Iterable[Callable[[], T]], log: Callable[[str], No
             if held_in_a_row >= len(queue):
                 if str(held) != last_message:
                     log(f"waiting for {(last_message := str(held))}")
+                stop.raise_if_time_is_up()
                 time.sleep(RETRY_S)
                 held_in_a_row = 0
         else:

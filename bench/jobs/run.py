@@ -135,6 +135,13 @@ def run_suite(
     return outcome
 
 
+def has_kept(results: Path, suite: str, since: float) -> bool:
+    """Has training of this suite, or of a teacher, left anything on the disk since (Unix seconds)?"""
+    patterns = (f"{suite}/runs/*/checkpoint.pt", f"{suite}/runs/*/student.safetensors", "teachers/*/*.*")
+    kept = [path for pattern in patterns for path in results.glob(pattern)]
+    return any(path.suffix in (".pt", ".safetensors") and path.stat().st_mtime >= since for path in kept)
+
+
 def rows_of_pairs(suite: Suite, data: Data, results: Path) -> tuple[Rows, list[tuple[str, str, str]]]:
     """Every row with its values for every pair that its method takes; row, pair and reason of those left out. Raises
     `UserError` where values are not found, or a row cannot be trained."""
@@ -254,7 +261,16 @@ def resolve_suite(suite: Suite, device: torch.device) -> Suite:
     if suite.protocol.threads:
         torch.set_num_threads(suite.protocol.threads)
     resolved_precision = precision.resolve_precision(suite.protocol.precision, device)
-    return suite.model_copy(update={"protocol": suite.protocol.model_copy(update={"precision": resolved_precision})})
+    changes: dict[str, Any] = {"protocol": suite.protocol.model_copy(update={"precision": resolved_precision})}
+    if suite.teacher.protocol.get("precision") == "fastest":
+        of_teacher = {"precision": precision.resolve_precision("fastest", device)}
+        changes["teacher"] = suite.teacher.model_copy(update={"protocol": suite.teacher.protocol | of_teacher})
+    if resolved_precision == "bfloat16" and not precision.has_bfloat16(device):
+        notice(
+            f"bfloat16: this {device.type} has no instructions for it and is slower than in float32; for the fastest"
+            " type --set protocol.precision=fastest"
+        )
+    return suite.model_copy(update=changes)
 
 
 def check_pair(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:

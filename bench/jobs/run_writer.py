@@ -24,6 +24,8 @@ from tracking.record import Record
 
 CHECKPOINT_EVERY_S = 5.0
 """An epoch that ends sooner after the last checkpoint writes none: a kill costs at most this much, plus one epoch."""
+CHECKPOINT_IN_EPOCH_EVERY_S = 60.0
+"""The same within an epoch: of a long one, a kill costs no more."""
 
 
 ClaimCheck = Callable[[], None]
@@ -70,12 +72,13 @@ class RunWriter:
             notice(f"{self.path}: {' '.join(str(error).split())[:200]}; this run starts anew")
             self.member = make_member()
 
-    def save_if_due(self) -> None:
-        if time.monotonic() - self._saved >= CHECKPOINT_EVERY_S and self.member.status == "running":
-            self.save()
+    def is_due(self, *, in_epoch: bool = False) -> bool:
+        """Is it time for a checkpoint? in_epoch: between two steps of an epoch, not at its end."""
+        every_s = CHECKPOINT_IN_EPOCH_EVERY_S if in_epoch else CHECKPOINT_EVERY_S
+        return time.monotonic() - self._saved >= every_s and self.member.status == "running"
 
     def save(self) -> None:
-        """Keep the member as it is; call it between two epochs."""
+        """Keep the member as it is; call it between two steps."""
         checkpoint.save(self.path, self.member.state_dict())
         self.record.write_epochs(self.member.history)
         self._saved = time.monotonic()

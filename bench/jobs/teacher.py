@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bench import models
@@ -19,6 +20,7 @@ from bench.jobs.fit import fit_into_memory
 from bench.jobs.run_writer import RunWriter
 from bench.jobs.train_cohort import train_cohort
 from bench.models.base import Network
+from bench.models.fast import use_fast_layout
 from bench.seeds import fork_rng
 from bench.suite.protocol import NUMBERS, Protocol, digest
 from bench.suite.suite import Pair, Suite
@@ -141,15 +143,18 @@ def obtain(
                     train = partial(_train, pair, data, protocol, seed, record, progress, check_claim)
                     fit_into_memory(lambda _: train(), 1, 1, data.device, name, progress.log)
         models.load_state(network, folder / "teacher.safetensors")
-    network.to(data.train.x.device)
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-    network.eval()
+    freeze(network, data.device)
     top1 = metrics(network_logits(network, data.validation, data, suite.protocol), data.validation.y)["top1"]
     chance_top1 = chance_level(data.validation.y)
     teacher = Teacher(network, fingerprint, models.state_hash(network), top1, chance_top1, name, file_part)
     (progress.log if top1 > teacher.chance_top1 else notice)(teacher.sentence)
     return teacher
+
+
+def freeze(network: Network, device: torch.device) -> Network:
+    """The network on its device, ready to teach: in eval mode, none of its parameters ever trained."""
+    use_fast_layout(network.to(device))
+    return network.requires_grad_(False).eval()
 
 
 def chance_level(y: Tensor) -> float:

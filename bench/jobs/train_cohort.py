@@ -35,14 +35,18 @@ def train_cohort(
             writers.append(writer)
         if not writers:
             return
+
+        def keep_between_steps() -> None:
+            raise_if_asked()
+            _save_those([writer for writer in writers if writer.is_due(in_epoch=True)], check_claim)
+
         cohort = make_cohort([writer.member for writer in writers])
         prune(cohort)  # a kill may have come before the last judgement
         with progress.cohort(title, cohort) as callbacks:
-            for epoch in cohort.epochs(callbacks.after_step):
+            for epoch in cohort.epochs(callbacks.after_step, keep_between_steps):
                 check_claim()
                 raise_if_asked()
-                for writer in writers:
-                    writer.save_if_due()
+                _save_those([writer for writer in writers if writer.is_due()], check_claim)
                 callbacks.after_epoch(epoch)
                 prune(cohort)
         check_claim()
@@ -51,12 +55,12 @@ def train_cohort(
 
 @contextmanager
 def end_runs_on_interrupt(writers: Collection[RunWriter], check_claim: ClaimCheck) -> Iterator[Callable[[], None]]:
-    """From the first record that is begun to the last that is ended. Yields what raises, between two epochs, where a
+    """From the first record that is begun to the last that is ended. Yields what raises, between two steps, where a
     signal has asked to stop.
 
-    Ctrl-C and SIGTERM end the runs as `interrupted`, with a checkpoint of the epoch that just ended where it ended in
-    time; the same command resumes them. So does an error that is no run's own (a full disk). Where `check_claim` finds
-    the claim lost, nothing is written any more: the runs are another's.
+    Ctrl-C, SIGTERM and the end of the call's time end the runs as `interrupted`, with a checkpoint of the step that
+    just ended where it ended in time; the same command resumes them. So does an error that is no run's own (a full
+    disk). Where `check_claim` finds the claim lost, nothing is written any more: the runs are another's.
     """
 
     def running_writers() -> list[RunWriter]:
@@ -68,8 +72,8 @@ def end_runs_on_interrupt(writers: Collection[RunWriter], check_claim: ClaimChec
         except ClaimHeld:
             raise
         except (KeyboardInterrupt, Interrupted) as stop:
-            for writer in running_writers():
-                if isinstance(stop, Interrupted) and stop.between_epochs and writer.member.status == "running":
+            for writer in running_writers() if _is_held(check_claim) else ():
+                if isinstance(stop, Interrupted) and stop.between_steps and writer.member.status == "running":
                     writer.save()
                 writer.end("interrupted", "stopped by the user or the system; the same command resumes it", {})
             raise
@@ -81,3 +85,18 @@ def end_runs_on_interrupt(writers: Collection[RunWriter], check_claim: ClaimChec
                         *(("failed", member.reason) if member.status == "failed" else ("interrupted", reason)), {}
                     )
             raise
+
+
+def _save_those(due: list[RunWriter], check_claim: ClaimCheck) -> None:
+    if due:
+        check_claim()
+    for writer in due:
+        writer.save()
+
+
+def _is_held(check_claim: ClaimCheck) -> bool:
+    try:
+        check_claim()
+    except ClaimHeld:
+        return False
+    return True

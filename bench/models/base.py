@@ -36,6 +36,7 @@ class Network(nn.Module):
     """
 
     has_tails = True  # can a map go on to the logits?
+    fast_in_channels_last = True  # see bench.models.fast
     prefix = ""  # what our state-dict names have in front of the public checkpoints' names
 
     def __init__(self, arch: str, in_channels: int, size: int, n_classes: int, relu: tuple[bool, ...]) -> None:

@@ -32,6 +32,8 @@ def block(n_in: int, width: int, depth: int) -> nn.Sequential:
 
 
 class VGG(Network):
+    fast_in_channels_last = False  # its max pooling goes backward slowly in it
+
     def __init__(self, arch: str, in_channels: int, size: int, n_classes: int) -> None:
         super().__init__(arch, in_channels, size, n_classes, relu=(True,) * 5)
         for i, (n_in, width) in enumerate(zip((in_channels, *WIDTHS), WIDTHS, strict=False)):

@@ -17,9 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-NUMBERS = 2
+NUMBERS = 3
 """Raise when a change of the harness can move a result: every fingerprint changes with it (CHANGELOG: [numbers])."""
-NUMBERS_BFLOAT16 = 3
+NUMBERS_BFLOAT16 = 4
 """The same where the change moves results in bfloat16 alone; never lower than `NUMBERS`."""
 
 
@@ -46,7 +46,7 @@ class Protocol(Strict):
     milestones: tuple[int, ...] = ()  # epochs (counted from 1) after which the learning rate is multiplied by gamma
     gamma: float = Field(0.1, gt=0)
     warmup_epochs: int = Field(0, ge=0)  # linear rise of the learning rate, step by step
-    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"  # see bench.training.precision
+    precision: Literal["auto", "fastest", "float32", "tf32", "bfloat16"] = "auto"  # see bench.training.precision
     deterministic: bool = False  # kernels that give the same bits every time; a method that has none of them fails
     compile: bool = False
     threads: int | None = Field(

@@ -89,9 +89,7 @@ def make_cohort(suite: Suite, names: list[str], data: Data, recipe: str = "paper
 def make_untrained_cohort(suite: Suite, rows: list[MethodSpec], data: Data) -> Cohort:
     """A cohort of the first pair, one fresh student per row. The teacher is fresh, too: a step costs it the same."""
     pair = suite.pairs[0]
-    teacher = (
-        teachers.build_network(pair.teacher, data, init="timing").to(data.train.x.device).requires_grad_(False).eval()
-    )
+    teacher = teachers.freeze(teachers.build_network(pair.teacher, data, init="timing"), data.device)
     shapes = method_dims(pair, data, suite.protocol.batch_size)
     runs = [Run.of(suite, pair, row, 0, describe_data(data), "") for row in rows]
     return Cohort(data, suite.protocol, teacher, [make_member(run, data, shapes) for run in runs], 0)
@@ -156,7 +154,7 @@ def _teacher_lap(cohort: Cohort) -> Lap:
 @torch.no_grad()
 def outputs_without_grad(cohort: Cohort, x: torch.Tensor, network: Network | None = None) -> Out:
     """What the teacher, or another network, shows of normalised images, in the cohort's precision."""
-    net = network or cohort.teacher
+    net = network or cohort.folded_teacher
     assert net is not None
     with autocast(cohort.protocol, x.device):
         return net(x)

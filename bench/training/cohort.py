@@ -13,8 +13,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from bench.data import Batch, Data
+from bench.data import Batch, Data, n_batches
 from bench.models.base import Network
+from bench.models.fast import folded_copy
 from bench.suite.protocol import Protocol
 from bench.training.clock import Clock
 from bench.training.evaluator import Evaluator, FinalResult
@@ -36,6 +37,9 @@ class Cohort:
     ) -> None:
         """group_size: how many members may be on the device at a time; 0: all. The others wait on the CPU."""
         self.data, self.protocol, self.teacher, self.seed = data, protocol, teacher, seed
+        self.folded_teacher = teacher and folded_copy(
+            teacher
+        )  # answers every batch; tails and evaluation are the teacher's
         set_torch_backends(protocol)
         self.members = list(members)
         self.group_size = group_size or max(1, len(self.members))
@@ -45,27 +49,38 @@ class Cohort:
     def running_members(self) -> list[Member]:
         return [member for member in self.members if member.is_training]
 
-    def epochs(self, after_step: Callable[[int], None] = lambda images: None) -> Iterator[int]:
+    def epochs(
+        self,
+        after_step: Callable[[int], None] = lambda images: None,
+        between_steps: Callable[[], None] = lambda: None,
+    ) -> Iterator[int]:
         """Train epoch by epoch until every member has ended; yields each epoch's number when it is over.
 
-        Members that resume from different epochs meet again on the way. after_step: called with the number of images.
+        Members that resume from different epochs or steps meet again on the way. after_step: called with the number of
+        images; between_steps: called between two steps of an epoch, where every member's state can be kept.
         """
         while alive := self.running_members():
             epoch = 1 + min(member.epoch for member in alive)
             members = [member for member in alive if member.epoch == epoch - 1]
             for first in range(0, len(members), self.group_size):
-                self._train(members[first : first + self.group_size], epoch, after_step)
+                self._train(members[first : first + self.group_size], epoch, after_step, between_steps)
             yield epoch
 
-    def _train(self, members: list[Member], epoch: int, after_step: Callable[[int], None]) -> None:
+    def _train(
+        self, members: list[Member], epoch: int, after_step: Callable[[int], None], between_steps: Callable[[], None]
+    ) -> None:
         self._move_to_device(members)
         for member in members:
             with self.contain_errors(member, f"before epoch {epoch}"):
                 member.train(True)
         views = sorted({view for member in members for view in member.needs.views})
-        for batch in self.data.batches(self.seed, epoch, views, self.protocol.batch_size, self.clock):
-            self.step(members, batch, epoch)
-            after_step(len(batch) * len(members))
+        size, first = self.protocol.batch_size, min(member.next_step for member in members)
+        for batch in self.data.batches(self.seed, epoch, views, size, self.clock, first=first):
+            learners = [member for member in members if member.next_step <= batch.step]
+            self.step(learners, batch, epoch)
+            after_step(len(batch) * len(learners))
+            if batch.step + 1 < n_batches(len(self.data.train), size):
+                between_steps()
         times = self.clock.read_medians()
         for member in members:
             if member.status == "running":
@@ -91,9 +106,9 @@ class Cohort:
         """The teacher's answers by view, where somebody wants them: one forward for everybody."""
         outputs: dict[str, Out] = {}
         views = {view for member in members if member.needs.teacher for view in member.needs.views}
-        for view in sorted(views) if self.teacher is not None else []:
+        for view in sorted(views) if self.folded_teacher is not None else []:
             with self.clock(f"teacher {view}"), autocast(self.protocol, self.data.device):
-                outputs[view] = self.teacher(batch.views[view])  # type: ignore[misc]
+                outputs[view] = self.folded_teacher(batch.views[view])  # type: ignore[misc]
         return outputs
 
     def _end_epoch(self, member: Member, times: dict[str, float]) -> None:

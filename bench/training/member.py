@@ -22,7 +22,7 @@ from bench.training.rng import MemberRNG
 from bench.training.step import TrainStep
 from methods.base import Method, Needs, NetworkView, Out
 
-STATE_FORMAT = 2  # of a member's state; raise it when its keys change: runs with older checkpoints then start anew
+STATE_FORMAT = 3  # of a member's state; raise it when its keys change: runs with older checkpoints then start anew
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Member:
         self.train_step = TrainStep(network, method, protocol, device, self.rng, self.images)
         self.pretrain_epochs = self.train_step.pretrain_epochs
         self.epoch = -self.pretrain_epochs  # epochs behind it; 0: those before the first are over
+        self.next_step = 0  # of the epoch that is in work
         self.history: list[dict[str, Any]] = []  # one row per epoch: what the record holds
         self.best = BestEpoch()
         self.status, self.reason = "running", ""
@@ -79,6 +80,7 @@ class Member:
         """Learn from one batch, and count it. outputs: the teacher's by view."""
         terms = self.train_step.run(batch, outputs, teacher, epoch, pretraining=self.pretraining)
         self._count(terms, len(batch))
+        self.next_step = batch.step + 1
 
     def _count(self, terms: Mapping[str, Tensor], n: int) -> None:
         """Sum losses on the device: nothing is read from it before the epoch ends."""
@@ -100,7 +102,7 @@ class Member:
         phase, lr = "before" if self.pretraining else "train", self.train_step.optimizer.param_groups[0]["lr"]
         values = (torch.stack(list(self._sums.values())) / self._n_examples).tolist()
         losses = dict(zip(self._sums, values, strict=True))
-        self._sums, self._n_examples = {}, 0
+        self._sums, self._n_examples, self.next_step = {}, 0, 0
         self.epoch += 1
         if self.epoch == 0 and self.pretrain_epochs:
             self.train_step.reset()
@@ -214,14 +216,16 @@ class Member:
             module.load_state_dict({k.removeprefix(part): v for k, v in state.items() if k.startswith(part)})
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs to go on as if it had never stopped."""
+        """All that a resumed run needs to go on, from between any two steps, as if it had never stopped."""
         return {
             "format": STATE_FORMAT,
             "device": self.device.type,
             "epoch": self.epoch,
             "weights": self.weights(),
             "optimizer": self.train_step.optimizer.state_dict(),
-            "stream": self.rng.state_dict(),
+            "next_step": self.next_step,
+            "sums": self._sums,
+            "n_examples": self._n_examples,
             "spent": dict(self.images),
             "memory": self.train_step.memory,
             "history": self.history,
@@ -239,8 +243,9 @@ class Member:
             raise ValueError(f"made on {device}, and random numbers cannot go on on {self.device.type}")
         self.load_weights(state["weights"])
         self.train_step.optimizer.load_state_dict(state["optimizer"])
-        self.rng.load_state_dict(state["stream"])
-        self.epoch, self.history = state["epoch"], list(state["history"])
+        self.epoch, self.next_step, self.history = state["epoch"], state["next_step"], list(state["history"])
+        self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self._n_examples = state["n_examples"]
         self.images.clear()
         self.images.update(state["spent"])
         self.train_step.memory = state["memory"]

@@ -3,7 +3,9 @@ compute in the protocol's precision, and what is computed from their answers (lo
 
 float32    IEEE single precision, in convolutions as well (torch's own default for them on CUDA is TF32)
 tf32       the same with TF32 in convolutions and matrix products: 10 bits of mantissa, on GPUs since Ampere
-bfloat16   torch's autocast: convolutions and matrix products of networks in bfloat16, weights in float32
+bfloat16   torch's autocast: convolutions and matrix products of networks in bfloat16; weights, statistics of BatchNorms
+           and the optimiser in float32
+auto, fastest: one of these, by the device; a run's record and fingerprint hold what it was
 """
 
 from __future__ import annotations
@@ -19,8 +21,20 @@ from bench.suite.protocol import Protocol
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """What 'auto' stands for on a device: bfloat16 on CUDA, float32 elsewhere; any other precision is itself."""
-    return ("bfloat16" if device.type == "cuda" else "float32") if precision == "auto" else precision
+    """What 'auto' stands for on a device: bfloat16 on CUDA, float32 elsewhere; and 'fastest': bfloat16 where the device
+    has instructions for it. Any other precision is itself."""
+    if precision == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    if precision == "fastest":
+        return "bfloat16" if has_bfloat16(device) else "float32"
+    return precision
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Has the device instructions for bfloat16: a GPU since Ampere, a CPU with AVX-512 BF16 (all with AMX have it)?"""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 def set_torch_backends(protocol: Protocol) -> None:

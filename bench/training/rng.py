@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from bench.seeds import seed
 
 
 class MemberRNG:
-    """A member's own random stream: torch's generators inside the block, put aside outside it."""
+    """A member's own random numbers, by counter: those of a step follow from its epoch and number alone, so that any
+    step can be the first one after a resume."""
 
     def __init__(self, device: torch.device, *parts: object) -> None:
-        self.generator = torch.Generator(device).manual_seed(seed(*parts, "explicit"))
+        self._parts = parts
+        self.generator = torch.Generator(device).manual_seed(seed(*parts, "explicit"))  # what a method draws from
         self._default = (
             torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index or 0]
         )
-        self._state = torch.Generator(device).manual_seed(seed(*parts, "default")).get_state()
 
     @contextmanager
-    def use(self) -> Iterator[None]:
-        global_state = self._default.get_state()
-        self._default.set_state(self._state)
+    def use(self, epoch: int, step: int) -> Iterator[None]:
+        """Inside, both `generator` and torch's own (dropout) give the numbers of that step; torch's is put back."""
+        before = self._default.get_state()
+        self.generator.manual_seed(seed(*self._parts, "explicit", epoch, step))
+        self._default.manual_seed(seed(*self._parts, "default", epoch, step))
         try:
             yield
         finally:
-            self._state = self._default.get_state()
-            self._default.set_state(global_state)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"explicit": self.generator.get_state(), "default": self._state}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.generator.set_state(state["explicit"])
-        self._state = state["default"]
+            self._default.set_state(before)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bench.data import Batch
 from bench.memory import state_bytes, track_saved_tensors
 from bench.models.base import Network
+from bench.models.fast import use_fast_layout
 from bench.suite.protocol import Protocol
 from bench.training.precision import autocast, cast_adapters, with_precision
 from bench.training.rng import MemberRNG
@@ -35,6 +36,7 @@ class TrainStep:
     ) -> None:
         """images: grows by the images that pass through the tail of the student and of the teacher."""
         self.network, self.method = network.to(device), method.to(device)
+        use_fast_layout(network)
         self.protocol, self.device, self.rng, self.images = protocol, device, rng, images
         cast_adapters(method, protocol, device)
         self.forward = compile_network(network) if protocol.compile else network
@@ -62,7 +64,7 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         read_only = [*self.network.parameters(), *self.method.parameters(), *shared_tensors(batch, outputs)]
         measuring = nullcontext(dict[int, int]()) if self.memory else track_saved_tensors(read_only)
-        with self.rng.use(), measuring as saved:
+        with self.rng.use(epoch, batch.step), measuring as saved:
             terms = self.forward_backward(batch, outputs, teacher, epoch, pretraining)
         self.optimizer.step()
         self.memory = self.memory or sum(saved.values()) + state_bytes((self.network, self.method), self.optimizer)

@@ -1,4 +1,4 @@
-"""Being asked to stop: what the last epoch gave is kept, and the same command goes on."""
+"""Being asked to stop: what the last step gave is kept, and the same command goes on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_it_keeps_leaves_and_goes_on(
     assert process.exitcode == 128 + number and time.monotonic() - began < 10, log.read_text()
     assert "kdbench: stopped; the same command" in log.read_text()
     stopped = [record for record in scan(results / "faulty") if record.status == "interrupted"]
-    assert len(stopped) == 2 and all(len(r.epochs) == 1 and (r.folder / "checkpoint.pt").exists() for r in stopped)
+    assert len(stopped) == 2 and all(not r.epochs and (r.folder / "checkpoint.pt").exists() for r in stopped)
     process = start(words(suite_file, results), log)
     process.join()
     assert process.exitcode == 0, log.read_text()
@@ -56,23 +56,23 @@ def test_the_runs_of_the_dead_are_ended_at_the_next_start(tmp_path: Path, suite_
     assert len(told) == 2
 
 
-def test_an_epoch_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "GRACE_S", 0.05)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(stop.Interrupted) as stopped, stop.stop_gracefully():
         signal.raise_signal(signal.SIGTERM)
         time.sleep(30)
-    assert stopped.value.number == signal.SIGTERM and not stopped.value.between_epochs
+    assert stopped.value.number == signal.SIGTERM and not stopped.value.between_steps
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_end_of_an_epoch_is_waited_for() -> None:
+def test_the_end_of_a_step_is_waited_for() -> None:
     reached = False
     with pytest.raises(stop.Interrupted) as stopped, stop.stop_gracefully() as pause:
         signal.raise_signal(signal.SIGINT)
         reached = True
         pause()
-    assert reached and stopped.value.between_epochs and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert reached and stopped.value.between_steps and signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 def test_one_that_the_process_was_started_to_ignore_stays_ignored() -> None:

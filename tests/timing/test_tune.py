@@ -31,11 +31,13 @@ def cohort(tiny: dict[str, Any]) -> Cohort:
 
 @pytest.mark.parametrize(("way", "forwards_per_step"), [("lockstep", 1), ("sequential", K)])
 def test_every_trial_takes_every_step_and_only_lockstep_shares_the_teacher(
-    cohort: Cohort, way: str, forwards_per_step: int
+    cohort: Cohort, way: str, forwards_per_step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forwards = []
-    assert cohort.teacher is not None
-    cohort.teacher.register_forward_hook(lambda *_: forwards.append(1))
+    teachers = [cohort.folded_teacher]
+    monkeypatch.setattr("bench.training.cohort.folded_copy", lambda network: teachers[0])
+    assert teachers[0] is not None
+    teachers[0].register_forward_hook(lambda *_: forwards.append(1))
     before = [[p.clone() for p in member.network.parameters()] for member in cohort.members]
     sequential_and_lockstep_laps(cohort)[way]()
     assert len(forwards) == STEPS * forwards_per_step

@@ -120,6 +120,57 @@ def test_a_runs_cost_does_not_depend_on_its_company(tiny: dict[str, Any]) -> Non
     assert steps == {"vanilla": 101, "kd": weak, "sld": both, "block_kd": weak, "crd": weak, "ft": weak}
 
 
+class _Stop(Exception):
+    pass
+
+
+def stopped_after(cohort: Cohort, n_steps: int) -> Cohort:
+    """The cohort as it stands between two steps."""
+    left = n_steps
+
+    def stop() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        for _ in cohort.epochs(between_steps=stop):
+            pass
+    return cohort
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_any_step_may_be_the_first_after_a_resume(name: str, tiny: dict[str, Any], tmp_path: Path) -> None:
+    """To the bit, with every number of the epoch: 3 epochs of 3 steps, stopped behind the first or second of one."""
+    suite = suite_of(tiny)
+    whole = trained(cohort_of(suite, [name])).members[0]
+    state = None
+    for n_steps in (1, 1, 3):  # each attempt goes on where the one before it stopped
+        cohort = cohort_of(suite, [name])
+        if state is not None:
+            cohort.members[0].load_state_dict(state)
+        checkpoint.save(tmp_path / "checkpoint.pt", stopped_after(cohort, n_steps).members[0].state_dict())
+        state = checkpoint.load(tmp_path / "checkpoint.pt")
+    resumed = cohort_of(suite, [name])
+    assert state is not None and state["next_step"] > 0
+    resumed.members[0].load_state_dict(state)
+    (member,) = trained(resumed).members
+    assert same(whole, member) and member.images == whole.images
+    rows = [[{k: v for k, v in row["metrics"].items() if "_ms" not in k} for row in m.history] for m in (whole, member)]
+    assert rows[0] == rows[1]
+
+
+def test_members_of_other_steps_meet_again(tiny: dict[str, Any]) -> None:
+    suite = suite_of(tiny)
+    whole = trained(cohort_of(suite, ["kd", "crd"]))
+    ahead = stopped_after(cohort_of(suite, ["crd"]), 2).members[0]
+    together = cohort_of(suite, ["kd", "crd"])
+    together.members[1].load_state_dict(ahead.state_dict())
+    trained(together)
+    assert all(same(a, b) for a, b in zip(whole.members, together.members, strict=True))
+
+
 @pytest.mark.parametrize("until", [-1, 0])
 @pytest.mark.parametrize("name", ["fsp", "ft"])
 def test_the_epochs_before_the_first_resume_as_well(name: str, until: int, tiny: dict[str, Any]) -> None:
@@ -233,10 +284,10 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
     network = teacher.build_network("resnet8w4", data, init=0).train()
     optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=5e-4, fused=True)
     for epoch in (1, 2, 3):
-        views = generator("view", "weak", 0, epoch)
         for group in optimizer.param_groups:
             group["lr"] = 0.05 if epoch <= 2 else 0.005
-        for index in batches(90, 32, generator("order", 0, epoch)):
+        for step, index in enumerate(batches(90, 32, generator("order", 0, epoch))):
+            views = generator("view", "weak", 0, epoch, step)
             x = apply_view(
                 data.train.x[index],
                 draw_view("weak", len(index), data.size, views, pad=data.pad, flip=data.flip),
@@ -259,7 +310,7 @@ def test_a_bare_loop_gives_the_same_weights(tiny: dict[str, Any]) -> None:
         ({"format": STATE_FORMAT - 1}, 0, f"format {STATE_FORMAT - 1}"),
         ({"device": "cuda"}, 0, "made on cuda"),
         ({"weights": {}}, 0, "Missing key"),
-        ({"stream": {"explicit": torch.zeros(16, dtype=torch.uint8), "default": None}}, 0, "state"),
+        ({"next_step": 1, "sums": None}, 0, "NoneType"),
     ],
 )
 def test_a_checkpoint_that_cannot_go_on_costs_its_own_progress_alone(
