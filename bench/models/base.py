@@ -36,6 +36,7 @@ class Network(nn.Module):
     """
 
     has_tails = True  # can a map go on to the logits?
+    has_head = True  # are its logits of the data's classes?
     prefix = ""  # what our state-dict names have in front of the public checkpoints' names
 
     def __init__(self, arch: str, in_channels: int, size: int, n_classes: int, relu: tuple[bool, ...]) -> None:
@@ -93,6 +94,7 @@ class Network(nn.Module):
             relu=self.relu,
             pooled=out.pooled.shape[1],
             tails=self.has_tails,
+            head=self.has_head,
             norms=tuple(
                 None if norm is None else (norm.weight.detach().clone(), norm.bias.detach().clone())
                 for norm in self.norms()
