@@ -34,6 +34,7 @@ from bench.jobs.rounds import check_comparisons, rounds
 from bench.jobs.run_writer import RecordMirror, is_finished
 from bench.jobs.teacher import link_method
 from bench.jobs.teacher_source import initial_teacher, teacher_fingerprint
+from bench.jobs.weak_teacher import WeakTeachers
 from bench.seeds import fork_rng
 from bench.suite.decide import TOP1, Decision, decide
 from bench.suite.pair import TeacherSource
@@ -107,7 +108,7 @@ def run_suite(
     end_orphaned_runs(results / suite.name, mirror)
     outcome, runs = SuiteOutcome([]), list[Run]()
     options: dict[str, Any] = {"retrain_before": time.time() if rerun else 0.0, "group_size": group_size}
-    decisions = partial(_decisions, fitting, runs, results)
+    decisions, weak_teachers = partial(_decisions, fitting, runs, results), WeakTeachers(results)
 
     def write_manifest() -> None:
         _write_manifest(results / suite.name, suite, outcome.fingerprints, checksums, decisions(), unfit)
@@ -118,6 +119,7 @@ def run_suite(
             suite_of_round = suite.model_copy(update={"seeds": list(seeds)})
             jobs, runs_of_round = plan_jobs(suite_of_round, rows_of_round, data, results, before=tuple(runs), **options)
             runs.extend(runs_of_round)
+            weak_teachers.warn(runs)
             outcome.fingerprints += [run.fingerprint for run in runs_of_round]
             if jobs:  # a call that goes on comes quickly to the seeds that the one before it had asked for
                 write_manifest()
@@ -135,6 +137,7 @@ def run_suite(
             for result in executor.run_all(jobs):
                 outcome.n_trained += result.n_trained
                 outcome.failures += result.failures
+    weak_teachers.warn(runs)
     write_manifest()  # once more: another call of the suite may have asked for other runs meanwhile
     return outcome
 
