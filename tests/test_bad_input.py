@@ -403,6 +403,77 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ),
         ("'resnet8w8' has no packaged weights",),
     ),
+    "no method that fits": (
+        also(setting("methods", ["fsp"]), typed("--skip-unfit")),
+        ("no method of the suite takes",),
+    ),
+    "an unknown network of Hugging Face": (setting("pairs", ["hf/nowhere -> resnet8w4"]), ("hf/nowhere",)),
+    "a network too large for the images": (
+        setting("pairs", ["torchvision/vgg11_bn -> resnet8w4"]),
+        ("cannot take 8x8", "it takes 32x32"),
+    ),
+    "parquet without images": (shards(text=lambda: ["a"] * 60, label=labels()), ("image", "text", "label")),
+    "parquet without labels": (shards(img=images()), ("label",)),
+    "undecodable image": (shards(img=images(broken=7), label=labels()), ("train-00000-of-00001.parquet", "row 7")),
+    "label out of range": (shards(img=images(), label=labels(last=-4)), ("-4", "row 59")),
+    "class absent from train": (shards(img=images(), label=labels(last=3)), ("class",)),
+    "no shards": (setting("data", {"source": "parquet", "path": "nowhere", "validation": 9}), ("nowhere",)),
+    "subset larger than the set": (setting("data.train", 5000), ("5000",)),
+    "validation of size 0": (setting("data.validation", 0), ("validation",)),
+    "validation too small": (setting("data.validation", 3), ("validation", "3")),
+    "image folder empty": (folder_of(), ("train",)),
+    "image folder without images": (folder_of("train/a", "train/b", "test/a", "test/b"), ("image",)),
+    "device not there": (typed("--device", "cuda:99"), ("cuda:99", "--device cpu")),
+    "device misspelt": (typed("--device", "gpu"), ("gpu", "cuda")),
+    "fsp on unequal channels": (setting("methods", ["fsp"]), ("fsp", "same channels")),
+    "a network without the taps of reviewkd": (
+        also(setting("methods", ["reviewkd"]), setting("pairs", ["MobileNetV2 -> resnet8w4"])),
+        ("reviewkd", "before their ReLU"),
+    ),
+    "a network without the taps of ab": (
+        also(setting("methods", ["ab"]), setting("pairs", ["resnet8w8 -> MobileNetV2"])),
+        ("ab", "student shows none"),
+    ),
+    "semckd without a full batch": (
+        also(setting("methods", ["semckd"]), setting("protocol.batch_size", 100)),
+        ("semckd", "full batches", "90", "100"),
+    ),
+    "no strong view": (also(setting("methods", ["mlkd"]), setting("data.strong", False)), ("mlkd", "strong view")),
+    "no strong view for sld": (
+        also(setting("methods", ["sld"]), setting("data.strong", False)),
+        ("sld", "strong view"),
+    ),
+    "dot without sgd": (also(setting("methods", ["dot"]), setting("protocol.optimizer", "adamw")), ("dot", "sgd")),
+    "deepkd without sgd": (
+        also(setting("methods", ["deepkd"]), setting("protocol.optimizer", "adamw")),
+        ("deepkd", "sgd"),
+    ),
+    "deepkd with a momentum too large": (
+        also(setting("methods", ["deepkd"]), setting("protocol.momentum", 0.95)),
+        ("deepkd", "momentum"),
+    ),
+    "dot with a momentum too small": (also(setting("methods", ["dot"]), setting("protocol.momentum", 0.0)), ("dot",)),
+    "unknown layers": (setting("methods", [{"logit_free": {"layers": "best"}}]), ("logit_free.layers", "auto")),
+    "too many layers": (
+        setting("methods", [{"logit_free": {"layers": "0,1,2,3"}}]),
+        ("logit_free.layers", "at most 3"),
+    ),
+    "a sum of one method": (setting("methods", ["kd + kd"]), ("kd + kd", "twice")),
+    "a sum with a misspelt method": (setting("methods", ["crd + kdd"]), ("no method 'kdd'", "did you mean 'kd'")),
+    "a sum with an optimiser": (setting("methods", ["dot + crd"]), ("dot", "cannot be part of a sum")),
+    "a weight that is none": (setting("methods", ["crd + x*kd"]), ("x*kd", "0.5*kd")),
+    "no plug-in": (typed("--plugin", "mine.py"), ("mine.py", "no such Python file")),
+    "a plug-in without a method": (plugin("x = 1\n"), ("holds 0 methods",)),
+    "a plug-in with two methods": (
+        plugin("from methods.kd import KD\nclass A(KD): pass\nclass B(KD): pass\n"),
+        ("holds 2 methods",),
+    ),
+    "a plug-in that is no Python": (plugin("x ="), ("SyntaxError",)),
+    "results not writable": (typed("--results", "/proc/results"), ("/proc/results", "--results")),
+}
+
+
+TEACHERS: dict[str, tuple[Change, tuple[str, ...]]] = {  # refused by `check`, as by `run`
     "an empty link of a chain": (setting("pairs", ["resnet8w8 -> -> resnet8w4"]), ("'teacher -> student'",)),
     "a chain with a cycle": (
         setting("pairs", ["resnet8w8 -> resnet8w4 -> resnet8w8 -> resnet8w4"]),
@@ -501,73 +572,6 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("'mine' stands twice",),
     ),
     "a label that is a path": (of_a_pair(label="a/b"), ("label", "none of them /")),
-    "no method that fits": (
-        also(setting("methods", ["fsp"]), typed("--skip-unfit")),
-        ("no method of the suite takes",),
-    ),
-    "an unknown network of Hugging Face": (setting("pairs", ["hf/nowhere -> resnet8w4"]), ("hf/nowhere",)),
-    "a network too large for the images": (
-        setting("pairs", ["torchvision/vgg11_bn -> resnet8w4"]),
-        ("cannot take 8x8", "it takes 32x32"),
-    ),
-    "parquet without images": (shards(text=lambda: ["a"] * 60, label=labels()), ("image", "text", "label")),
-    "parquet without labels": (shards(img=images()), ("label",)),
-    "undecodable image": (shards(img=images(broken=7), label=labels()), ("train-00000-of-00001.parquet", "row 7")),
-    "label out of range": (shards(img=images(), label=labels(last=-4)), ("-4", "row 59")),
-    "class absent from train": (shards(img=images(), label=labels(last=3)), ("class",)),
-    "no shards": (setting("data", {"source": "parquet", "path": "nowhere", "validation": 9}), ("nowhere",)),
-    "subset larger than the set": (setting("data.train", 5000), ("5000",)),
-    "validation of size 0": (setting("data.validation", 0), ("validation",)),
-    "validation too small": (setting("data.validation", 3), ("validation", "3")),
-    "image folder empty": (folder_of(), ("train",)),
-    "image folder without images": (folder_of("train/a", "train/b", "test/a", "test/b"), ("image",)),
-    "device not there": (typed("--device", "cuda:99"), ("cuda:99", "--device cpu")),
-    "device misspelt": (typed("--device", "gpu"), ("gpu", "cuda")),
-    "fsp on unequal channels": (setting("methods", ["fsp"]), ("fsp", "same channels")),
-    "a network without the taps of reviewkd": (
-        also(setting("methods", ["reviewkd"]), setting("pairs", ["MobileNetV2 -> resnet8w4"])),
-        ("reviewkd", "before their ReLU"),
-    ),
-    "a network without the taps of ab": (
-        also(setting("methods", ["ab"]), setting("pairs", ["resnet8w8 -> MobileNetV2"])),
-        ("ab", "student shows none"),
-    ),
-    "semckd without a full batch": (
-        also(setting("methods", ["semckd"]), setting("protocol.batch_size", 100)),
-        ("semckd", "full batches", "90", "100"),
-    ),
-    "no strong view": (also(setting("methods", ["mlkd"]), setting("data.strong", False)), ("mlkd", "strong view")),
-    "no strong view for sld": (
-        also(setting("methods", ["sld"]), setting("data.strong", False)),
-        ("sld", "strong view"),
-    ),
-    "dot without sgd": (also(setting("methods", ["dot"]), setting("protocol.optimizer", "adamw")), ("dot", "sgd")),
-    "deepkd without sgd": (
-        also(setting("methods", ["deepkd"]), setting("protocol.optimizer", "adamw")),
-        ("deepkd", "sgd"),
-    ),
-    "deepkd with a momentum too large": (
-        also(setting("methods", ["deepkd"]), setting("protocol.momentum", 0.95)),
-        ("deepkd", "momentum"),
-    ),
-    "dot with a momentum too small": (also(setting("methods", ["dot"]), setting("protocol.momentum", 0.0)), ("dot",)),
-    "unknown layers": (setting("methods", [{"logit_free": {"layers": "best"}}]), ("logit_free.layers", "auto")),
-    "too many layers": (
-        setting("methods", [{"logit_free": {"layers": "0,1,2,3"}}]),
-        ("logit_free.layers", "at most 3"),
-    ),
-    "a sum of one method": (setting("methods", ["kd + kd"]), ("kd + kd", "twice")),
-    "a sum with a misspelt method": (setting("methods", ["crd + kdd"]), ("no method 'kdd'", "did you mean 'kd'")),
-    "a sum with an optimiser": (setting("methods", ["dot + crd"]), ("dot", "cannot be part of a sum")),
-    "a weight that is none": (setting("methods", ["crd + x*kd"]), ("x*kd", "0.5*kd")),
-    "no plug-in": (typed("--plugin", "mine.py"), ("mine.py", "no such Python file")),
-    "a plug-in without a method": (plugin("x = 1\n"), ("holds 0 methods",)),
-    "a plug-in with two methods": (
-        plugin("from methods.kd import KD\nclass A(KD): pass\nclass B(KD): pass\n"),
-        ("holds 2 methods",),
-    ),
-    "a plug-in that is no Python": (plugin("x ="), ("SyntaxError",)),
-    "results not writable": (typed("--results", "/proc/results"), ("/proc/results", "--results")),
 }
 
 
@@ -612,7 +616,12 @@ def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 25
 
 
-@pytest.mark.parametrize(("command", "name"), [("run", n) for n in CASES] + [("tune", n) for n in TUNE])
+OF_COMMAND = {"run": CASES, "check": TEACHERS, "tune": TUNE}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(command, name) for command in OF_COMMAND for name in OF_COMMAND[command]]
+)
 def test_one_line_says_what_to_type(
     command: str,
     name: str,
@@ -622,7 +631,7 @@ def test_one_line_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    change, expected = (CASES if command == "run" else TUNE)[name]
+    change, expected = OF_COMMAND[command][name]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     kept = tmp_path / "results" / "tiny" / "runs" / "kept"
