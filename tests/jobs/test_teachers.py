@@ -29,11 +29,13 @@ from tracking.record import Record, scan
 SMALL = {"in_channels": 1, "size": 8, "n_classes": 10}
 
 
-def written(tmp_path: Path, tiny: dict[str, Any], pair: object, *methods: str, seeds: int = 1) -> list[str]:
-    """The words that run a suite of two epochs."""
+def written(
+    tmp_path: Path, tiny: dict[str, Any], pair: object, *methods: str, seeds: int = 1, epochs: int = 2
+) -> list[str]:
+    """The words that run a suite of few epochs."""
     raw = {key: value for key, value in tiny.items() if key != "name"}
     raw |= {"pairs": [pair], "methods": list(methods), "seeds": seeds}
-    raw["protocol"] |= {"epochs": 2, "milestones": []}
+    raw["protocol"] |= {"epochs": epochs, "milestones": []}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(raw))
     return ["run", str(tmp_path / "own.yaml"), "--results", str(tmp_path / "results")]
 
@@ -306,14 +308,15 @@ def test_packaged_weights_are_used_without_training_where_a_map_names_the_classe
 def test_a_teacher_below_its_student_alone_is_warned_of_before_more_is_trained(
     tmp_path: Path, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save(build("resnet8w8", **SMALL).state_dict(), tmp_path / "random.pth")
-    pair = {"teacher": "resnet8w8", "student": "resnet8w8", "teacher_file": str(tmp_path / "random.pth")}
-    assert call(*written(tmp_path, tiny, pair, "vanilla")) == 0
+    state = build("resnet8w8", **SMALL).state_dict()
+    torch.save(state | {"fc.bias": torch.arange(10.0) * 99}, tmp_path / "nine.pth")  # says 9 of every image
+    pair = {"teacher": "resnet8w8", "student": "resnet8w8", "teacher_file": str(tmp_path / "nine.pth")}
+    assert call(*written(tmp_path, tiny, pair, "vanilla", epochs=12)) == 0
     results = tmp_path / "results"
     line = "teacher resnet8w8 of resnet8w8->resnet8w8: "
     assert capsys.readouterr().err.count(line) == 1
     assert "little to learn from it" in (results / "own" / "report.md").read_text()
-    run(tmp_path, tiny, pair, "vanilla", "kd")
+    assert call(*written(tmp_path, tiny, pair, "vanilla", "kd", epochs=12), "--quiet") == 0
     seen = capsys.readouterr().err
     assert seen.count(line) == 1 and seen.index(line) < seen.index("chance level"), "before the teacher is even loaded"
 
