@@ -83,7 +83,9 @@ class Suite(Strict):
         if self.split.each == "seed" and self.teacher.each != "seed":
             raise ValueError("split: {each: seed} takes a teacher trained on each split; add teacher: {each: seed}")
         if self.teacher.each == "seed" and (
-            files := [s.teacher_file for p in self.pairs for s in p.sources if s.teacher_file]
+            files := [
+                s.teacher_file or s.teacher for p in self.pairs for s in p.sources if s.teacher_file or s.is_ready
+            ]
         ):
             raise ValueError(
                 f"teacher: {{each: seed}} trains a teacher for every seed, and {files[0]} is one; write teacher:"

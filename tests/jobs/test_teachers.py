@@ -26,7 +26,7 @@ from bench.suite.suite import Suite, load, validate
 from tests.test_cli import call
 from tracking.record import Record, scan
 
-SMALL = {"in_channels": 1, "size": 8, "n_classes": 10}
+SMALL: dict[str, Any] = {"in_channels": 1, "size": 8, "n_classes": 10}
 
 
 def written(
@@ -43,7 +43,7 @@ def written(
 def run(tmp_path: Path, tiny: dict[str, Any], pair: object, *methods: str) -> Path:
     """The results of such a suite, and no report."""
     words = written(tmp_path, tiny, pair, *methods)
-    progress, options = Progress(Console(width=500)), {"rerun": False, "mirror": None}
+    progress, options = Progress(Console(width=500)), dict[str, Any](rerun=False, mirror=None)
     outcome = run_suite(load(words[1]), tmp_path / "results", device=torch.device("cpu"), progress=progress, **options)
     assert not outcome.failures
     return tmp_path / "results"
