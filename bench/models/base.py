@@ -15,6 +15,10 @@ from bench.memory import physical_memory_bytes
 from methods.base import NetDims, Out, Shape
 
 
+IMAGENET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+"""Names that people know from ImageNet, where they are other networks than CIFAR's of 6n + 2 layers."""
+
+
 def affordable(name: str, parameters: float) -> None:
     """Refuse, before it is built, a network whose training cannot fit this machine's memory."""
     room = physical_memory_bytes()
@@ -143,7 +147,9 @@ def nearest_depths(name: str, depth: int, step: int, rest: int, least: int) -> U
     """The refusal of a depth that is not step·n + rest."""
     low = max(least, depth - (depth - rest) % step)
     near = f"{low} and {low + step}"
-    return UserError(f"no network '{name}': its depth must be {step}n+{rest}, at least {least}; the nearest are {near}")
+    library = f"; ImageNet's is torchvision/{name}" if name in IMAGENET else ""
+    depths = f"its depth must be {step}n+{rest}, at least {least}; the nearest are {near}"
+    return UserError(f"no network '{name}': {depths}{library}")
 
 
 def fan_out_normal(net: nn.Module, linear_std: float | None) -> None:

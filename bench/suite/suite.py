@@ -259,6 +259,8 @@ def validate(raw: dict[str, Any], source: str) -> Suite:
         if models.is_known_without_data(network):  # the others are built with the data
             with fork_rng("name"):
                 models.build(network)
+        if network in models.IMAGENET:
+            notice(f"{network} is CIFAR's narrow network of 6n+2 layers; ImageNet's is torchvision/{network}")
     known = {p.student for p in suite.pairs} | set(models.names())
     for network in suite.protocol.lr_of:
         if network not in known:

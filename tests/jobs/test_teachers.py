@@ -305,6 +305,13 @@ def test_packaged_weights_are_used_without_training_where_a_map_names_the_classe
 # ------------------------------------------------------------------------------------------------ what is said of them
 
 
+def test_a_name_that_image_net_knows_is_said_to_be_of_cifar(
+    tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite(tiny, "resnet50 -> resnet20")
+    assert "ImageNet's is torchvision/resnet50" in capsys.readouterr().err
+
+
 def test_a_teacher_below_its_student_alone_is_warned_of_before_more_is_trained(
     tmp_path: Path, tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
