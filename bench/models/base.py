@@ -14,7 +14,6 @@ from bench.errors import UserError
 from bench.memory import physical_memory_bytes
 from methods.base import NetDims, Out, Shape
 
-
 IMAGENET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 """Names that people know from ImageNet, where they are other networks than CIFAR's of 6n + 2 layers."""
 
