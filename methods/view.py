@@ -89,6 +89,7 @@ class NetDims:
     norms: tuple[tuple[Tensor, Tensor] | None, ...] = field(default=(), compare=False)
     """Weight and bias [D] of the BatchNorm whose output preacts[i] is (before a residual sum); None: there is none."""
     tails: bool = field(default=True, compare=False)  # can a map go on to the logits?
+    head: bool = field(default=True, compare=False)  # are its logits of the data's classes?
 
     @property
     def n_stages(self) -> int:

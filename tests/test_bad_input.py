@@ -212,6 +212,29 @@ def until(**changes: object) -> dict[str, object]:
     return {"until": "decided", **changes}
 
 
+def of_a_pair(**keys: object) -> Change:
+    """A pair of small networks with these keys."""
+    return setting("pairs", [{"teacher": "resnet8w8", "student": "resnet8w4", **keys}])
+
+
+def mapped(content: object, n_classes: int = 25) -> Change:
+    """A teacher of 25 classes, and the file that says which of them are the data's."""
+
+    def change(raw: dict[str, Any], folder: Path) -> None:
+        teacher(network("resnet8w8", n_classes))(raw, folder)
+        (folder / "map.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        raw["pairs"][0]["class_map"] = str(folder / "map.yaml")
+
+    return change
+
+
+def with_file(**keys: object) -> Change:
+    """A right teacher's file, and these keys beside it."""
+    return also(teacher(network("resnet8w8", 10)), lambda raw, folder: raw["pairs"][0].update(keys))
+
+
+DIGITS = {str(i): i for i in range(10)}
+
 CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "misspelt key": (setting("protocol.epoch", 3), ("protocol.epoch", "did you mean 'epochs'")),
     "misspelt top key": (setting("sedes", 3), ("sedes", "did you mean 'seeds'")),
@@ -450,6 +473,108 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
 }
 
 
+TEACHERS: dict[str, tuple[Change, tuple[str, ...]]] = {  # refused by `check`, as by `run`
+    "an empty link of a chain": (setting("pairs", ["resnet8w8 -> -> resnet8w4"]), ("'teacher -> student'",)),
+    "a chain with a cycle": (
+        setting("pairs", ["resnet8w8 -> resnet8w4 -> resnet8w8 -> resnet8w4"]),
+        ("comes back to 'resnet8w8'", "once, or in a row"),
+    ),
+    "an unknown network within a chain": (
+        setting("pairs", ["resnet8w8 -> resnet9w4 -> resnet8w4"]),
+        ("'resnet9w4'", "8 and 14"),
+    ),
+    "a link of an unknown method": (
+        setting("pairs", [{"teacher": "resnet8w8 -> resnet8w6", "student": "resnet8w4", "link": "dkdd"}]),
+        ("'dkdd'", "did you mean 'dkd'"),
+    ),
+    "a link with an unknown key": (
+        setting("pairs", [{"teacher": "resnet8w8 -> resnet8w6", "student": "resnet8w4", "link": {"kd": {"tua": 2.0}}}]),
+        ("'tua'", "did you mean 'tau'"),
+    ),
+    "a link whose student is more than a network": (
+        setting("pairs", [{"teacher": "resnet8w8 -> resnet8w6", "student": "resnet8w4", "link": "simkd"}]),
+        ("link simkd", "link: kd"),
+    ),
+    "a link that does not take its networks": (
+        setting("pairs", [{"teacher": "resnet8w8 -> resnet8w6", "student": "resnet8w4", "link": "fsp"}]),
+        ("link fsp on resnet8w8->resnet8w6", "link: kd"),
+    ),
+    "a link without a chain": (of_a_pair(link="dkd"), ("a -> b -> c",)),
+    "no generation": (of_a_pair(generations=0), ("generations", "from 1 to 100", "0")),
+    "generations in words": (of_a_pair(generations="two"), ("generations", "'two'")),
+    "generations of several teachers": (
+        of_a_pair(teacher=["resnet8w8", "resnet8w6"], generations=2),
+        ("two or more teachers, and one generation",),
+    ),
+    "several teachers that are one": (of_a_pair(teacher=["resnet8w8"]), ("[a, b]", "two or more")),
+    "several teachers of which one is unknown": (of_a_pair(teacher=["resnet8w8", "vgg9"]), ("'vgg9'", "did you mean")),
+    "a file of several teachers": (
+        of_a_pair(teacher=["resnet8w8", "resnet8w6"], teacher_file="x.pth"),
+        ("teacher_file is of one teacher", "write it in the list"),
+    ),
+    "a misspelt key of one of several teachers": (
+        of_a_pair(teacher=["resnet8w8", {"teacher": "resnet8w6", "teacher_fil": "x.pth"}]),
+        ("teacher_fil", "did you mean 'teacher_file'"),
+    ),
+    "several teachers and a method that looks at maps": (
+        also(of_a_pair(teacher=["resnet8w8", "resnet8w6"]), setting("methods", ["fitnet"])),
+        ("fitnet needs maps of stages", "--skip-unfit"),
+    ),
+    "a temperature of one teacher": (of_a_pair(ensemble_tau=2.0), ("ensemble_tau", "teacher: [a, b]")),
+    "a temperature of zero": (
+        of_a_pair(teacher=["resnet8w8", "resnet8w6"], ensemble_tau=0),
+        ("ensemble_tau", "greater than 0"),
+    ),
+    "a misspelt key of a pair": (of_a_pair(teacher_hed="ignore"), ("teacher_hed", "did you mean 'teacher_head'")),
+    "a misspelt head": (with_file(teacher_head="ignored"), ("teacher_head", "ignore")),
+    "a head of a teacher that is trained": (of_a_pair(teacher_head="ignore"), ("teacher_head is of a teacher",)),
+    "a head that is ignored and trained": (with_file(teacher_head="ignore", finetune={}), ("leave out one",)),
+    "a head that is ignored and read": (
+        with_file(teacher_head="ignore"),
+        ("kd reads the teacher's logits", "class_map", "--skip-unfit"),
+    ),
+    "a class map of no file": (of_a_pair(class_map="map.yaml"), ("class_map is of a teacher that is there",)),
+    "a class map that is not there": (with_file(class_map="nowhere.yaml"), ("class_map nowhere.yaml", "No such file")),
+    "a class map that is no YAML": (mapped("a: [1"), ("class_map", "line 1", "not readable as YAML")),
+    "a class map that is a word": (mapped("ten"), ("holds a str", "10 classes", "a line for each")),
+    "a class map with gaps": (
+        mapped({k: v for k, v in DIGITS.items() if k != "4"}),
+        ("lacks '4'", "write a line for every class"),
+    ),
+    "a class map that is too short": (mapped([3, 4, 5]), ("a list of 3", "10 classes")),
+    "a class map of other classes": (mapped(DIGITS | {"ten": 10}), ("no class of the data", "'ten'")),
+    "a class map with one class twice": (mapped(DIGITS | {"9": 8}), ("'8' and '9' are both 8", "correct one")),
+    "a class map of fractions": (mapped(DIGITS | {"9": 8.5}), ("'9' is 8.5", "whole number")),
+    "a class map beyond the teacher": (mapped(DIGITS | {"9": 25}), ("class 25", "has 25", "from 0")),
+    "a class map of another network": (
+        also(mapped(DIGITS), lambda raw, folder: raw["pairs"][0].update(teacher="resnet8w6")),
+        ("teacher.pth", "is not a state of resnet8w6"),
+    ),
+    "images of too many channels": (
+        with_file(teacher_input={"mean": [0.5, 0.5, 0.5]}),
+        ("teacher_input.mean has 3 numbers", "1 channels", "one for each"),
+    ),
+    "images without spread": (with_file(teacher_input={"std": [0.0]}), ("teacher_input.std", "greater than 0")),
+    "images without size": (with_file(teacher_input={"size": 0}), ("teacher_input.size", "1")),
+    "a misspelt key of the images": (with_file(teacher_input={"means": [0.5]}), ("means", "did you mean 'mean'")),
+    "pretrained and nothing to fit its head": (
+        setting("pairs", [{"teacher": "timm/test_resnet", "student": "resnet8w4", "pretrained": True}]),
+        ("finetune: {epochs: 10, lr: 0.01}", "class_map: FILE", "teacher_head: ignore"),
+    ),
+    "two pairs under one label": (
+        setting(
+            "pairs",
+            [
+                {"teacher": "resnet8w8", "student": "resnet8w4", "label": "mine"},
+                {"teacher": "resnet8w6", "student": "resnet8w4", "label": "mine"},
+            ],
+        ),
+        ("'mine' stands twice",),
+    ),
+    "a label that is a path": (of_a_pair(label="a/b"), ("label", "none of them /")),
+}
+
+
 TUNE: dict[str, tuple[Change, tuple[str, ...]]] = {
     "no trials": (typed("--trials", "0"), ("tune.trials", "0", "greater than or equal to 1")),
     "an empty batch": (typed("--batch", "0"), ("tune.batch", "0")),
@@ -491,7 +616,12 @@ def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 25
 
 
-@pytest.mark.parametrize(("command", "name"), [("run", n) for n in CASES] + [("tune", n) for n in TUNE])
+OF_COMMAND = {"run": CASES, "check": TEACHERS, "tune": TUNE}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [(command, name) for command in OF_COMMAND for name in OF_COMMAND[command]]
+)
 def test_one_line_says_what_to_type(
     command: str,
     name: str,
@@ -501,7 +631,7 @@ def test_one_line_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    change, expected = (CASES if command == "run" else TUNE)[name]
+    change, expected = OF_COMMAND[command][name]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     kept = tmp_path / "results" / "tiny" / "runs" / "kept"

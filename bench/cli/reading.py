@@ -97,7 +97,7 @@ def layers(
     """What each stage of the suite's teachers offers, and which stages `layers: auto` takes. Trains teachers alone."""
     from bench import data as datasets
     from bench import environment
-    from bench.jobs import claims, teacher
+    from bench.jobs import claims, teacher_source
     from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
     from bench.jobs.run import check_pair, resolve_suite
@@ -121,7 +121,7 @@ def layers(
         if teacher_of_pair.fingerprint not in qualities:
             qualities[teacher_of_pair.fingerprint] = layers.stage_qualities(teacher_of_pair.network, data)
         rows = qualities[teacher_of_pair.fingerprint]
-        n = teacher.build_network(pair.student, data, init="dims").n_stages
+        n = teacher_source.build_network(pair.student, data, init="dims").n_stages
         stages = shown.stage_data(pair.name, rows, best_stages([row["quality"] for row in rows], n))
         figure = shown.write(folder / chosen.name, stages, machine)
         json_rows.append({"pair": pair.name, "teacher": teacher_of_pair.fingerprint, "figure": str(figure)})

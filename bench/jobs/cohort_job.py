@@ -16,6 +16,7 @@ from bench.jobs.fit import fit_into_memory
 from bench.jobs.progress import Progress
 from bench.jobs.run_writer import RecordMirror, RunArtifacts, RunWriter
 from bench.jobs.teacher import Teacher
+from bench.jobs.teacher_source import build_network, untrained_teacher
 from bench.jobs.train_cohort import train_cohort
 from bench.models.base import Network
 from bench.seeds import fork_rng
@@ -173,9 +174,9 @@ def describe_data(data: Data) -> dict[str, Any]:
 
 def method_dims(pair: Pair, data: Data, batch_size: int, teacher: Network | None = None) -> Dims:
     """What methods may size themselves by; with the trained teacher, also what they may read of it."""
-    student = teachers.build_network(pair.student, data, init="dims").dims()
+    student = build_network(pair.student, data, init="dims").dims()
     if teacher is None:
-        shapes = teachers.build_network(pair.teacher, data, init="dims").dims()
+        shapes = untrained_teacher(pair, data, "dims").dims()
         return Dims(student, shapes, data.n_classes, batch_size, data.train.y)
     return Dims(
         *(student, teacher.dims(), data.n_classes, batch_size, data.train.y),
@@ -185,7 +186,7 @@ def method_dims(pair: Pair, data: Data, batch_size: int, teacher: Network | None
 
 
 def make_member(run: Run, data: Data, shapes: Dims) -> Member:
-    network = teachers.build_network(run.pair.student, data, init=run.seed)  # the method is not named: all start alike
+    network = build_network(run.pair.student, data, init=run.seed)  # the method is not named: all start alike
     with fork_rng("method", run.method, run.seed):
         method = get(run.method)(shapes, **run.hp)
     return Member(run.label, network, method, run.protocol, data.train.x.device, "member", run.method, run.seed)
@@ -197,7 +198,7 @@ def open_run(run: Run, record: Record, context: PairContext, extra: Mapping[str,
     extra: what else the record says.
     """
     teacher = {"teacher_hash": context.teacher.state_hash, "teacher_validation_top1": context.teacher.top1}
-    teacher |= {"teacher_file_part": context.teacher.file_part} if context.teacher.file_part else {}
+    teacher |= context.teacher.facts
     spec = {**run.spec(), **teacher, "facts": {}, **extra}
     try:
         member = make_member(run, context.data, context.shapes)
@@ -272,7 +273,7 @@ def cohort_factory(context: PairContext, seed: int, group_size: int) -> Callable
 
 def _evaluate_and_end(run: Run, writer: RunWriter, cohort: Cohort, data: Data) -> None:
     """Evaluate and keep a run."""
-    member, final = writer.member, None
+    member, teacher, final = writer.member, cohort.teacher, None
     if member.status == "running":
         with cohort.contain_errors(member, "in the final evaluation"):
             final = cohort.evaluate_final(member)
@@ -289,5 +290,6 @@ def _evaluate_and_end(run: Run, writer: RunWriter, cohort: Cohort, data: Data) -
         "hp": run.hp,
         "teacher": run.pair.teacher,
         "batch_size": run.protocol.batch_size,
+        **({"teacher_size": teacher.size} if teacher and teacher.size != data.size else {}),
     }
     writer.end("finished", "", final.metrics, RunArtifacts(final.state, network_spec, final.predictions))

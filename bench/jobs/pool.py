@@ -29,12 +29,12 @@ from bench import environment as env
 from bench.data import Data
 from bench.errors import UserError
 from bench.jobs import stop
-from bench.jobs import teacher as teachers
 from bench.jobs.cohort_job import CohortJob, JobResult
 from bench.jobs.executor import MAX_RETRIES, TaskExecutor, WorkerLost
 from bench.jobs.local import Task
 from bench.jobs.progress import CohortNews, Progress
 from bench.jobs.run_writer import RecordMirror
+from bench.jobs.teacher_source import build_network, untrained_teacher
 from bench.jobs.worker import Outcome, serve
 from bench.memory import available_memory_bytes, resident_bytes, track_saved_tensors
 from bench.suite.suite import Suite
@@ -72,7 +72,8 @@ def worker_bytes(suite: Suite, data: Data, n_students: int) -> int:
     with gradients and momentum, and what one step keeps (counted on two images)."""
     largest = 0
     for pair in suite.pairs:
-        teacher, student = (teachers.build_network(name, data, init="memory") for name in (pair.teacher, pair.student))
+        teacher = untrained_teacher(pair, data, "memory")
+        student = build_network(pair.student, data, init="memory")
         states = [sum(t.nbytes for t in network.state_dict().values()) for network in (teacher, student)]
         with track_saved_tensors([*teacher.parameters(), *student.parameters()]) as saved:
             outputs = [network(torch.zeros(2, data.channels, data.size, data.size)) for network in (teacher, student)]

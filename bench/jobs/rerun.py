@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.jobs.progress import Progress
 from bench.jobs.run import run_suite
 from bench.jobs.tuned import describe_differences
+from bench.suite.pair import Pair
 from bench.suite.suite import Suite, validate
 from tracking.record import FILE, Record
 from tracking.seal import verify_checksum
@@ -131,7 +132,7 @@ def _suite_of_run(record: Record, spec: Mapping[str, Any]) -> Suite:
     path = record.folder.parent.parent / "suite.json"
     try:
         raw = json.loads(verify_checksum(path.read_text()))["suite"]
-        pair = next(pair for pair in raw.pop("pairs") if f"{pair['teacher']}->{pair['student']}" == spec["pair"])
+        pair = next(pair for pair in raw.pop("pairs") if Pair.model_validate(pair).name == spec["pair"])
     except (OSError, ValueError, KeyError, StopIteration) as error:
         reason = f"{path}: not readable ({type(error).__name__}), and only it says which data the run had"
         raise UserError(reason) from None
@@ -147,9 +148,9 @@ def _keep_out_of_git(folder: Path) -> None:
 
 
 def _copy_teacher(spec: Mapping[str, Any], results: Path, rerun_results: Path, from_scratch: bool) -> None:
-    fingerprint = spec["teacher_fingerprint"]
-    if (results / "teachers" / fingerprint).is_dir() and not from_scratch:
-        shutil.copytree(results / "teachers" / fingerprint, rerun_results / "teachers" / fingerprint)
+    for fingerprint in (spec["teacher_fingerprint"], *spec.get("teacher_members", ())):
+        if (results / "teachers" / fingerprint).is_dir() and not from_scratch:
+            shutil.copytree(results / "teachers" / fingerprint, rerun_results / "teachers" / fingerprint)
 
 
 def _describe_differences(before: Mapping[str, Any], now: Mapping[str, Any], keys: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -25,14 +26,18 @@ from bench.data.augment import VIEWS
 from bench.data.cache import checksum
 from bench.errors import UserError, notice
 from bench.jobs import claims, pool, tuned
-from bench.jobs import teacher as teachers
 from bench.jobs.cohort_job import CohortJob, JobResult, describe_data, method_dims
+from bench.jobs.headless import check_without_logits
 from bench.jobs.local import LocalExecutor
 from bench.jobs.progress import Progress
 from bench.jobs.rounds import check_comparisons, rounds
 from bench.jobs.run_writer import RecordMirror, is_finished
+from bench.jobs.teacher import link_method
+from bench.jobs.teacher_source import initial_teacher, teacher_fingerprint
+from bench.jobs.weak_teacher import WeakTeachers
 from bench.seeds import fork_rng
 from bench.suite.decide import TOP1, Decision, decide
+from bench.suite.pair import TeacherSource
 from bench.suite.spec import MethodSpec
 from bench.suite.suite import Pair, Run, Suite
 from bench.training import precision
@@ -103,7 +108,7 @@ def run_suite(
     end_orphaned_runs(results / suite.name, mirror)
     outcome, runs = SuiteOutcome([]), list[Run]()
     options: dict[str, Any] = {"retrain_before": time.time() if rerun else 0.0, "group_size": group_size}
-    decisions = partial(_decisions, fitting, runs, results)
+    decisions, weak_teachers = partial(_decisions, fitting, runs, results), WeakTeachers(results)
 
     def write_manifest() -> None:
         _write_manifest(results / suite.name, suite, outcome.fingerprints, checksums, decisions(), unfit)
@@ -114,6 +119,7 @@ def run_suite(
             suite_of_round = suite.model_copy(update={"seeds": list(seeds)})
             jobs, runs_of_round = plan_jobs(suite_of_round, rows_of_round, data, results, before=tuple(runs), **options)
             runs.extend(runs_of_round)
+            weak_teachers.warn(runs)
             outcome.fingerprints += [run.fingerprint for run in runs_of_round]
             if jobs:  # a call that goes on comes quickly to the seeds that the one before it had asked for
                 write_manifest()
@@ -131,6 +137,7 @@ def run_suite(
             for result in executor.run_all(jobs):
                 outcome.n_trained += result.n_trained
                 outcome.failures += result.failures
+    weak_teachers.warn(runs)
     write_manifest()  # once more: another call of the suite may have asked for other runs meanwhile
     return outcome
 
@@ -189,7 +196,7 @@ def plan_jobs(
         own = datasets.split_as(data, part.data)
         description = describe_data(own)
         full_description = description | own.describe_test()
-        teacher = teachers.teacher_fingerprint(pair, description, part.teacher_protocol(pair), part.teacher.seed)
+        teacher = teacher_fingerprint(part, pair, description)
         sharing = [run for run in before if (run.pair, run.teacher_fingerprint) == (pair, teacher)]
         finished_runs = [record for run in sharing if is_finished(record := _record(results, run))]
         part_jobs, retry_jobs = [], []
@@ -283,7 +290,9 @@ def check_pair(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:
             kind.check_pair(shapes)
             _check_views(kind, data)
             with fork_rng("check"):
-                method = kind(shapes, **spec.values(pair.name))
+                method = kind(shapes, **spec.values(pair.networks))
+            if not shapes.teacher.head:
+                check_without_logits(method, shapes)
             method.optimizer(make_optimizer(suite.protocol, [nn.Parameter(torch.zeros(1))], suite.protocol.lr))
             if method.needs.full_batches and len(shapes.train_y) < shapes.batch_size:
                 raise Refusal(
@@ -300,17 +309,38 @@ def check_pair(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:
             raise
         except Exception:  # a fault of the method's own: its runs end by it, and no other's
             continue
-    if pair.teacher_file or pair.pretrained:
-        teachers.initial_teacher(pair, data, suite.teacher.seed)
-        if pair.is_ready and not data.own_validation:
-            notice(
-                f"{pair.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
-                " teacher was trained on them, its validation accuracy says nothing"
-            )
+    for source in pair.sources:
+        _check_source(source, data, suite.teacher.seed)
+    _check_chain(pair, data, suite.protocol.batch_size)
     if len(unfit) == len(suite.methods):
         title, reason = next(iter(unfit.items()))
         raise UserError(f"no method of the suite takes {pair.name}: {title}: {reason}; name another pair or kd")
     return unfit
+
+
+def _check_source(source: TeacherSource, data: Data, seed: int) -> None:
+    """Read, once before all training, what a teacher begins with."""
+    if not (source.teacher_file or source.pretrained):
+        return
+    initial_teacher(source, data, seed)
+    if source.teacher_file and source.is_ready and source.teacher_head == "use" and not data.own_validation:
+        notice(
+            f"{source.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
+            " teacher was trained on them, its validation accuracy says nothing"
+        )
+
+
+def _check_chain(pair: Pair, data: Data, batch_size: int) -> None:
+    """Refuse a method that cannot teach one of a chain's networks."""
+    while pair.chain:
+        shapes = method_dims(pair.before, data, batch_size)
+        try:
+            method = link_method(pair, shapes)
+            if not shapes.teacher.head:
+                check_without_logits(method, shapes)
+        except Refusal as error:
+            raise UserError(f"link {pair.link.method} on {pair.before.name}: {error}; name another, link: kd") from None
+        pair = pair.before
 
 
 def _check_views(kind: type[Method], data: Data) -> None:
@@ -325,9 +355,12 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
     """SHA-256 of the files that the suite's data and teachers come from. Raises `UserError` where one has changed since
     the suite was last run: no other run could be compared with those that are here."""
     files = datasets.source_files(suite.data)
-    for pair in (pair for pair in suite.pairs if pair.teacher_file):
-        first, *others = models.files(pair.checkpoint)
-        files |= {str(pair.teacher_file): first} | {str(path): path for path in others}
+    for source in (source for pair in suite.pairs for source in pair.sources):
+        if source.teacher_file:
+            first, *others = models.files(source.checkpoint)
+            files |= {source.teacher_file: first} | {str(path): path for path in others}
+        if source.class_map:
+            files[source.class_map] = Path(os.path.expandvars(source.class_map)).expanduser()
     now = {name: checksum(path) for name, path in files.items() if path.is_file()}
     before = dict(_read_manifest(suite_folder).get("files", {}))
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import methods
 from bench import models
 from bench.data import Data
 from bench.errors import UserError, notice
 from bench.jobs import checkpoint, claims, run_writer
 from bench.jobs.fit import fit_into_memory
 from bench.jobs.run_writer import RunWriter
+from bench.jobs.teacher_source import (
+    build_network,
+    data_input,
+    expected_input,
+    initial_teacher,
+    suite_of_member,
+    teacher_fingerprint,
+    with_source,
+)
 from bench.jobs.train_cohort import train_cohort
 from bench.models.base import Network
 from bench.models.fast import use_fast_layout
+from bench.models.teaching import Ensemble
 from bench.seeds import fork_rng
-from bench.suite.protocol import NUMBERS, Protocol, digest
 from bench.suite.suite import Pair, Suite
 from bench.training.cohort import Cohort
 from bench.training.evaluate import metrics, network_logits
 from bench.training.member import Member
-from methods.base import Dims
+from methods.base import Dims, Method
 from methods.vanilla import Vanilla
 from tracking.record import Record
 
@@ -37,16 +46,22 @@ class Teacher:
     network: Network
     fingerprint: str  # of what it was made from
     state_hash: str  # sha256 of its weights: the same after every cohort, or the cohort is void
-    top1: float  # on the validation split, %
+    top1: float | None  # on the validation split, %; None: its head is ignored
     chance_top1: float  # what a network that knows nothing may reach there, %
     title: str  # which one it is, where a suite has several
-    file_part: str = ""  # where in its file the weights lay
+    facts: dict[str, Any] = field(default_factory=dict)  # what the records of its students say of it
+
+    @property
+    def knows_something(self) -> bool:
+        return self.top1 is None or self.top1 > self.chance_top1
 
     @property
     def sentence(self) -> str:
         """How good it is, and a warning where it is no better than a network that knows nothing of the data."""
+        if self.top1 is None:
+            return f"{self.title}: no accuracy, its head is not looked at (teacher_head: ignore)"
         accuracy = f"{self.title}: {self.top1:.2f} % on validation"
-        if self.top1 > self.chance_top1:
+        if self.knows_something:
             return accuracy
         return (
             f"{accuracy}, which is chance level (up to {self.chance_top1:.2f} %): students learn nothing from it; is it"
@@ -67,40 +82,15 @@ def title(arch: str, seed: int) -> str:
     return f"teacher {arch}" + (f" (seed {seed})" if seed else "")
 
 
-def build_network(name: str, data: Data, *, init: object, pretrained: bool = False) -> Network:
-    """A network for this data; `init` names the draw of its initial weights, or of what its library's weights lack."""
-    shape = {"in_channels": data.channels, "size": data.size, "n_classes": data.n_classes}
-    with fork_rng("init", name, init):
-        return models.build(name, **shape, pretrained=pretrained)
+@dataclass(frozen=True)
+class _Place:
+    """Where teachers are made and kept: all that does not change from one to the next."""
 
-
-def initial_teacher(pair: Pair, data: Data, seed: int) -> tuple[Network, str]:
-    """The pair's teacher as its training finds it, and where in its file its weights lay."""
-    network = build_network(pair.teacher, data, init=("teacher", seed), pretrained=pair.pretrained)
-    if not pair.teacher_file:
-        return network, ""
-    return network, models.load_state(network, pair.checkpoint, pair.teacher_key, new_head=not pair.is_ready)
-
-
-def teacher_fingerprint(pair: Pair, data: dict[str, Any], protocol: Protocol, seed: int) -> str:
-    """What a teacher is made from, hashed."""
-    parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
-    parts |= {"network": code} if (code := models.version(pair.teacher)) else {}
-    if pair.teacher_file:
-        parts |= {"file": _checksum(pair.checkpoint)} | ({"key": pair.teacher_key} if pair.teacher_key else {})
-    if pair.is_ready:
-        return digest(parts)
-    parts |= {"pretrained": True} if pair.pretrained else {}
-    return digest({**parts, "numbers": protocol.numbers, "protocol": protocol.model_dump(), "seed": seed})
-
-
-def _checksum(path: Path) -> str:
-    """SHA-256 of a checkpoint's file; of one in several files, of theirs."""
-    try:
-        sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in models.files(path)]
-        return sums[0] if len(sums) == 1 else digest({"files": sums})
-    except OSError as error:
-        raise UserError(f"teacher file {path}: {(error.strerror or 'not readable').lower()}") from None
+    data: Data
+    data_description: dict[str, Any]
+    results: Path
+    environment: dict[str, Any]
+    progress: Any
 
 
 def obtain(
@@ -112,42 +102,40 @@ def obtain(
     environment: dict[str, Any],
     progress: Any,
 ) -> Teacher:
-    """The pair's teacher on the data's device: from its file, from the cache, or trained now. Says how good it is.
+    """The pair's teacher on the data's device: from its file, from the cache, or trained now, with those that it learns
+    from or consists of. Says how good each is.
 
     Raises `claims.ClaimHeld` while another process trains it.
     """
-    protocol, seed = suite.teacher_protocol(pair), suite.teacher.seed
-    name = title(pair.teacher, 0 if pair.teacher_file else seed)
-    fingerprint = teacher_fingerprint(pair, data_description, protocol, seed)
-    if pair.is_ready:
-        network, file_part = initial_teacher(pair, data, seed)
-        progress.log(f"{pair.teacher_file}: took {file_part}")
+    return _obtain(suite, pair, _Place(data, data_description, results, environment, progress))
+
+
+def _obtain(suite: Suite, pair: Pair, place: _Place) -> Teacher:
+    data, facts = place.data, dict[str, Any]()
+    fingerprint = teacher_fingerprint(suite, pair, place.data_description)
+    if pair.ensemble:
+        members = [_obtain(suite_of_member(suite, n), member, place) for member, n in pair.members()]
+        network: Network = Ensemble([member.network for member in members], pair.ensemble_tau)
+        name, facts = title(pair.teacher, 0), {"teacher_members": [member.fingerprint for member in members]}
+    elif pair.is_ready:
+        network, file_part = initial_teacher(pair.source, data, suite.teacher.seed)
+        name = title(pair.teacher, 0)
+        if pair.teacher_file:
+            place.progress.log(f"{pair.teacher_file}: took {file_part}")
+            facts = {"teacher_file_part": file_part}
     else:
-        network, file_part = build_network(pair.teacher, data, init=("teacher", seed)), ""
-        folder = results / "teachers" / fingerprint
-        record = Record(folder)
-        if not run_writer.is_finished(record):
-            spec = {
-                "suite": "teachers",
-                "dataset": data.name,
-                "method": "teacher",
-                "label": "teacher",
-                "teacher": pair.teacher,
-                "seed": seed,
-            }
-            with claims.claim(claims.claim_file(folder.parent, fingerprint), name, [folder]) as check_claim:
-                if not run_writer.is_finished_after_repair(record):
-                    record.begin(
-                        fingerprint, spec | {"protocol": protocol.model_dump(), "data": data_description}, environment
-                    )
-                    train = partial(_train, pair, data, protocol, seed, record, progress, check_claim)
-                    fit_into_memory(lambda _: train(), 1, 1, data.device, name, progress.log)
-        models.load_state(network, folder / "teacher.safetensors")
+        name = title(pair.teacher, 0 if pair.teacher_file else suite.teacher.seed)
+        network = _trained(suite, pair, fingerprint, name, place)
+    if not pair.ensemble and (images := expected_input(pair.source, data)) != data_input(data):
+        facts["teacher_input"] = images.record()
+        place.progress.log(f"{name}: its images are normalised by {images.mean} and {images.std}, {images.size} pixels")
     freeze(network, data.device)
-    top1 = metrics(network_logits(network, data.validation, data, suite.protocol), data.validation.y)["top1"]
-    chance_top1 = chance_level(data.validation.y)
-    teacher = Teacher(network, fingerprint, models.state_hash(network), top1, chance_top1, name, file_part)
-    (progress.log if top1 > teacher.chance_top1 else notice)(teacher.sentence)
+    top1 = None
+    if network.has_head:
+        top1 = metrics(network_logits(network, data.validation, data, suite.protocol), data.validation.y)["top1"]
+    hash_, chance = models.state_hash(network), chance_level(data.validation.y)
+    teacher = Teacher(network, fingerprint, hash_, top1, chance, name, facts)
+    (place.progress.log if teacher.knows_something else notice)(teacher.sentence)
     return teacher
 
 
@@ -155,6 +143,35 @@ def freeze(network: Network, device: torch.device) -> Network:
     """The network on its device, ready to teach: in eval mode, none of its parameters ever trained."""
     use_fast_layout(network.to(device))
     return network.requires_grad_(False).eval()
+
+
+def _trained(suite: Suite, pair: Pair, fingerprint: str, name: str, place: _Place) -> Network:
+    """The teacher that this harness trains, where it is not there yet: by labels alone, or at a chain's end by its
+    method, after the teacher before it."""
+    data, seed, protocol = place.data, suite.teacher.seed, suite.teacher_protocol(pair)
+    folder = place.results / "teachers" / fingerprint
+    record = Record(folder)
+    if not run_writer.is_finished(record):
+        before = _obtain(suite, pair.before, place) if pair.chain else None
+        spec = {
+            "suite": "teachers",
+            "dataset": data.name,
+            "method": pair.link.method if before else "teacher",
+            "label": "teacher",
+            "teacher": pair.teacher,
+            "seed": seed,
+            **({"taught_by": before.fingerprint} if before else {}),
+        }
+        with claims.claim(claims.claim_file(folder.parent, fingerprint), name, [folder]) as check_claim:
+            if not run_writer.is_finished_after_repair(record):
+                header = {"protocol": protocol.model_dump(), "data": place.data_description}
+                record.begin(fingerprint, spec | header, place.environment)
+                train = partial(_train, suite, pair, data, before, record, place.progress, check_claim)
+                fit_into_memory(lambda _: train(), 1, 1, data.device, name, place.progress.log)
+    size = expected_input(pair.source, data).size
+    network = build_network(pair.teacher, data, init=("teacher", seed), size=size)
+    models.load_state(network, folder / "teacher.safetensors")
+    return with_source(network, pair.source, data)
 
 
 def chance_level(y: Tensor) -> float:
@@ -165,20 +182,25 @@ def chance_level(y: Tensor) -> float:
 
 
 def _train(
+    suite: Suite,
     pair: Pair,
     data: Data,
-    protocol: Protocol,
-    seed: int,
+    before: Teacher | None,
     record: Record,
     progress: Any,
     check_claim: run_writer.ClaimCheck,
 ) -> None:
-    """Train by cross entropy to the last epoch: no epoch is chosen, and the test split is not looked at."""
+    """Train to the last epoch: no epoch is chosen, and the test split is not looked at. before: the teacher that it
+    learns from; None: it learns by cross entropy."""
+    protocol, seed = suite.teacher_protocol(pair), suite.teacher.seed
 
     def make_member() -> Member:
-        network, _ = initial_teacher(pair, data, seed)
+        network, _ = initial_teacher(pair.source, data, seed)
         dims = network.dims()
-        method = Vanilla(Dims(dims, dims, data.n_classes, protocol.batch_size, data.train.y))
+        shapes = Dims(
+            dims, before.network.dims() if before else dims, data.n_classes, protocol.batch_size, data.train.y
+        )
+        method = link_method(pair, shapes) if before else Vanilla(shapes)
         return Member("teacher", network, method, protocol, data.train.x.device, "teacher", pair.teacher, seed)
 
     def open_runs() -> Iterator[RunWriter]:
@@ -198,5 +220,19 @@ def _train(
         record.write_epochs(member.history)
         record.end("finished", "", cohort.evaluator.evaluate(member, "validation"), ["teacher.safetensors"])
 
-    make_cohort = partial(Cohort, data, protocol, None, seed=seed)
+    make_cohort = partial(Cohort, data, protocol, before.network if before else None, seed=seed)
     train_cohort(title(pair.teacher, seed), open_runs, make_cohort, close_runs, check_claim, progress)
+
+
+def link_method(pair: Pair, shapes: Dims) -> Method:
+    """What the chain's teacher learns by, with fresh adapters. Raises `Refusal`, and `UserError` for a method whose
+    student is more than its network."""
+    kind = methods.get(pair.link.method)
+    if kind.predict is not Method.predict:
+        raise UserError(
+            f"link {pair.link.method} on {pair.before.name}: its student predicts with more than its own network, which"
+            " cannot teach; name another method, link: kd"
+        )
+    kind.check_pair(shapes)
+    with fork_rng("link", pair.link.method, pair.name):
+        return kind(shapes, **pair.link.values(pair.before.networks))

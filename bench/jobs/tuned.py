@@ -10,10 +10,11 @@ import yaml
 
 import methods
 from bench.errors import UserError, unknown
-from bench.jobs import teacher as teachers
+from bench.jobs.teacher_source import teacher_fingerprint
 from bench.suite import plain as from_yaml
+from bench.suite.pair import Pair
 from bench.suite.plain import changes
-from bench.suite.spec import TUNED, MethodSpec, Pair
+from bench.suite.spec import TUNED, MethodSpec
 from bench.suite.suite import Suite
 from methods.base import Refusal
 from tracking.lines import as_plain_json, write_atomically
@@ -21,7 +22,7 @@ from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
 
 
 def tuned_file(results: Path, suite: str, pair: Pair, title: str) -> Path:
-    return results / "tuned" / suite / f"{pair.teacher}__{pair.student}".replace("/", "_") / f"{title}.yaml"
+    return results / "tuned" / suite / pair.name.replace("->", "__").replace("/", "_") / f"{title}.yaml"
 
 
 def write_tuned(file: Path, content: Mapping[str, Any]) -> None:
@@ -81,9 +82,7 @@ def resolve_values(
         reason = " ".join(str(error).split())[:80] or type(error).__name__
         command = f"kdbench tune {suite.name} --methods '{title}'"
         raise UserError(f"{file} is not what kdbench tune writes ({reason}); have it written anew: {command}") from None
-    fingerprint = teachers.teacher_fingerprint(
-        pair, dict(data_description), suite.teacher_protocol(pair), suite.teacher.seed
-    )
+    fingerprint = teacher_fingerprint(suite, pair, dict(data_description))
     expected = tuning_conditions(suite, spec, data_description, fingerprint)
     if made_for != expected:
         raise UserError(
@@ -92,7 +91,7 @@ def resolve_values(
         )
     try:
         out = spec.model_copy(update={"set": {**values, **spec.set}, "label": spec.title})
-        out.values(pair.name)
+        out.values(pair.networks)
     except Refusal as error:
         raise UserError(f"{file}: {error}") from None
     return out, about

@@ -1,12 +1,13 @@
 """Networks by name: the 23 of the CIFAR literature, their families, and adapted torchvision and timm classifiers."""
 
-from bench.models.base import Network
+from bench.models.base import IMAGENET, Network
 from bench.models.files import files
 from bench.models.own import NETWORKS, version
-from bench.models.state import load_state, state_hash
-from bench.models.zoo import build, is_known_without_data, names, register_plugin
+from bench.models.state import load_state, state_hash, take_classes
+from bench.models.zoo import build, is_known_without_data, names, packaged, register_plugin
 
 __all__ = [
+    "IMAGENET",
     "NETWORKS",
     "Network",
     "build",
@@ -14,7 +15,9 @@ __all__ = [
     "is_known_without_data",
     "load_state",
     "names",
+    "packaged",
     "register_plugin",
     "state_hash",
+    "take_classes",
     "version",
 ]

@@ -24,6 +24,7 @@ from bench.models.chain import Chained, plan
 from bench.models.check import check_classifier, faithful
 from bench.models.cuts import graphs
 from bench.models.graph import Cuts, Graphed, Steps
+from bench.models.teaching import ExpectedInput
 from bench.models.whole import Whole
 
 SIZES = (32, 64, 128, 224, 299)  # tried in turn, to say what a refused model could take
@@ -158,6 +159,19 @@ def _timm(model: str, in_channels: int, size: int, n_classes: int, pretrained: b
     if config is not None and config.fixed_input_size and config.input_size[-1] != size:
         asked["img_size"] = size
     return _downloaded(f"timm/{model}", lambda: timm.create_model(model, **asked))
+
+
+def packaged(name: str) -> tuple[ExpectedInput, int]:
+    """What the weights that a library gives expect (of three channels), and how many classes they know."""
+    library, _, model = name.partition("/")
+    if library == "torchvision":
+        import torchvision
+
+        weights = torchvision.models.get_model_weights(model).DEFAULT  # type: ignore[attr-defined]
+        how = weights.transforms()
+        return ExpectedInput(tuple(how.mean), tuple(how.std), how.crop_size[0]), len(weights.meta["categories"])
+    config = importlib.import_module("timm").get_pretrained_cfg(model)
+    return ExpectedInput(config.mean, config.std, config.input_size[-1]), config.num_classes
 
 
 def near_models(model: str) -> list[str]:

@@ -14,6 +14,9 @@ from bench.errors import UserError
 from bench.memory import physical_memory_bytes
 from methods.base import NetDims, Out, Shape
 
+IMAGENET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+"""Names that people know from ImageNet, where they are other networks than CIFAR's of 6n + 2 layers."""
+
 
 def affordable(name: str, parameters: float) -> None:
     """Refuse, before it is built, a network whose training cannot fit this machine's memory."""
@@ -37,6 +40,7 @@ class Network(nn.Module):
 
     has_tails = True  # can a map go on to the logits?
     fast_in_channels_last = True  # see bench.models.fast
+    has_head = True  # are its logits of the data's classes?
     prefix = ""  # what our state-dict names have in front of the public checkpoints' names
 
     def __init__(self, arch: str, in_channels: int, size: int, n_classes: int, relu: tuple[bool, ...]) -> None:
@@ -94,6 +98,7 @@ class Network(nn.Module):
             relu=self.relu,
             pooled=out.pooled.shape[1],
             tails=self.has_tails,
+            head=self.has_head,
             norms=tuple(
                 None if norm is None else (norm.weight.detach().clone(), norm.bias.detach().clone())
                 for norm in self.norms()
@@ -142,7 +147,9 @@ def nearest_depths(name: str, depth: int, step: int, rest: int, least: int) -> U
     """The refusal of a depth that is not step·n + rest."""
     low = max(least, depth - (depth - rest) % step)
     near = f"{low} and {low + step}"
-    return UserError(f"no network '{name}': its depth must be {step}n+{rest}, at least {least}; the nearest are {near}")
+    library = f"; ImageNet's is torchvision/{name}" if name in IMAGENET else ""
+    depths = f"its depth must be {step}n+{rest}, at least {least}; the nearest are {near}"
+    return UserError(f"no network '{name}': {depths}{library}")
 
 
 def fan_out_normal(net: nn.Module, linear_std: float | None) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bench.errors import UserError, unknown
+from bench.models.teaching import ExpectedInput
 from methods.base import Method
 
 NETWORKS = "KDBENCH_NETWORKS"  # files named by --plugin, for this process and those it starts
@@ -248,6 +249,21 @@ def _config(name: str) -> Any:
     except Exception as error:  # the library raises what its download, cache and readers do
         raise UserError(
             f"'{name}': {_line(error)}; it takes hf/<repository> or hf/<folder>, with a config.json"
+        ) from None
+
+
+def packaged(name: str) -> tuple[ExpectedInput, int]:
+    """What the weights of a `hf/` network expect, and how many classes they know."""
+    library, where, config = _transformers(name), name.removeprefix("hf/"), _config(name)
+    try:
+        how = library.AutoImageProcessor.from_pretrained(where)
+        size = how.crop_size or how.size if getattr(how, "do_center_crop", False) else how.size
+        pixels = size.get("height") or size["shortest_edge"]
+        return ExpectedInput(tuple(how.image_mean), tuple(how.image_std), int(pixels)), int(config.num_labels)
+    except Exception as error:  # the library raises what its download, cache and readers do
+        raise UserError(
+            f"'{name}' does not say which images it expects ({_line(error)}); write teacher_input: {{mean: [0.5, 0.5,"
+            " 0.5], std: [0.5, 0.5, 0.5], size: 224}"
         ) from None
 
 

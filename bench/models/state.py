@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -42,12 +42,20 @@ class Found:
         return f"{said}; left out: {_some(self.left)}" if self.left else said
 
 
-def load_state(network: Network, path: str | Path, key: str = "", *, new_head: bool = False) -> str:
+def load_state(
+    network: Network,
+    path: str | Path,
+    key: str = "",
+    *,
+    new_head: bool = False,
+    classes: Sequence[int] = (),
+) -> str:
     """Puts a checkpoint's tensors into the network, and returns what was taken of it. Raises `UserError`.
 
     The state may lie under any keys and its names behind any prefix ("module.", "_orig_mod.", "model."); of several
     that fit, averaged weights (a key or prefix with "ema" in it) are preferred. key: the one to take, "KEY",
     "PREFIX." or "KEY:PREFIX.". new_head: of a file with other classes all is taken but what depends on their number.
+    classes: of each of the network's classes, which one of the file's it is.
     """
     path = Path(path)
     own = {name.removeprefix(network.prefix): tensor for name, tensor in network.state_dict().items()}
@@ -60,6 +68,9 @@ def load_state(network: Network, path: str | Path, key: str = "", *, new_head: b
     found = [found for where, state in mappings for found in _under_prefixes(own, where, state)]
     if new_head:
         found = [_without_head(network, own, one) for one in found]
+    if classes:
+        heads = _head_names(network)
+        found = [replace(one, state=_of_classes(one.state, heads, classes, f"'{path}'")) for one in found]
     fits = [one for one in found if not _misfits(own, one.state)]
     if not fits:
         arch = content.get("arch") if isinstance(content, Mapping) else None
@@ -77,6 +88,32 @@ def state_hash(network: torch.nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def take_classes(network: Network, other: Network, classes: Sequence[int]) -> None:
+    """Puts the state of the same network with more classes into it, of its head what belongs to these classes."""
+    heads = {network.prefix + name for name in _head_names(network)}
+    network.load_state_dict(_of_classes(other.state_dict(), heads, classes, f"'{network.arch}'"))
+
+
+def _head_names(network: Network) -> set[str]:
+    """The tensors whose size goes by the number of classes, without the network's own prefix."""
+    with torch.random.fork_rng(devices=[]):
+        n_classes, size = network.n_classes + 1, network.size
+        other = build(network.arch, in_channels=network.in_channels, size=size, n_classes=n_classes).state_dict()
+    return {
+        name.removeprefix(network.prefix) for name, t in network.state_dict().items() if t.shape != other[name].shape
+    }
+
+
+def _of_classes(state: Mapping[str, Tensor], heads: set[str], classes: Sequence[int], title: str) -> State:
+    """The state with the rows of these classes in its head. Raises `UserError` where it has not so many."""
+    for name in heads & state.keys():
+        if max(classes) >= len(state[name]):
+            raise UserError(
+                f"class_map names class {max(classes)}, and {title} has {len(state[name])}, counted from 0; correct it"
+            )
+    return {name: tensor[list(classes)] if name in heads else tensor for name, tensor in state.items()}
 
 
 def _mappings(content: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, State]]:

@@ -8,6 +8,7 @@ from bench.errors import UserError, unknown
 from bench.models import adapters, mobilenet, own, resnet, shufflenet, vgg, wrn
 from bench.models.base import Network
 from bench.models.check import check_classifier
+from bench.models.teaching import ExpectedInput
 
 FAMILIES = (resnet, wrn, vgg, mobilenet, shufflenet)
 
@@ -55,3 +56,13 @@ def build(
                 raise UserError(f"'{name}' has no packaged weights; load a checkpoint, or take torchvision/ or timm/")
             return net
     raise unknown("network", name, names())
+
+
+def packaged(name: str) -> tuple[ExpectedInput, int]:
+    """What images the packaged weights of a `torchvision/`, `timm/` or `hf/` network expect, and how many classes they
+    know."""
+    if name.startswith(("torchvision/", "timm/")):
+        return adapters.packaged(name)
+    if name.startswith("hf/"):
+        return own.packaged(name)
+    raise UserError(f"'{name}' has no packaged weights; load a checkpoint, or take torchvision/ or timm/")

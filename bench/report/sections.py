@@ -163,7 +163,9 @@ def _of_teachers(runs: pd.DataFrame) -> list[str]:
         if (n := len(distinct(part, "teacher_fingerprint"))) > 1:
             spread = f" ({top1.min():.2f} to {top1.max():.2f} %)" if len(top1) else ""
             level, same = f"{level}, mean of {n} teachers{spread}", "a teacher for each seed, the same for all rows"
-        out.append(f"{str(pair).partition('->')[0]} of {pair}: {level}; {same}")
+        alone = part.loc[part["method"] == "vanilla", "test/top1"].mean()
+        weak = f"; the student alone has {alone:.2f} %, there is little to learn from it" if top1.mean() < alone else ""
+        out.append(f"{str(pair).rpartition('->')[0].rpartition('->')[2]} of {pair}: {level}; {same}{weak}")
     return out
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import methods
 from bench.suite.plain import flatten
-from bench.suite.protocol import Protocol, Strict
+from bench.suite.protocol import Strict
 from methods.base import Choice, Float, Int, Knob, Refusal, Value, unknown
 from methods.combine import parse
 
@@ -44,53 +42,6 @@ class SplitSpec(Strict):
     """Whether all seeds share the split of the data."""
 
     each: Each = "suite"  # seed: teacher and students of seed s have the split of `data.split_seed` + s
-
-
-class Pair(Strict):
-    """Teacher → student. In YAML: `resnet32x4 -> resnet8x4`, or a mapping that also names the teacher's file."""
-
-    teacher: str
-    student: str
-    teacher_file: str | None = None
-    teacher_key: str = ""  # where in that file the teacher lies, if several of its states fit
-    pretrained: bool = False  # the teacher begins with its library's weights, a new head where the classes are others
-    finetune: dict[str, Any] | None = None  # how it is then trained: what changes of the teachers' protocol; {} nothing
-
-    @model_validator(mode="after")
-    def _teacher_is_made_one_way(self) -> Self:
-        if self.pretrained and self.teacher_file:
-            raise ValueError("pretrained and teacher_file both say what the teacher begins with; leave out one of them")
-        if self.finetune is not None and not (self.pretrained or self.teacher_file):
-            raise ValueError("finetune trains a teacher further; say from what: pretrained: true, or teacher_file")
-        if self.pretrained and self.finetune is None:
-            raise ValueError("a pretrained teacher has no head for these classes; add finetune: {epochs: 10, lr: 0.01}")
-        for key in self.finetune or {}:
-            if key not in Protocol.model_fields:
-                raise unknown("key of finetune", key, Protocol.model_fields)
-        return self
-
-    @property
-    def is_ready(self) -> bool:
-        """Is the teacher's file used as it is?"""
-        return bool(self.teacher_file) and self.finetune is None
-
-    @property
-    def name(self) -> str:
-        return f"{self.teacher}->{self.student}"
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the teacher's file lies: `~` and `$NAMES` as a shell reads them."""
-        return Path(os.path.expandvars(self.teacher_file or "")).expanduser()
-
-
-def parse_pair(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    teacher, arrow, student = (part.strip() for part in value.replace("→", "->").partition("->"))
-    if not (teacher and arrow and student):
-        raise ValueError(f"a pair is written 'teacher -> student', got '{value}'")
-    return {"teacher": teacher, "student": student}
 
 
 class MethodSpec(Strict):

@@ -16,11 +16,11 @@ from bench.errors import UserError, notice, unknown
 from bench.seeds import fork_rng
 from bench.suite import plain
 from bench.suite.explain import explain
+from bench.suite.pair import Pair, parse_pair
 from bench.suite.protocol import Protocol, Strict, digest
 from bench.suite.spec import (
     FileName,
     MethodSpec,
-    Pair,
     Seed,
     SplitSpec,
     TeacherSpec,
@@ -29,7 +29,6 @@ from bench.suite.spec import (
     expand_rows,
     expand_seeds,
     normalise_row,
-    parse_pair,
 )
 
 SUITES = Path(__file__).parent.parent / "suites"
@@ -75,7 +74,7 @@ class Suite(Strict):
 
     @model_validator(mode="after")
     def _teacher_protocol_fits(self) -> Self:
-        for pair in (None, *self.pairs):
+        for pair in (None, *self.pairs, *(member for one in self.pairs for member, _ in one.members())):
             self.teacher_protocol(pair)
         return self
 
@@ -83,7 +82,11 @@ class Suite(Strict):
     def _teachers_can_differ(self) -> Self:
         if self.split.each == "seed" and self.teacher.each != "seed":
             raise ValueError("split: {each: seed} takes a teacher trained on each split; add teacher: {each: seed}")
-        if self.teacher.each == "seed" and (files := [p.teacher_file for p in self.pairs if p.teacher_file]):
+        if self.teacher.each == "seed" and (
+            files := [
+                s.teacher_file or s.teacher for p in self.pairs for s in p.sources if s.teacher_file or s.is_ready
+            ]
+        ):
             raise ValueError(
                 f"teacher: {{each: seed}} trains a teacher for every seed, and {files[0]} is one; write teacher:"
                 " {each: suite}, or leave teacher_file out"
@@ -108,7 +111,7 @@ class Suite(Strict):
         set_for_teacher = {
             key: value for key, value in self.teacher.protocol.items() if (key, value) != ("precision", "auto")
         }
-        changes = {**set_for_teacher, **((pair and pair.finetune) or {}), "test_every_epoch": False}
+        changes = {**set_for_teacher, **((pair and pair.source.finetune) or {}), "test_every_epoch": False}
         return Protocol.model_validate({**self.protocol.model_dump(), **changes})
 
 
@@ -143,8 +146,8 @@ class Run:
         from bench import models
 
         kind = methods.get(method.method)
-        hp = method.values(pair.name)
-        code = {name: made for name in (pair.teacher, pair.student) if (made := models.version(name))}
+        hp = method.values(pair.networks)
+        code = {name: made for name in (*pair.teachers, pair.student) if (made := models.version(name))}
         parts = {
             "numbers": suite.protocol.numbers,
             "data": data,
@@ -252,10 +255,12 @@ def validate(raw: dict[str, Any], source: str) -> Suite:
         raise UserError(f"{source}: {explain(error, Suite)}") from None
     except Refusal as error:
         raise UserError(f"{source}: {error}") from None
-    for network in {name for pair in suite.pairs for name in (pair.teacher, pair.student)}:
+    for network in {name for pair in suite.pairs for name in (*pair.teachers, pair.student)}:
         if models.is_known_without_data(network):  # the others are built with the data
             with fork_rng("name"):
                 models.build(network)
+        if network in models.IMAGENET:
+            notice(f"{network} is CIFAR's narrow network of 6n+2 layers; ImageNet's is torchvision/{network}")
     known = {p.student for p in suite.pairs} | set(models.names())
     for network in suite.protocol.lr_of:
         if network not in known:

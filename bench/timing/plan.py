@@ -16,8 +16,9 @@ from bench.jobs.cohort_job import describe_data
 from bench.jobs.rounds import check_comparisons
 from bench.jobs.run import Rows, plan_jobs, resolve_suite, rows_of_pairs
 from bench.jobs.run_writer import is_finished
-from bench.jobs.teacher import teacher_fingerprint
-from bench.suite.spec import MethodSpec, Pair
+from bench.jobs.teacher_source import teacher_fingerprint
+from bench.suite.pair import Pair
+from bench.suite.spec import MethodSpec
 from bench.suite.suite import Suite
 from bench.timing.step import harness_lap, make_untrained_cohort, milliseconds_of
 from bench.training.cohort import Cohort
@@ -69,10 +70,12 @@ def estimate(suite: Suite, results: Path, device: torch.device) -> list[dict[str
     for case, n in counts.items():
         known = set[str]()  # teachers that a pair before this one trains
         for pair in suite.pairs:
-            if not pair.teacher_file and pair.teacher not in trained:
-                trained[pair.teacher] = _teacher_seconds(suite, pair, data)
+            for name in _trained_networks(pair):
+                if name not in trained:
+                    trained[name] = _teacher_seconds(suite, name, data)
+            teacher_s = sum(trained[name] for name in _trained_networks(pair))
             part = suite.model_copy(update={"pairs": [pair], "seeds": suite.seeds[:n]})
-            cost = _cost(part, rows, data, results, measured[pair.name], trained.get(pair.teacher, 0.0), known)
+            cost = _cost(part, rows, data, results, measured[pair.name], teacher_s, known)
             out.append({"case": case, **asdict(cost)})
     return out
 
@@ -84,10 +87,8 @@ def _cost(
     jobs = [job for job in plan_jobs(suite, rows, data, results)[0] if job.fingerprints]
     new = set[str]()
     for job in jobs:
-        described = describe_data(datasets.split_as(data, job.suite.data))
-        seed = job.suite.teacher.seed
-        new.add(teacher_fingerprint(pair, described, suite.teacher_protocol(), seed))
-    new = set() if pair.teacher_file else {one for one in new if not is_finished(Record(results / "teachers" / one))}
+        new.add(teacher_fingerprint(job.suite, pair, describe_data(datasets.split_as(data, job.suite.data))))
+    new = set() if pair.is_ready else {one for one in new if not is_finished(Record(results / "teachers" / one))}
     teachers, labels = new - known, [spec.title for job in jobs for spec in job.suite.methods]
     known |= new
     steps = suite.protocol.epochs * n_batches(len(data.train), suite.protocol.batch_size)
@@ -127,9 +128,15 @@ def _measure_pair(suite: Suite, pair: Pair, rows: Rows, data: Data) -> _Measured
     return _Measured(shared, own, memory, _bytes(cohort.members[0].network))
 
 
-def _teacher_seconds(suite: Suite, pair: Pair, data: Data) -> float:
+def _trained_networks(pair: Pair) -> list[str]:
+    """The teachers that are trained for the pair, as often as each is."""
+    sources = [*pair.sources, *[None] * len(pair.chain)]
+    return [name for name, source in zip(pair.teachers, sources, strict=True) if not (source and source.is_ready)]
+
+
+def _teacher_seconds(suite: Suite, network: str, data: Data) -> float:
     """A teacher's training: the network as a student that learns from the labels."""
-    alone = Pair(teacher=pair.teacher, student=pair.teacher)
+    alone = Pair(teacher=network, student=network)
     protocol = suite.teacher_protocol()
     suite = suite.model_copy(update={"pairs": [alone], "protocol": protocol})
     cohort = make_untrained_cohort(suite, [MethodSpec(method="vanilla")], data)

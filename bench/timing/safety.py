@@ -28,7 +28,8 @@ from bench.errors import UserError
 from bench.jobs.cohort_job import CohortJob, PairContext, describe_data, make_member, method_dims
 from bench.jobs.progress import Progress
 from bench.jobs.run import resolve_suite
-from bench.jobs.teacher import Teacher, build_network
+from bench.jobs.teacher import Teacher
+from bench.jobs.teacher_source import untrained_teacher
 from bench.suite.suite import Run, Suite
 from bench.training.cohort import Cohort
 from tracking.mirror import Mirror
@@ -46,7 +47,7 @@ def measure_safety(suite: Suite, rounds: int, device: torch.device, console: Con
     suite = resolve_suite(suite, device)
     suite = suite.model_copy(update={"pairs": suite.pairs[:1], "seeds": suite.seeds[:1]})
     pair, data = suite.pairs[0], datasets.load(suite.data, device)
-    network = build_network(pair.teacher, data, init="timing").to(device).requires_grad_(False).eval()
+    network = untrained_teacher(pair, data, "timing").to(device).requires_grad_(False).eval()
     teacher = Teacher(network, "timing", models.state_hash(network), 0.0, 0.0, "teacher")
     shapes = method_dims(pair, data, suite.protocol.batch_size, network)
     description = describe_data(data) | data.describe_test()

@@ -31,8 +31,8 @@ class Evaluator:
         self._teacher_logits: dict[str, Tensor] = {}
 
     def teacher_logits(self, split: str) -> Tensor | None:
-        """[N, C] float32 of a split's images in order; None without a teacher."""
-        if self.teacher is not None and split not in self._teacher_logits:
+        """[N, C] float32 of a split's images in order; None without a teacher, or one without a head."""
+        if self.teacher is not None and self.teacher.has_head and split not in self._teacher_logits:
             part = getattr(self.data, split)
             self._teacher_logits[split] = network_logits(self.teacher, part, self.data, self.protocol)
         return self._teacher_logits.get(split)

@@ -79,6 +79,8 @@ class TrainStep:
             student_outputs = {view: self.forward(batch.views[view]) for view in needs.views if needs.student}
         teacher_outputs = {view: outputs[view] for view in needs.views if needs.teacher}
         s = NetworkView(student_outputs, taps, self._counted_tail(self.network, "student"))
+        if teacher and not teacher.has_head:  # what it says of other classes is not to be read
+            taps = tuple(tap for tap in taps if tap != "logits")
         t = NetworkView(teacher_outputs, taps, teacher and self._counted_tail(teacher, "teacher"))
         epochs, index = self.protocol.epochs, batch.index if needs.index else None
         if pretraining:

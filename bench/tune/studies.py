@@ -61,7 +61,7 @@ def tune(
         unfit = runs.check_pair(suite, pair, data)
         fitting[pair.name] = [spec for spec in suite.methods if spec.title not in unfit]
         for spec in fitting[pair.name]:
-            recipe_of(suite, pair.name, spec)
+            recipe_of(suite, pair.networks, spec)
     tunable = {spec.title: knobs for spec in suite.methods if (knobs := suite.tune.search_space(spec.method))}
     if tunable and suite.tune.sampler == "grid":
         search.check_grid(suite.tune, tunable)

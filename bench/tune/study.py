@@ -80,9 +80,9 @@ class Study:
         self.name = "/".join(filter(None, (suite.name, pair.name, spec.title, name)))
         self.folder = results / suite.name / "tuning" / slug(self.name.partition("/")[2])
         self.file = tuned.tuned_file(results, suite.name, pair, spec.title)
-        self.recipe, self.knobs = recipe_of(suite, pair.name, spec), self.tune_spec.search_space(spec.method)
+        self.recipe, self.knobs = recipe_of(suite, pair.networks, spec), self.tune_spec.search_space(spec.method)
         self.seed, *self.confirmation_seeds = select.unused_seeds(suite.seeds)
-        shares = [methods.get(row.method).fully_active_from(row.values(pair.name)) for row in suite.methods]
+        shares = [methods.get(row.method).fully_active_from(row.values(pair.networks)) for row in suite.methods]
         self.judged_from = (
             max(shares) if self.tune_spec.pruner != "none" else 0.0
         )  # the latest of all: so budgets are equal
@@ -208,7 +208,7 @@ class Study:
         }
         return {
             "method": self.spec.method,
-            "values": self.spec.model_copy(update={"set": {**self.spec.set, **params}}).values(context.pair.name),
+            "values": self.spec.model_copy(update={"set": {**self.spec.set, **params}}).values(context.pair.networks),
             "validation_top1": results[chosen.trial].top1,
             "recipe_validation_top1": results[0].top1 if results[0].status == "finished" else None,
             "study": self.name,

@@ -18,7 +18,8 @@ from bench.jobs.cohort_job import PairContext, cohort_factory, open_run
 from bench.jobs.fit import fit_into_memory
 from bench.jobs.run_writer import RunWriter
 from bench.jobs.train_cohort import train_cohort
-from bench.suite.spec import MethodSpec, Pair
+from bench.suite.pair import Pair
+from bench.suite.spec import MethodSpec
 from bench.suite.suite import Run, Suite
 from bench.training.cohort import Cohort
 from bench.tune.pruning import trials_to_prune

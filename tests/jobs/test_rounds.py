@@ -17,7 +17,7 @@ from bench.jobs.cohort_job import describe_data
 from bench.jobs.progress import Progress
 from bench.jobs.rounds import rounds
 from bench.jobs.run import SuiteOutcome, resolve_suite, run_suite
-from bench.jobs.teacher import teacher_fingerprint
+from bench.jobs.teacher_source import teacher_fingerprint
 from bench.suite.decide import Decision
 from bench.suite.suite import Run, Suite
 from tests.test_cli import call
@@ -50,7 +50,8 @@ def test_every_seed_learns_from_its_own_teacher(tmp_path: Path, tiny: dict[str, 
     teachers = {seed: {found[row, seed]["teacher_fingerprint"] for row in rows} for seed in (0, 1)}
     data, pair, suite = datasets.load(suite.data), suite.pairs[0], resolve_suite(suite, torch.device("cpu"))
     for seed in (0, 1):
-        made_from = teacher_fingerprint(pair, describe_data(data), suite.teacher_protocol(), 4 + seed)
+        of_seed = suite.model_copy(update={"teacher": suite.teacher.model_copy(update={"seed": 4 + seed})})
+        made_from = teacher_fingerprint(of_seed, pair, describe_data(data))
         assert teachers[seed] == {made_from} and (tmp_path / "teachers" / made_from / "teacher.safetensors").exists()
     done = report.write(tmp_path, "tiny")
     text = done.report.read_text()

@@ -148,6 +148,7 @@ def test_parametrised_widths() -> None:
     [
         ("resnet21", "6n\\+2.*20 and 26"),
         ("resnet2", "8 and 14"),
+        ("resnet34", "32 and 38; ImageNet's is torchvision/resnet34"),
         ("resnet21x4", "20 and 26"),
         ("wrn_17_2", "6n\\+4.*16 and 22"),
         ("wrn_4_2", "10 and 16"),

@@ -114,8 +114,8 @@ def test_every_stepping_stone_teaches(pair: tuple[str, str], nets: dict[str, Net
     with fork_rng("stones"):
         method: Any = kind(dims, **kind.resolve("->".join(pair))).eval()
     out = student(torch.randn(B, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
-    assert len(method.joints) == 3
-    for (i, j), connector in zip(method.joints, method.connectors, strict=True):
+    assert len(method.joined_stages) == 3
+    for (i, j), connector in zip(method.joined_stages, method.connectors, strict=True):
         f = out.feats[i].detach().requires_grad_()
         teacher.tail(j, connector(f)).square().sum().backward()
         assert f.grad is not None and f.grad.abs().max() > 0

@@ -11,7 +11,7 @@ import pytest
 from bench.errors import UserError
 from bench.report import design, markdown, stats, table
 from bench.report.notes import notes
-from bench.report.sections import _teachers
+from bench.report.sections import _of_teachers
 from tests.prose import Prose, numbers
 from tests.report.made_up import frame, run
 
@@ -110,7 +110,7 @@ def test_several_teachers_are_a_mean_and_a_range(prose: Prose) -> None:
     runs = frame({"vanilla": 0.0, "kd": 1.0}, seeds=3)
     top1 = {0: 91.0, 1: 93.0, 2: 95.0}
     runs = runs.assign(teacher_fingerprint=runs["seed"].map(str), **{"test/teacher_top1": runs["seed"].map(top1)})
-    (line,) = _teachers(pd.DataFrame(runs))
+    (line,) = _of_teachers(pd.DataFrame(runs))
     assert "93.00 %" in line and "91.00 to 95.00" in line and "3 teachers" in line
     prose(line)
 
