@@ -29,6 +29,7 @@ from bench.jobs import checkpoint
 from bench.jobs.cohort_job import describe_data, make_member, method_dims
 from bench.jobs.run import resolve_suite
 from bench.jobs.run_writer import CHECKPOINT_EVERY_S
+from bench.jobs.teacher import freeze
 from bench.jobs.teacher_source import untrained_teacher
 from bench.models.base import Network
 from bench.suite.suite import MethodSpec, Run, Suite
@@ -89,7 +90,7 @@ def make_cohort(suite: Suite, names: list[str], data: Data, recipe: str = "paper
 def make_untrained_cohort(suite: Suite, rows: list[MethodSpec], data: Data) -> Cohort:
     """A cohort of the first pair, one fresh student per row. The teacher is fresh, too: a step costs it the same."""
     pair = suite.pairs[0]
-    teacher = teachers.freeze(untrained_teacher(pair, data, "timing"), data.device)
+    teacher = freeze(untrained_teacher(pair, data, "timing"), data.device)
     shapes = method_dims(pair, data, suite.protocol.batch_size)
     runs = [Run.of(suite, pair, row, 0, describe_data(data), "") for row in rows]
     return Cohort(data, suite.protocol, teacher, [make_member(run, data, shapes) for run in runs], 0)

@@ -1,0 +1,1 @@
+"""Scripts for the developers and for borrowed machines; nothing of them is installed."""
