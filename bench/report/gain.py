@@ -8,16 +8,17 @@ from bench.report import sentences, simultaneous, stats
 from bench.report import text as t
 from bench.report.blocks import Column, Grid, Section, Text
 
-COLUMNS = ("pair", "row", "trials", "n", "recipe", "tuned", "difference", "low", "high", "p", "p_holm", "standing")
-"""Of `gain`: low and high are single intervals, standing is by intervals that hold for all rows of a pair at once."""
+COLUMNS = ("pair", "row", "trials", "n", "recipe", "tuned", "difference", "low", "high", "p", "p_holm")
+FAMILY = ("family_low", "family_high", "standing")
+"""Of `gain`: low and high are single intervals, FAMILY are those that hold for all rows of a pair at once."""
 
 
 def gain(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per pair and method that ran tuned and by its recipe, the largest mean difference first.
 
     recipe, tuned: mean top-1; difference: tuned - recipe over shared seeds with its 95 % t interval (NaN where n = 1);
-    p: two-sided sign-flip; p_holm: corrected over the rows of a pair; standing: of tuned to recipe, by intervals that
-    hold for all rows of a pair at once. Empty where no row ran both ways.
+    p: two-sided sign-flip; p_holm: corrected over the rows of a pair; family_low, family_high, standing: intervals that
+    hold for all rows of a pair at once, and how tuned stands to recipe by them. Empty where no row ran both ways.
     """
     runs, rows, by_row = stats.usable(frame), [], {}
     labels = runs[runs["tuned"].eq(True) & runs["tuned_row"].notna()].drop_duplicates(["pair", "label"])
@@ -29,11 +30,11 @@ def gain(frame: pd.DataFrame) -> pd.DataFrame:
             by_row[pair, baseline] = stats.differences(both, baseline)["difference"].to_numpy(float)
             levels = {"pair": pair, "row": baseline, "trials": trials, "recipe": means[baseline], "tuned": means[label]}
             rows.append(levels | {"difference": paired["mean"], **paired[["n", "low", "high", "p"]]})
-    out = pd.DataFrame(rows, columns=list(COLUMNS)).astype({"standing": object})
+    out = pd.DataFrame(rows, columns=[*COLUMNS, *FAMILY]).astype({"standing": object})
     for _, part in out.groupby("pair", sort=False):
         out.loc[part.index, "p_holm"] = stats.holm(part["p"].astype(float))
         family = {str(i): by_row[pair, row] for i, pair, row in part[["pair", "row"]].itertuples(name=None)}
-        out.loc[part.index, "standing"] = list(simultaneous.intervals(family)["verdict"])
+        out.loc[part.index, list(FAMILY)] = simultaneous.intervals(family)[["low", "high", "verdict"]].to_numpy()
     return stats.sort(out, ["difference"], [False])
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bench.report import markdown, stats
-from bench.report.gain import COLUMNS, answer, gain, sections
+from bench.report.gain import COLUMNS, FAMILY, answer, gain, sections
 from tests.prose import Prose, numbers
 
 Row = tuple[str, int, float, str | None]
@@ -33,7 +33,7 @@ AT_TUNED: list[Row] = [("at(tuned)", s, 69.0 + s, "at") for s in range(3)]  # -1
 
 def test_hand_computed(prose: Prose) -> None:
     rows = gain(runs(KD + KD_TUNED + AT + AT_TUNED))
-    assert list(rows.columns) == list(COLUMNS) and list(rows["row"]) == ["kd", "at"]
+    assert list(rows.columns) == [*COLUMNS, *FAMILY] and list(rows["row"]) == ["kd", "at"]
     kd, at = rows.iloc[0], rows.iloc[1]
     assert (kd["recipe"], kd["n"], kd["trials"]) == (81.0, 3, 24) and kd["tuned"] == pytest.approx(83.6667, abs=1e-4)
     half = 4.302653 * 0.5773503 / 3**0.5  # t(0.975, 2) times the sd of +3, +2, +3 over the root of n

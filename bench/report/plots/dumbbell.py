@@ -19,14 +19,14 @@ from bench.report.plots.ranking import panels, seeds
 
 ROW = 0.22  # inches; of more than MANY rows figures.DENSE
 WORDS = {"better": "tuned is better", "open": "not distinguishable", "worse": "tuned is worse"}
-COLUMNS = ["pair", "row", "n", "recipe", "tuned", "difference", "low", "high", "verdict"]
+COLUMNS = ["pair", "row", "n", "recipe", "tuned", "difference", "low", "high", "family_low", "family_high", "verdict"]
 
 
 def data(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per pair and method of `gain.gain`, the largest difference first; empty where nothing ran both ways.
 
-    recipe, tuned: mean test top-1 (%); difference, low, high: paired 95 % t interval (points); verdict: of the
-    simultaneous intervals, the methods of a pair being the family.
+    recipe, tuned: mean test top-1 (%); difference, low, high: paired 95 % t interval (points); family_low, family_high,
+    verdict: by simultaneous intervals, the methods of a pair being the family.
     """
     if not {"tuned", "tuned_row"} <= set(runs.columns) or (found := gain.gain(runs)).empty:
         return pd.DataFrame(columns=COLUMNS)
@@ -52,8 +52,9 @@ def figure(data: pd.DataFrame, commit: str = "") -> Figure:
     caption = (
         f"Test top-1 by the published recipe and by tuned values: {t.plural(len(data), 'method')}, "
         f"{t.joined([f'{word} for {n}' for word, n in counts.items() if n])}. Hollow: recipe; filled: tuned; thin "
-        f"line: 95 % t interval of the paired difference, drawn from the recipe's mean ({seeds(data['n'])}); colour: "
-        f"the simultaneous interval of all methods of a pair (Bonferroni). {commit}"
+        f"line: interval of the paired difference that holds for all methods of a pair at once (95 %, Bonferroni, "
+        f"{seeds(data['n'])}), drawn from the recipe's mean, which decides the colour; at the right: each method's own "
+        f"95 % t interval. {commit}"
     )
     row = ROW if max(map(len, parts.values())) <= MANY else DENSE
     looks = [({"marker": "o", "markersize": 5, **_face(style.INK, hollow=True)}, "recipe")]
@@ -75,7 +76,7 @@ def _texts(part: pd.DataFrame) -> list[str]:
 
 def _panel(ax: Axes, pair: str, part: pd.DataFrame, texts: dict[str, list[str]]) -> None:
     rows(ax, [short(str(name)) for name in part["row"]])
-    ends = [part["recipe"] + part[end].astype(float) for end in ("low", "high")]
+    ends = [part["recipe"] + part[end].astype(float) for end in ("family_low", "family_high")]
     low, high = bulk(pd.concat([part["recipe"], part["tuned"], *(end.dropna() for end in ends)]).astype(float))
     low, high = (
         min(low, part["recipe"].min(), part["tuned"].min()),
