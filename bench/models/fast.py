@@ -111,7 +111,7 @@ def _fold_pair(conv: nn.Module, norm: nn.Module) -> None:
 
 
 def _taps(out: Out) -> list[Tensor]:
-    return [tap for tap in (out.logits, out.pooled, *out.feats, *out.preacts) if tap is not None]
+    return [tap for tap in (out.logits, out.pooled, *out.feats, *out.preacts) if tap is not None and tap.numel()]
 
 
 def _all_close(before: Out, after: Out) -> bool:

@@ -126,8 +126,8 @@ def test_a_device_that_failed_ends_one_run_and_the_rest_goes_on(
         lost = False
         assert call("run", str(suite_file), "--results", str(results)) == 2
         said, found = capsys.readouterr().err.splitlines(), by_label(results)
-        assert "device-side assert" in said[-1] and "CUDA_LAUNCH_BLOCKING" in said[-1]
-        assert len(said) == 2 and "chance" in said[0]  # so small a teacher knows nothing
+        (line,) = (line for line in said if "chance level" not in line)  # so small a teacher may know nothing
+        assert "device-side assert" in line and "CUDA_LAUNCH_BLOCKING" in line
         assert found["kd"].status == "failed"
         assert {found[label].status for label in ROWS if label != "kd"} == {expected}
     assert all(numbers(found[label]) == numbers(whole[label]) for label in ROWS if label != "kd")

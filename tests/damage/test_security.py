@@ -58,7 +58,8 @@ def test_every_reader_is_a_safe_one(path: Path) -> None:
         assert said.get("shell") != "True", f"{path.name}:{node.lineno}"
         if NEVER.fullmatch(name):
             plain = name == "yaml.load" and ast.unparse(node.args[1]) == "_Loader" and path.name == "plain.py"
-            assert plain, f"{path.name}:{node.lineno}: {name}"
+            tar = path.name == "parts.py" and (name == "tarfile.open" or said.get("filter") == "'data'")
+            assert plain or tar, f"{path.name}:{node.lineno}: {name}"
 
 
 def test_servers_answer_this_machine_alone() -> None:

@@ -221,7 +221,8 @@ def test_no_method_touches_the_teacher(name: str, tiny: dict[str, Any]) -> None:
 
 
 def test_the_headline_is_the_last_epochs_and_so_are_the_weights(tiny: dict[str, Any]) -> None:
-    cohort = trained(cohort_of(suite_of(tiny), ["vanilla"]))
+    longer = {**tiny, "protocol": {**tiny["protocol"], "epochs": 8, "milestones": [6]}}
+    cohort = trained(cohort_of(suite_of(longer), ["vanilla"]))
     member = cohort.members[0]
     member.best.state = {k: torch.zeros_like(v) for k, v in member.best.state.items()}  # unlike any trained network
     before = {k: v.clone() for k, v in member.weights().items()}
