@@ -634,6 +634,7 @@ def test_one_line_says_what_to_type(
     change, expected = OF_COMMAND[command][name]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("KDBENCH_OFFLINE", "1")  # a store of its own for every case takes longer than all else
     kept = tmp_path / "results" / "tiny" / "runs" / "kept"
     kept.mkdir(parents=True)
     (kept / "student.safetensors").write_text("finished work")

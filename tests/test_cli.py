@@ -273,6 +273,7 @@ def test_an_unreachable_server_stops_nothing(
     assert counts(capsys.readouterr().out, "delivered")[:2] == [0, 3]
 
 
+@pytest.mark.slow
 def test_a_results_folder_that_was_moved_goes_on(ran: Path, tmp_path: Path) -> None:
     """Each call in a process of its own, as MLflow keeps the database open."""
     old, new = tmp_path / "old" / "results", tmp_path / "new" / "results"
