@@ -17,7 +17,7 @@ from bench.jobs.cohort_job import describe_data
 from bench.jobs.progress import Progress
 from bench.jobs.run import run_suite
 from bench.jobs.teacher_source import class_numbers, expected_input, initial_teacher, teacher_fingerprint
-from bench.models import build, load_state, take_classes
+from bench.models import build, load_state, student, take_classes
 from bench.models.teaching import Ensemble, ExpectedInput, change_input, ignore_head
 from bench.seeds import fork_rng
 from bench.suite.pair import InputSpec, Pair, TeacherSource
@@ -286,10 +286,48 @@ def test_images_are_given_as_the_teacher_expects_them(digits: Data) -> None:
     assert larger(x).feats[0].shape[2:] == (16, 16) and larger.dims().feats[0][1:] == (16, 16)
 
 
+COLOURED = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.a, self.fc = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.a(x).relu().mean((2, 3)))
+"""
+
+
+def test_a_grey_image_is_repeated_for_a_teacher_of_colours(
+    tmp_path: Path, tiny: dict[str, Any], digits: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = build("resnet8w8", **SMALL | {"in_channels": 3}).state_dict()
+    torch.save({"net": state}, tmp_path / "x.pth")
+    (tmp_path / "net.py").write_text(COLOURED)
+    file = {"teacher": "resnet8w8", "student": "resnet8w4", "teacher_file": str(tmp_path / "x.pth")}
+    said = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+    source = validate({**tiny, "pairs": [file | {"teacher_input": said}]}, "test").pairs[0].source
+    teacher, _ = initial_teacher(source, digits, 0)
+    x, (mean, std) = torch.rand(3, 1, 8, 8), (torch.tensor(said[name]).view(3, 1, 1) for name in ("mean", "std"))
+    plain = build("resnet8w8", **SMALL | {"in_channels": 3}).eval()
+    plain.load_state_dict(state)
+    seen = (x - torch.tensor(digits.mean)) / torch.tensor(digits.std)
+    torch.testing.assert_close(teacher.eval()(seen).logits, plain((x - mean) / std).logits)
+    results = run(tmp_path, tiny, file, "kd", "simkd")
+    assert {tuple(spec["teacher_input"]["mean"]) for spec in specs(results).values()} == {(digits.mean[0],) * 3}
+    assert "the grey repeated in 3 channels" in "".join(capsys.readouterr())
+    weights = {r.header["spec"]["method"]: r.folder / "student.safetensors" for r in scan(results / "own")}
+    assert student.load(weights["simkd"])(torch.zeros(2, 1, 8, 8)).shape == (2, 10), "through the teacher's head"
+    several = {"teacher": [f"{tmp_path}/net.py:Net", "resnet8w6"], "student": "resnet8w4"}
+    for pair in (several, file | {"finetune": {"epochs": 1}}, f"{tmp_path}/net.py:Net -> resnet8w4"):
+        run(tmp_path, tiny, pair, "kd")
+
+
 def test_packaged_weights_bring_their_own_images(digits: Data) -> None:
     source = TeacherSource(teacher="timm/resnet18", pretrained=True, finetune={})
     images = expected_input(source, digits)
-    assert images.mean == pytest.approx((0.449,), abs=1e-3) and images.size == 8, "its finetuning learns the size"
+    assert images.mean == (0.485, 0.456, 0.406) and images.size == 8, "its finetuning learns the size"
     ready = expected_input(source.model_copy(update={"finetune": None}), digits)
     assert ready.size == 224 and ready.mean == images.mean
     said = source.model_copy(update={"teacher_input": InputSpec(size=32)})
@@ -304,7 +342,7 @@ def test_packaged_weights_are_used_without_training_where_a_map_names_the_classe
     timm = pytest.importorskip("timm")
     make = timm.create_model
     with fork_rng("packaged"):
-        whole = make("test_resnet", num_classes=1000, in_chans=1)
+        whole = make("test_resnet", num_classes=1000, in_chans=3)
 
     def downloaded(model: str, pretrained: bool, **how: Any) -> torch.nn.Module:
         net: torch.nn.Module = make(model, **how)
