@@ -41,9 +41,9 @@ def written(
     return ["run", str(tmp_path / "own.yaml"), "--results", str(tmp_path / "results")]
 
 
-def run(tmp_path: Path, tiny: dict[str, Any], pair: object, *methods: str) -> Path:
+def run(tmp_path: Path, tiny: dict[str, Any], pair: object, *methods: str, seeds: int = 1) -> Path:
     """The results of such a suite, and no report."""
-    words = written(tmp_path, tiny, pair, *methods)
+    words = written(tmp_path, tiny, pair, *methods, seeds=seeds)
     progress, options = Progress(Console(width=500)), dict[str, Any](rerun=False, mirror=None)
     outcome = run_suite(load(words[1]), tmp_path / "results", device=torch.device("cpu"), progress=progress, **options)
     assert not outcome.failures
@@ -187,6 +187,26 @@ def test_a_chain_is_trained_link_by_link_and_kept(
     other = suite(tiny, {**pair, "link": "kd"})
     data = datasets.load(other.data)
     assert teacher_fingerprint(other, other.pairs[0], describe_data(data)) not in made
+
+
+def test_every_seed_has_its_own_chain_and_its_own_several_teachers(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    tiny["teacher"] = {"each": "seed"}
+    several = {"teacher": ["resnet8w8", "resnet8w8"], "student": "resnet8w4"}
+    for pair, expected in (
+        (
+            "resnet8w8 -> resnet8w6 -> resnet8w4",
+            [("resnet8w6", 0), ("resnet8w6", 1), ("resnet8w8", 0), ("resnet8w8", 1)],
+        ),
+        (several, [("resnet8w8", seed) for seed in (0, 1, 10_000, 10_001)]),
+    ):
+        folder = tmp_path / str(isinstance(pair, str))
+        folder.mkdir()
+        made = trained(run(folder, tiny, pair, "kd", seeds=2))
+        assert sorted((spec["teacher"], spec["seed"]) for spec in made.values()) == expected
+        by_seed = {record.header["spec"]["seed"]: record.header["spec"] for record in scan(folder / "results" / "own")}
+        assert by_seed[0]["teacher_fingerprint"] != by_seed[1]["teacher_fingerprint"]
+        for spec in made.values():
+            assert "taught_by" not in spec or made[spec["taught_by"]]["seed"] == spec["seed"]
 
 
 def test_generations_are_a_chain_of_one_network(tiny: dict[str, Any]) -> None:
