@@ -360,7 +360,7 @@ CASES: dict[str, tuple[Change, tuple[str, ...]]] = {
         own_network(("nn.Linear(4", "nn.Linear(64"), (".mean((2, 3))", ".flatten(1)")),
         ("two images of 1x8x8", "data.size"),
     ),
-    "a network of other channels": (own_network(("Conv2d(1", "Conv2d(3")), ("two images of 1x8x8", "channels")),
+    "a network of other channels": (own_network(("Conv2d(1", "Conv2d(5")), ("two images of 1x8x8", "channels")),
     "a stage that is not there": (own_network(with_stages("a", "c")), ("no module", "'c'")),
     "a stage without a map": (own_network(with_stages("fc")), ("'fc' gives no map",)),
     "a stage that is called twice": (
@@ -551,8 +551,8 @@ TEACHERS: dict[str, tuple[Change, tuple[str, ...]]] = {  # refused by `check`, a
         ("teacher.pth", "is not a state of resnet8w6"),
     ),
     "images of too many channels": (
-        with_file(teacher_input={"mean": [0.5, 0.5, 0.5]}),
-        ("teacher_input.mean has 3 numbers", "1 channels", "one for each"),
+        with_file(teacher_input={"mean": [0.5, 0.5]}),
+        ("teacher_input.mean has 2 numbers", "1 channels", "one for each"),
     ),
     "images without spread": (with_file(teacher_input={"std": [0.0]}), ("teacher_input.std", "greater than 0")),
     "images without size": (with_file(teacher_input={"size": 0}), ("teacher_input.size", "1")),

@@ -291,5 +291,6 @@ def _evaluate_and_end(run: Run, writer: RunWriter, cohort: Cohort, data: Data) -
         "teacher": run.pair.teacher,
         "batch_size": run.protocol.batch_size,
         **({"teacher_size": teacher.size} if teacher and teacher.size != data.size else {}),
+        **({"teacher_channels": teacher.in_channels} if teacher and teacher.in_channels != data.channels else {}),
     }
     writer.end("finished", "", final.metrics, RunArtifacts(final.state, network_spec, final.predictions))

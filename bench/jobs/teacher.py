@@ -128,7 +128,10 @@ def _obtain(suite: Suite, pair: Pair, place: _Place) -> Teacher:
         network = _trained(suite, pair, fingerprint, name, place)
     if not pair.ensemble and (images := expected_input(pair.source, data)) != data_input(data):
         facts["teacher_input"] = images.record()
-        place.progress.log(f"{name}: its images are normalised by {images.mean} and {images.std}, {images.size} pixels")
+        grey = f", the grey repeated in {len(images.mean)} channels" if len(images.mean) != data.channels else ""
+        place.progress.log(
+            f"{name}: its images are normalised by {images.mean} and {images.std}, {images.size} pixels{grey}"
+        )
     freeze(network, data.device)
     top1 = None
     if network.has_head:
@@ -168,8 +171,8 @@ def _trained(suite: Suite, pair: Pair, fingerprint: str, name: str, place: _Plac
                 record.begin(fingerprint, spec | header, place.environment)
                 train = partial(_train, suite, pair, data, before, record, place.progress, check_claim)
                 fit_into_memory(lambda _: train(), 1, 1, data.device, name, place.progress.log)
-    size = expected_input(pair.source, data).size
-    network = build_network(pair.teacher, data, init=("teacher", seed), size=size)
+    images = expected_input(pair.source, data)
+    network = build_network(pair.teacher, data, init=("teacher", seed), images=images)
     models.load_state(network, folder / "teacher.safetensors")
     return with_source(network, pair.source, data)
 

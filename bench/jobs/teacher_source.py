@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ from bench.suite.pair import Pair, TeacherSource
 from bench.suite.protocol import NUMBERS, digest
 from bench.suite.suite import Suite
 
+COLOURS = 3  # channels of a teacher that grey images are repeated for
 
-def build_network(name: str, data: Data, *, init: object, size: int = 0, **options: Any) -> Network:
+
+def build_network(
+    name: str, data: Data, *, init: object, images: ExpectedInput | None = None, **options: Any
+) -> Network:
     """A network for this data; `init` names the draw of its initial weights, or of what its library's weights lack.
-    size: of its images, where not the data's; options: of `models.build`."""
-    shape = {"in_channels": data.channels, "size": size or data.size, "n_classes": data.n_classes}
+    images: that it takes, where not the data's; options: of `models.build`."""
+    taken = images or data_input(data)
+    shape = {"in_channels": len(taken.mean), "size": taken.size, "n_classes": data.n_classes}
     with fork_rng("init", name, init):
         return models.build(name, **shape | options)
 
@@ -35,7 +41,7 @@ def untrained_teacher(pair: Pair, data: Data, init: object) -> Network:
     if pair.ensemble:
         return Ensemble([untrained_teacher(member, data, init) for member, _ in pair.members()], pair.ensemble_tau)
     images = expected_input(pair.source, data)
-    network = build_network(pair.teacher, data, init=init, size=images.size)
+    network = build_network(pair.teacher, data, init=init, images=images)
     return with_source(network, pair.source, data)
 
 
@@ -59,23 +65,39 @@ def expected_input(source: TeacherSource, data: Data) -> ExpectedInput:
     The library's size holds for weights that are used as they are; those that are trained further take the data's.
     """
     said, own = source.teacher_input, data_input(data)
+    n = _channels(source, data)
     if source.pretrained and not (said and said.mean and said.std and said.size):
         packaged, _ = models.packaged(source.teacher)
-        mean, std = _of_channels(packaged.mean, data.channels), _of_channels(packaged.std, data.channels)
-        own = ExpectedInput(mean, std, packaged.size if source.is_ready else data.size)
-    if said is None:
-        return own
-    for name, numbers in (("mean", said.mean), ("std", said.std)):
-        if numbers is not None and len(numbers) != data.channels:
+        own = replace(packaged, size=packaged.size if source.is_ready else data.size)
+    mean, std = ((said and getattr(said, name)) or _of_channels(getattr(own, name), n) for name in ("mean", "std"))
+    return ExpectedInput(mean, std, (said and said.size) or own.size)
+
+
+def _channels(source: TeacherSource, data: Data) -> int:
+    """How many channels a teacher takes: the data's, or three where the images are grey and the suite, its library's
+    weights, its file or its own code ask for colours. Raises `UserError` where the suite gives numbers for others."""
+    said = source.teacher_input
+    given = [(name, len(numbers)) for name in ("mean", "std") if said and (numbers := getattr(said, name)) is not None]
+    possible = (1, COLOURS) if data.channels == 1 else (data.channels,)
+    for name, n in given:
+        if n not in possible or n != given[0][1]:
             raise UserError(
-                f"teacher_input.{name} has {len(numbers)} numbers, and the images have {data.channels} channels; write"
-                " one for each"
+                f"teacher_input.{name} has {n} numbers, and the images have {data.channels} channels; write one for"
+                " each"
             )
-    return ExpectedInput(said.mean or own.mean, said.std or own.std, said.size or own.size)
+    if given:
+        return given[0][1]
+    if data.channels != 1:
+        return data.channels
+    shape = {"size": (said and said.size) or data.size, "n_classes": data.n_classes}
+    coloured = source.pretrained or models.takes_colours_alone(source.teacher, **shape)
+    if source.teacher_file and not coloured:
+        coloured = models.is_coloured(source.teacher, source.checkpoint, **shape)
+    return COLOURS if coloured else 1
 
 
 def _of_channels(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """As they are, or their mean for images of another number of channels."""
+    """As they are, their mean for grey images, or the grey number for every colour."""
     return numbers if len(numbers) == channels else (sum(numbers) / len(numbers),) * channels
 
 
@@ -84,13 +106,13 @@ def initial_teacher(source: TeacherSource, data: Data, seed: int) -> tuple[Netwo
     init = ("teacher", seed)
     images, classes = expected_input(source, data), class_numbers(source, data)
     if source.pretrained and classes:
-        network = build_network(source.teacher, data, init=init, size=images.size)
+        network = build_network(source.teacher, data, init=init, images=images)
         _, n_classes = models.packaged(source.teacher)
         packaged = {"pretrained": True, "n_classes": n_classes}
-        whole = build_network(source.teacher, data, init=init, size=images.size, **packaged)
+        whole = build_network(source.teacher, data, init=init, images=images, **packaged)
         models.take_classes(network, whole, classes)
         return with_source(network, source, data), ""
-    network = build_network(source.teacher, data, init=init, size=images.size, pretrained=source.pretrained)
+    network = build_network(source.teacher, data, init=init, images=images, pretrained=source.pretrained)
     file_part = ""
     if source.teacher_file:
         new_head = source.teacher_head == "ignore" or (source.finetune is not None and not classes)
@@ -157,6 +179,8 @@ def teacher_fingerprint(suite: Suite, pair: Pair, data: dict[str, Any]) -> str:
     parts |= {"network": code} if (code := models.version(pair.teacher)) else {}
     if source.teacher_file:
         parts |= {"file": _checksum(source.checkpoint)} | ({"key": source.teacher_key} if source.teacher_key else {})
+    if source.pretrained and len(data["mean"]) == 1:
+        parts |= {"grey": "repeated"}
     later = source.set_keys() & {"pretrained", "teacher_head", "teacher_input"}
     parts |= {key: source.model_dump(mode="json")[key] for key in sorted(later)}
     if source.class_map:

@@ -3,8 +3,8 @@
 from bench.models.base import IMAGENET, Network
 from bench.models.files import files
 from bench.models.own import NETWORKS, version
-from bench.models.state import load_state, state_hash, take_classes
-from bench.models.zoo import build, is_known_without_data, names, packaged, register_plugin
+from bench.models.state import is_coloured, load_state, state_hash, take_classes
+from bench.models.zoo import build, is_known_without_data, names, packaged, register_plugin, takes_colours_alone
 
 __all__ = [
     "IMAGENET",
@@ -12,6 +12,7 @@ __all__ = [
     "Network",
     "build",
     "files",
+    "is_coloured",
     "is_known_without_data",
     "load_state",
     "names",
@@ -19,5 +20,6 @@ __all__ = [
     "register_plugin",
     "state_hash",
     "take_classes",
+    "takes_colours_alone",
     "version",
 ]

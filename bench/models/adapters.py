@@ -35,8 +35,8 @@ def adapt(name: str, in_channels: int, size: int, n_classes: int, pretrained: bo
     library, _, model = name.partition("/")
     make = _torchvision if library == "torchvision" else _timm
     net = make(model, in_channels, size, n_classes, pretrained)
-    if not _takes(net, in_channels, size):
-        possible = [str(other) for other in SIZES if _takes(net, in_channels, other)]
+    if not takes(net, in_channels, size):
+        possible = [str(other) for other in SIZES if takes(net, in_channels, other)]
         sizes = f"; it takes {possible[0]}x{possible[0]}" if possible else "; set data.size, to 224 for instance"
         raise UserError(f"'{name}' cannot take {size}x{size} images{sizes}")
     if pretrained:  # its head may not be where a new one was put
@@ -90,7 +90,8 @@ def _whole(key: tuple[str, int, int, int], stages: tuple[str, ...], net: nn.Modu
     return Whole(*key, net, stages)
 
 
-def _takes(net: nn.Module, in_channels: int, size: int) -> bool:
+def takes(net: nn.Module, in_channels: int, size: int) -> bool:
+    """Does the module give logits for two images of this shape?"""
     try:
         with torch.no_grad(), evaluating(net):
             return isinstance(net(torch.zeros(2, in_channels, size, size)), Tensor)

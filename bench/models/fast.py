@@ -118,4 +118,5 @@ def _all_close(before: Out, after: Out) -> bool:
     return all(
         torch.allclose(p, q, rtol=0, atol=1e-9 * float(p.abs().max()))
         for p, q in zip(_taps(before), _taps(after), strict=True)
+        if p.numel()  # several teachers show no pooled vector, one whose head is ignored no logits
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -60,9 +61,7 @@ def load_state(
     path = Path(path)
     own = {name.removeprefix(network.prefix): tensor for name, tensor in network.state_dict().items()}
     content = read(path)
-    mappings = list(_mappings(content))
-    if isinstance(module := getattr(network, "net", None), Logits) and (stored := module.stored(path)):
-        mappings = [("", stored)]
+    mappings = _states(network, path, content)
     if not mappings:
         raise UserError(f"'{path}' holds no state dict; it takes tensors by name, under whatever keys")
     found = [found for where, state in mappings for found in _under_prefixes(own, where, state)]
@@ -79,6 +78,22 @@ def load_state(
     counters = {name: tensor for name, tensor in own.items() if name.endswith(COUNTER)}
     network.load_state_dict({network.prefix + name: tensor for name, tensor in (counters | chosen.state).items()})
     return str(chosen)
+
+
+@cache
+def is_coloured(name: str, path: Path, size: int, n_classes: int) -> bool:
+    """Is it of this network for images of three channels that the file holds a state, and not for grey ones?"""
+    with torch.random.fork_rng(devices=[]):
+        grey, coloured = (build(name, in_channels=n, size=size, n_classes=n_classes) for n in (1, 3))
+    both = zip(grey.state_dict().items(), coloured.state_dict().values(), strict=True)
+    first = {key.removeprefix(grey.prefix): (a.shape, b.shape) for (key, a), b in both if a.shape != b.shape}
+    found = set[bool]()
+    for _, state in _states(coloured, path, read(path)):
+        for key, tensor in state.items():
+            for own, shapes in first.items():
+                if tensor.shape in shapes and (key == own or key.endswith(f".{own}")):
+                    found.add(tensor.shape == shapes[1])
+    return found == {True}
 
 
 def state_hash(network: torch.nn.Module) -> str:
@@ -114,6 +129,13 @@ def _of_classes(state: Mapping[str, Tensor], heads: set[str], classes: Sequence[
                 f"class_map names class {max(classes)}, and {title} has {len(state[name])}, counted from 0; correct it"
             )
     return {name: tensor[list(classes)] if name in heads else tensor for name, tensor in state.items()}
+
+
+def _states(network: Network, path: Path, content: object) -> list[tuple[str, State]]:
+    """Every mapping of names to tensors that may hold the network's state, with the keys that lead to it."""
+    if isinstance(module := getattr(network, "net", None), Logits) and (stored := module.stored(path)):
+        return [("", stored)]
+    return list(_mappings(content))
 
 
 def _mappings(content: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, State]]:
@@ -177,6 +199,11 @@ def _difference(
             " teacher_file: finetune: {epochs: 10, lr: 0.01}"
         )
     first, *others = _misfits(own, nearest.state)
+    if channels := not others and _other_channels(own, nearest.state):
+        return (
+            f"is a {network.arch} for images of {channels} channels, and these have {network.in_channels}; give a file"
+            " of one for such images (grey ones alone are repeated, for a teacher of three)"
+        )
     more = f" (and {len(others)} more)" if others else ""
     fits = _fitting(nearest.state, network.arch, arch)
     return f"is not a state of {network.arch}: {first}{more}" + (f"; it fits {fits}" if fits else "")
@@ -201,6 +228,15 @@ def _other_classes(network: Network, own: State, state: State) -> int | None:
         for ours, theirs in pairs
     )
     return counts.pop() if explained and len(counts) == 1 else None
+
+
+def _other_channels(own: State, state: State) -> int | None:
+    """The channel count of the file's images, where a first convolution's shape alone differs, and by that alone."""
+    for name in own.keys() & state.keys():
+        ours, theirs = own[name].shape, state[name].shape
+        if ours != theirs and len(ours) == len(theirs) == 4 and (ours[0], ours[2:]) == (theirs[0], theirs[2:]):
+            return theirs[1]
+    return None
 
 
 def _without_head(network: Network, own: State, found: Found) -> Found:

@@ -66,7 +66,8 @@ def _student(state: dict[str, Tensor], about: dict[str, Any]) -> Student:
     network.load_state_dict({network.prefix + name.removeprefix(network.prefix): weights[name] for name in weights})
     if len(weights) == len(state):
         return Student(network, None, None).eval()
-    teacher = _network(about | {"size": about.get("teacher_size", about["size"])}, about["teacher"])
+    own = {key: about.get(f"teacher_{key.removeprefix('in_')}", about[key]) for key in ("size", "in_channels")}
+    teacher = _network(about | own, about["teacher"])
     teacher.load_state_dict(_part(state, "teacher."), strict=False)
     dims = Dims(network.dims(), teacher.dims(), about["n_classes"], about["batch_size"], torch.arange(0))
     with fork_rng("load"):

@@ -27,13 +27,15 @@ class ExpectedInput:
 
 
 class InputChange(nn.Module):
-    """From [B, C, H, W] as the data are normalised to what a teacher expects."""
+    """From [B, C, H, W] as the data are normalised to what a teacher expects; a grey image is repeated in its channels,
+    each normalised by its own numbers."""
 
     scale: Tensor
     shift: Tensor
 
     def __init__(self, data: ExpectedInput, teacher: ExpectedInput) -> None:
         super().__init__()
+        self.data = data
         mean, std, own_mean, own_std = (
             torch.tensor(numbers)[:, None, None] for numbers in (data.mean, data.std, teacher.mean, teacher.std)
         )
@@ -74,9 +76,10 @@ class Ensemble(Network):
     has_tails = False
 
     def __init__(self, networks: Sequence[Network], tau: float) -> None:
-        first = networks[0]
+        first, change = networks[0], getattr(networks[0], "input_change", None)
         names = " + ".join(network.arch for network in networks)
-        super().__init__(names, first.in_channels, first.size, first.n_classes, ())
+        channels, size = (len(change.data.mean), change.data.size) if change else (first.in_channels, first.size)
+        super().__init__(names, channels, size, first.n_classes, ())
         self.networks, self.tau = nn.ModuleList(networks), tau
 
     def forward(self, x: Tensor) -> Out:

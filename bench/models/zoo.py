@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+
+import torch
 
 from bench.errors import UserError, unknown
 from bench.models import adapters, mobilenet, own, resnet, shufflenet, vgg, wrn
@@ -56,6 +59,18 @@ def build(
                 raise UserError(f"'{name}' has no packaged weights; load a checkpoint, or take torchvision/ or timm/")
             return net
     raise unknown("network", name, names())
+
+
+@cache
+def takes_colours_alone(name: str, size: int, n_classes: int) -> bool:
+    """Does a network of one's own take images of three channels, and no grey ones?"""
+    if name.startswith("hf/") or not own.is_own(name):
+        return False
+    with torch.random.fork_rng(devices=[]):
+        takes_grey, takes_colours = (
+            adapters.takes(own.make(name, n, size, n_classes, pretrained=False), n, size) for n in (1, 3)
+        )
+    return takes_colours and not takes_grey
 
 
 def packaged(name: str) -> tuple[ExpectedInput, int]:

@@ -16,7 +16,7 @@ from bench.jobs.cohort_job import describe_data
 from bench.jobs.rounds import check_comparisons
 from bench.jobs.run import Rows, plan_jobs, resolve_suite, rows_of_pairs
 from bench.jobs.run_writer import is_finished
-from bench.jobs.teacher_source import teacher_fingerprint
+from bench.jobs.teacher_source import suite_of_member, teacher_fingerprint
 from bench.suite.pair import Pair
 from bench.suite.spec import MethodSpec
 from bench.suite.suite import Suite
@@ -41,7 +41,7 @@ class Cost:
     student_steps: int
     teachers: int  # to be trained; those that lie in the results are not
     seconds_per_cohort: float  # of all rows
-    seconds_per_teacher: float
+    seconds_per_teacher: float  # on average, where a pair has several
     seconds: float
     memory_mb: float  # of the largest cohort with its teacher and the data, without torch itself
     disk_mb: float  # of the runs' folders when all is done
@@ -73,26 +73,29 @@ def estimate(suite: Suite, results: Path, device: torch.device) -> list[dict[str
             for name in _trained_networks(pair):
                 if name not in trained:
                     trained[name] = _teacher_seconds(suite, name, data)
-            teacher_s = sum(trained[name] for name in _trained_networks(pair))
             part = suite.model_copy(update={"pairs": [pair], "seeds": suite.seeds[:n]})
-            cost = _cost(part, rows, data, results, measured[pair.name], teacher_s, known)
+            cost = _cost(part, rows, data, results, measured[pair.name], trained, known)
             out.append({"case": case, **asdict(cost)})
     return out
 
 
 def _cost(
-    suite: Suite, rows: Rows, data: Data, results: Path, at: _Measured, teacher_s: float, known: set[str]
+    suite: Suite, rows: Rows, data: Data, results: Path, at: _Measured, teacher_s: dict[str, float], known: set[str]
 ) -> Cost:
+    """teacher_s: seconds of a teacher's training, by network; known: takes the teachers that this pair trains."""
     pair = suite.pairs[0]
     jobs = [job for job in plan_jobs(suite, rows, data, results)[0] if job.fingerprints]
-    new = set[str]()
+    missing = dict[str, str]()
     for job in jobs:
-        new.add(teacher_fingerprint(job.suite, pair, describe_data(datasets.split_as(data, job.suite.data))))
-    new = set() if pair.is_ready else {one for one in new if not is_finished(Record(results / "teachers" / one))}
-    teachers, labels = new - known, [spec.title for job in jobs for spec in job.suite.methods]
-    known |= new
+        description = describe_data(datasets.split_as(data, job.suite.data))
+        missing |= _missing_teachers(job.suite, pair, description, results)
+    teachers = [network for fingerprint, network in missing.items() if fingerprint not in known]
+    known.update(missing)
+    labels = [spec.title for job in jobs for spec in job.suite.methods]
+    each_s = [teacher_s[network] for network in _trained_networks(pair)]
     steps = suite.protocol.epochs * n_batches(len(data.train), suite.protocol.batch_size)
     of_run = at.state + PREDICTION_BYTES * len(data.test) + EPOCH_BYTES * suite.protocol.epochs
+    seconds = len(jobs) * at.shared_s + sum(at.row_s[label] for label in labels) + sum(teacher_s[n] for n in teachers)
     return Cost(
         pair=pair.name,
         seeds=len(suite.seeds),
@@ -101,8 +104,8 @@ def _cost(
         student_steps=steps * len(labels),
         teachers=len(teachers),
         seconds_per_cohort=at.shared_s + sum(at.row_s.values()),
-        seconds_per_teacher=teacher_s,
-        seconds=len(jobs) * at.shared_s + sum(at.row_s[label] for label in labels) + len(teachers) * teacher_s,
+        seconds_per_teacher=sum(each_s) / max(1, len(each_s)),
+        seconds=seconds,
         memory_mb=at.memory / 2**20,
         disk_mb=of_run * len(labels) / 2**20,
     )
@@ -132,6 +135,20 @@ def _trained_networks(pair: Pair) -> list[str]:
     """The teachers that are trained for the pair, as often as each is."""
     sources = [*pair.sources, *[None] * len(pair.chain)]
     return [name for name, source in zip(pair.teachers, sources, strict=True) if not (source and source.is_ready)]
+
+
+def _missing_teachers(suite: Suite, pair: Pair, data: dict[str, Any], results: Path) -> dict[str, str]:
+    """By fingerprint, the networks of the teachers that are still to be trained: each of several, each of a chain."""
+    if pair.ensemble:
+        missing = dict[str, str]()
+        for member, seeds_on in pair.members():
+            missing |= _missing_teachers(suite_of_member(suite, seeds_on), member, data, results)
+        return missing
+    fingerprint = teacher_fingerprint(suite, pair, data)
+    if pair.is_ready or is_finished(Record(results / "teachers" / fingerprint)):
+        return {}
+    before = _missing_teachers(suite, pair.before, data, results) if pair.chain else {}
+    return before | {fingerprint: pair.teacher}
 
 
 def _teacher_seconds(suite: Suite, network: str, data: Data) -> float:

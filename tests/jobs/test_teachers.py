@@ -17,12 +17,13 @@ from bench.jobs.cohort_job import describe_data
 from bench.jobs.progress import Progress
 from bench.jobs.run import run_suite
 from bench.jobs.teacher_source import class_numbers, expected_input, initial_teacher, teacher_fingerprint
-from bench.models import build, load_state, take_classes
+from bench.models import build, load_state, student, take_classes
 from bench.models.teaching import Ensemble, ExpectedInput, change_input, ignore_head
 from bench.seeds import fork_rng
 from bench.suite.pair import InputSpec, Pair, TeacherSource
 from bench.suite.protocol import digest
 from bench.suite.suite import Suite, load, validate
+from bench.timing.plan import estimate
 from tests.test_cli import call
 from tracking.record import Record, scan
 
@@ -40,9 +41,9 @@ def written(
     return ["run", str(tmp_path / "own.yaml"), "--results", str(tmp_path / "results")]
 
 
-def run(tmp_path: Path, tiny: dict[str, Any], pair: object, *methods: str) -> Path:
+def run(tmp_path: Path, tiny: dict[str, Any], pair: object, *methods: str, seeds: int = 1) -> Path:
     """The results of such a suite, and no report."""
-    words = written(tmp_path, tiny, pair, *methods)
+    words = written(tmp_path, tiny, pair, *methods, seeds=seeds)
     progress, options = Progress(Console(width=500)), dict[str, Any](rerun=False, mirror=None)
     outcome = run_suite(load(words[1]), tmp_path / "results", device=torch.device("cpu"), progress=progress, **options)
     assert not outcome.failures
@@ -86,7 +87,7 @@ def test_pairs_that_could_be_written_before_are_what_they_were(
     (tmp_path / "x.pth").write_text("x")
     file = {"teacher": "resnet8w8", "student": "resnet8w4", "teacher_file": str(tmp_path / "x.pth")}
     described = describe_data(digits) | {"fingerprint": "of these images"}
-    for pair, known in ((file, "456227c22d4abbb6"), ("resnet8w8 -> resnet8w4", "48a7af60592eb59e")):
+    for pair, known in ((file, "fef3fea805b7e604"), ("resnet8w8 -> resnet8w4", "3861363001ec94d7")):
         made = validate({**PLAIN, "pairs": [pair]}, "test")
         dumped = made.model_dump(mode="json")["pairs"]
         assert {*dumped[0]} == {"teacher", "student", "teacher_file"}
@@ -192,12 +193,48 @@ def test_a_chain_is_trained_link_by_link_and_kept(
     assert teacher_fingerprint(other, other.pairs[0], describe_data(data)) not in made
 
 
+def test_every_seed_has_its_own_chain_and_its_own_several_teachers(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    tiny["teacher"] = {"each": "seed"}
+    several = {"teacher": ["resnet8w8", "resnet8w8"], "student": "resnet8w4"}
+    for pair, expected in (
+        (
+            "resnet8w8 -> resnet8w6 -> resnet8w4",
+            [("resnet8w6", 0), ("resnet8w6", 1), ("resnet8w8", 0), ("resnet8w8", 1)],
+        ),
+        (several, [("resnet8w8", seed) for seed in (0, 1, 10_000, 10_001)]),
+    ):
+        folder = tmp_path / str(isinstance(pair, str))
+        folder.mkdir()
+        made = trained(run(folder, tiny, pair, "kd", seeds=2))
+        assert sorted((spec["teacher"], spec["seed"]) for spec in made.values()) == expected
+        by_seed = {record.header["spec"]["seed"]: record.header["spec"] for record in scan(folder / "results" / "own")}
+        assert by_seed[0]["teacher_fingerprint"] != by_seed[1]["teacher_fingerprint"]
+        for spec in made.values():
+            assert "taught_by" not in spec or made[spec["taught_by"]]["seed"] == spec["seed"]
+
+
 def test_generations_are_a_chain_of_one_network(tiny: dict[str, Any]) -> None:
     born = suite(tiny, {"teacher": "resnet8w8", "student": "resnet8w4", "generations": 3}).pairs[0]
     assert born == suite(tiny, "resnet8w8 -> resnet8w4 -> resnet8w4 -> resnet8w4").pairs[0]
     assert [born.before.name, born.before.before.name] == ["resnet8w8->resnet8w4->resnet8w4", "resnet8w8->resnet8w4"]
     again = suite(tiny, {"teacher": "resnet8w4", "student": "resnet8w4", "generations": 1}).pairs[0]
     assert again == Pair(teacher="resnet8w4", student="resnet8w4")
+
+
+def test_a_plan_counts_every_teacher_that_is_to_be_trained(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    def planned(*pairs: object, **changes: Any) -> list[int]:
+        made = validate({**tiny, "pairs": [*pairs], "methods": ["kd"], **changes}, "test")
+        rows = estimate(made, tmp_path / "results", torch.device("cpu"))
+        assert all(row["seconds_per_teacher"] > 0 and row["seconds"] > row["seconds_per_teacher"] for row in rows)
+        return [row["teachers"] for row in rows]
+
+    several = {"teacher": ["resnet8w8", "resnet8w8", "resnet8w6"], "student": "resnet8w4"}
+    chain = "resnet8w8 -> resnet8w6 -> resnet8w4"
+    assert planned(chain, several) == [2, 2], "the first of each is the same"
+    assert planned(chain, teacher={"each": "seed"}) == [4]
+    assert planned(several, teacher={"each": "seed"}) == [6]
+    run(tmp_path, tiny, "resnet8w8 -> resnet8w6", "kd")
+    assert planned(chain, protocol=tiny["protocol"] | {"epochs": 2, "milestones": []}) == [1]
 
 
 def test_two_teachers_of_one_network_stand_side_by_side_under_labels(tmp_path: Path, tiny: dict[str, Any]) -> None:
@@ -273,10 +310,48 @@ def test_images_are_given_as_the_teacher_expects_them(digits: Data) -> None:
     assert larger(x).feats[0].shape[2:] == (16, 16) and larger.dims().feats[0][1:] == (16, 16)
 
 
+COLOURED = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.a, self.fc = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.a(x).relu().mean((2, 3)))
+"""
+
+
+def test_a_grey_image_is_repeated_for_a_teacher_of_colours(
+    tmp_path: Path, tiny: dict[str, Any], digits: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = build("resnet8w8", **SMALL | {"in_channels": 3}).state_dict()
+    torch.save({"net": state}, tmp_path / "x.pth")
+    (tmp_path / "net.py").write_text(COLOURED)
+    file = {"teacher": "resnet8w8", "student": "resnet8w4", "teacher_file": str(tmp_path / "x.pth")}
+    said = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}
+    source = validate({**tiny, "pairs": [file | {"teacher_input": said}]}, "test").pairs[0].source
+    teacher, _ = initial_teacher(source, digits, 0)
+    x, (mean, std) = torch.rand(3, 1, 8, 8), (torch.tensor(said[name]).view(3, 1, 1) for name in ("mean", "std"))
+    plain = build("resnet8w8", **SMALL | {"in_channels": 3}).eval()
+    plain.load_state_dict(state)
+    seen = (x - torch.tensor(digits.mean)) / torch.tensor(digits.std)
+    torch.testing.assert_close(teacher.eval()(seen).logits, plain((x - mean) / std).logits)
+    results = run(tmp_path, tiny, file, "kd", "simkd")
+    assert {tuple(spec["teacher_input"]["mean"]) for spec in specs(results).values()} == {(digits.mean[0],) * 3}
+    assert "the grey repeated in 3 channels" in "".join(capsys.readouterr())
+    weights = {r.header["spec"]["method"]: r.folder / "student.safetensors" for r in scan(results / "own")}
+    assert student.load(weights["simkd"])(torch.zeros(2, 1, 8, 8)).shape == (2, 10), "through the teacher's head"
+    several = {"teacher": [f"{tmp_path}/net.py:Net", "resnet8w6"], "student": "resnet8w4"}
+    for pair in (several, file | {"finetune": {"epochs": 1}}, f"{tmp_path}/net.py:Net -> resnet8w4"):
+        run(tmp_path, tiny, pair, "kd")
+
+
 def test_packaged_weights_bring_their_own_images(digits: Data) -> None:
     source = TeacherSource(teacher="timm/resnet18", pretrained=True, finetune={})
     images = expected_input(source, digits)
-    assert images.mean == pytest.approx((0.449,), abs=1e-3) and images.size == 8, "its finetuning learns the size"
+    assert images.mean == (0.485, 0.456, 0.406) and images.size == 8, "its finetuning learns the size"
     ready = expected_input(source.model_copy(update={"finetune": None}), digits)
     assert ready.size == 224 and ready.mean == images.mean
     said = source.model_copy(update={"teacher_input": InputSpec(size=32)})
@@ -291,7 +366,7 @@ def test_packaged_weights_are_used_without_training_where_a_map_names_the_classe
     timm = pytest.importorskip("timm")
     make = timm.create_model
     with fork_rng("packaged"):
-        whole = make("test_resnet", num_classes=1000, in_chans=1)
+        whole = make("test_resnet", num_classes=1000, in_chans=3)
 
     def downloaded(model: str, pretrained: bool, **how: Any) -> torch.nn.Module:
         net: torch.nn.Module = make(model, **how)

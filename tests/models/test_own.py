@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from bench import models
 from bench.errors import UserError
 from bench.models import own, student
 from bench.models.graph import Graphed
+from bench.models.teaching import ExpectedInput
 from bench.models.whole import Whole
 from tests.test_cli import call
 from tracking.record import scan
@@ -156,3 +158,40 @@ def test_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert net.dims().pooled == 16 and len(models.version(f"hf/{tmp_path}")) == 12
     with pytest.raises(UserError, match=r"config\.json"):
         models.build(f"hf/{tmp_path / 'none'}", size=16)
+
+
+def of_library(size: object, **processor: Any) -> SimpleNamespace:
+    """What stands in for `transformers`, and says this of a repository's images."""
+    how = SimpleNamespace(image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.2, 0.1], size=size, **processor)
+    return SimpleNamespace(
+        AutoConfig=SimpleNamespace(from_pretrained=lambda where: SimpleNamespace(num_labels=7)),
+        AutoImageProcessor=SimpleNamespace(from_pretrained=lambda where: how),
+    )
+
+
+@pytest.mark.parametrize(
+    ("processor", "pixels"),
+    [
+        ({"size": {"height": 224, "width": 224}}, 224),
+        ({"size": {"shortest_edge": 256}}, 256),
+        ({"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}, 224),
+        ({"size": {"shortest_edge": 256}, "do_center_crop": False, "crop_size": {"height": 224, "width": 224}}, 256),
+    ],
+    ids=str,
+)
+def test_what_images_the_weights_of_hugging_face_expect(
+    processor: dict[str, Any], pixels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own._config.cache_clear()
+    monkeypatch.setitem(sys.modules, "transformers", of_library(**processor))  # type: ignore[arg-type]
+    expected = ExpectedInput((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), pixels)
+    assert models.packaged("hf/someone/net") == (expected, 7)
+    own._config.cache_clear()
+
+
+def test_weights_of_hugging_face_that_say_nothing_of_their_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    own._config.cache_clear()
+    monkeypatch.setitem(sys.modules, "transformers", of_library({"longest_edge": 256}))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"'hf/someone/net' does not say which images .*; write teacher_input: \{mean"):
+        models.packaged("hf/someone/net")
+    own._config.cache_clear()

@@ -226,3 +226,9 @@ def test_shards_are_one_checkpoint(tmp_path: Path) -> None:
 
 def test_other_classes(saved: tuple[Path, str]) -> None:
     refused(saved[0] / "bare.pth", "has 10 classes, and this resnet8 has 100", n_classes=100)
+
+
+def test_a_file_for_images_of_other_channels(tmp_path: Path) -> None:
+    torch.save(build("resnet8", in_channels=1).state_dict(), tmp_path / "grey.pth")
+    with pytest.raises(UserError, match=r"is a resnet8 for images of 1 channels, and these have 3; give a file"):
+        load_state(build("resnet8"), tmp_path / "grey.pth")
