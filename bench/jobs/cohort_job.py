@@ -16,7 +16,7 @@ from bench.jobs.fit import fit_into_memory
 from bench.jobs.progress import Progress
 from bench.jobs.run_writer import RecordMirror, RunArtifacts, RunWriter
 from bench.jobs.teacher import Teacher
-from bench.jobs.teacher_source import build_network, untrained_teacher
+from bench.jobs.teacher_source import build_network, initial_student, untrained_teacher
 from bench.jobs.train_cohort import train_cohort
 from bench.models.base import Network
 from bench.seeds import fork_rng
@@ -186,7 +186,7 @@ def method_dims(pair: Pair, data: Data, batch_size: int, teacher: Network | None
 
 
 def make_member(run: Run, data: Data, shapes: Dims) -> Member:
-    network = build_network(run.pair.student, data, init=run.seed)  # the method is not named: all start alike
+    network = initial_student(run.pair, data, run.seed)  # the method is not named: all start alike
     with fork_rng("method", run.method, run.seed):
         method = get(run.method)(shapes, **run.hp)
     return Member(run.label, network, method, run.protocol, data.train.x.device, "member", run.method, run.seed)

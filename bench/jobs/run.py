@@ -33,7 +33,7 @@ from bench.jobs.progress import Progress
 from bench.jobs.rounds import check_comparisons, rounds
 from bench.jobs.run_writer import RecordMirror, is_finished
 from bench.jobs.teacher import link_method
-from bench.jobs.teacher_source import initial_teacher, teacher_fingerprint
+from bench.jobs.teacher_source import initial_student, initial_teacher, teacher_fingerprint
 from bench.jobs.weak_teacher import WeakTeachers
 from bench.seeds import fork_rng
 from bench.suite.decide import TOP1, Decision, decide
@@ -309,8 +309,7 @@ def check_pair(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:
             raise
         except Exception:  # a fault of the method's own: its runs end by it, and no other's
             continue
-    for source in pair.sources:
-        _check_source(source, data, suite.teacher.seed)
+    _check_files(pair, data, suite.teacher.seed)
     _check_chain(pair, data, suite.protocol.batch_size)
     if len(unfit) == len(suite.methods):
         title, reason = next(iter(unfit.items()))
@@ -318,8 +317,16 @@ def check_pair(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:
     return unfit
 
 
+def _check_files(pair: Pair, data: Data, seed: int) -> None:
+    """Read, once before all training, what student and teachers begin with."""
+    if pair.student_file:
+        initial_student(pair, data, "check")
+    for source in pair.sources:
+        _check_source(source, data, seed)
+
+
 def _check_source(source: TeacherSource, data: Data, seed: int) -> None:
-    """Read, once before all training, what a teacher begins with."""
+    """Read what a teacher begins with."""
     if not (source.teacher_file or source.pretrained):
         return
     initial_teacher(source, data, seed)
@@ -361,6 +368,8 @@ def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
             files |= {source.teacher_file: first} | {str(path): path for path in others}
         if source.class_map:
             files[source.class_map] = Path(os.path.expandvars(source.class_map)).expanduser()
+    for pair in (pair for pair in suite.pairs if pair.student_file):
+        files |= {str(path): path for path in models.files(pair.student_checkpoint)}
     now = {name: checksum(path) for name, path in files.items() if path.is_file()}
     before = dict(_read_manifest(suite_folder).get("files", {}))
     if changed := [name for name in now if before.get(name, now[name]) != now[name]]:

@@ -3,7 +3,6 @@ from."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from bench.models.base import Network
 from bench.models.teaching import Ensemble, ExpectedInput, change_input, ignore_head
 from bench.seeds import fork_rng
 from bench.suite import plain
-from bench.suite.pair import Pair, TeacherSource
+from bench.suite.pair import Pair, TeacherSource, file_checksum
 from bench.suite.protocol import NUMBERS, digest
 from bench.suite.suite import Suite
 
@@ -122,6 +121,14 @@ def initial_teacher(source: TeacherSource, data: Data, seed: int) -> tuple[Netwo
     return with_source(network, source, data), file_part
 
 
+def initial_student(pair: Pair, data: Data, init: object) -> Network:
+    """The student as its training finds it: fresh, or from its file but for a head of other classes."""
+    network = build_network(pair.student, data, init=init)
+    if pair.student_file:
+        models.load_state(network, pair.student_checkpoint, new_head=True)
+    return network
+
+
 def class_numbers(source: TeacherSource, data: Data) -> list[int]:
     """Of every class of the data, its number among the teacher's; empty where no map is named."""
     if not source.class_map:
@@ -178,13 +185,15 @@ def teacher_fingerprint(suite: Suite, pair: Pair, data: dict[str, Any]) -> str:
     parts = {"numbers": NUMBERS, "data": data, "teacher": pair.teacher}
     parts |= {"network": code} if (code := models.version(pair.teacher)) else {}
     if source.teacher_file:
-        parts |= {"file": _checksum(source.checkpoint)} | ({"key": source.teacher_key} if source.teacher_key else {})
+        parts |= {"file": file_checksum(source.checkpoint)} | (
+            {"key": source.teacher_key} if source.teacher_key else {}
+        )
     if source.pretrained and len(data["mean"]) == 1:
         parts |= {"grey": "repeated"}
     later = source.set_keys() & {"pretrained", "teacher_head", "teacher_input"}
     parts |= {key: source.model_dump(mode="json")[key] for key in sorted(later)}
     if source.class_map:
-        parts |= {"classes": _checksum(Path(os.path.expandvars(source.class_map)).expanduser())}
+        parts |= {"classes": file_checksum(Path(os.path.expandvars(source.class_map)).expanduser())}
     if source.is_ready:
         return digest(parts)
     if pair.chain:
@@ -193,12 +202,3 @@ def teacher_fingerprint(suite: Suite, pair: Pair, data: dict[str, Any]) -> str:
         parts |= {"taught_by": before, "method": pair.link.method, "version": kind.version, "hp": hp}
     training = {"protocol": protocol.model_dump(), "seed": suite.teacher.seed}
     return digest({**parts, "numbers": protocol.numbers, **training})
-
-
-def _checksum(path: Path) -> str:
-    """SHA-256 of a checkpoint's file; of one in several files, of theirs."""
-    try:
-        sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in models.files(path)]
-        return sums[0] if len(sums) == 1 else digest({"files": sums})
-    except OSError as error:
-        raise UserError(f"teacher file {path}: {(error.strerror or 'not readable').lower()}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from bench.suite.protocol import Protocol, Strict
+from bench.errors import UserError
+from bench.suite.protocol import Protocol, Strict, digest
 from bench.suite.spec import MAX_SEEDS, FileName, MethodSpec, normalise_row
 from methods.base import unknown
 
@@ -83,6 +85,7 @@ class Pair(TeacherSource):
     """
 
     student: str
+    student_file: str = ""  # what the student begins with; a head for other classes is left out of it
     label: FileName = ""  # what the pair is called, where two have the same networks
     ensemble: tuple[TeacherSource, ...] = ()
     ensemble_tau: float = Field(4.0, gt=0)  # at which their probabilities are averaged
@@ -106,6 +109,10 @@ class Pair(TeacherSource):
         """Keys that came later are written where they are set, so that earlier suites are the same as ever."""
         kept = {*FIRST_KEYS, *self.set_keys()}
         return {key: value for key, value in dump(self).items() if key in kept}
+
+    @property
+    def student_checkpoint(self) -> Path:
+        return Path(os.path.expandvars(self.student_file)).expanduser()
 
     @property
     def networks(self) -> str:
@@ -140,7 +147,13 @@ class Pair(TeacherSource):
     def before(self) -> Pair:
         """The link before: the pair whose student is this one's teacher."""
         return self.model_copy(
-            update={"chain": self.chain[:-1], "teacher": self.chain[-1], "student": self.teacher, "label": ""}
+            update={
+                "chain": self.chain[:-1],
+                "teacher": self.chain[-1],
+                "student": self.teacher,
+                "student_file": "",
+                "label": "",
+            }
         )
 
     def members(self) -> list[tuple[Pair, int]]:
@@ -150,6 +163,17 @@ class Pair(TeacherSource):
             pair = Pair(student=self.student, **{key: getattr(one, key) for key in TeacherSource.model_fields})
             out.append((pair, MAX_SEEDS * sum(other == pair for other, _ in out)))
         return out
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a checkpoint's file; of one in several files, of theirs."""
+    from bench import models
+
+    try:
+        sums = [hashlib.sha256(file.read_bytes()).hexdigest() for file in models.files(path)]
+    except OSError as error:
+        raise UserError(f"file {path}: {(error.strerror or 'not readable').lower()}") from None
+    return sums[0] if len(sums) == 1 else digest({"files": sums})
 
 
 def parse_pair(value: object) -> object:

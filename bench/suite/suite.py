@@ -16,7 +16,7 @@ from bench.errors import UserError, notice, unknown
 from bench.seeds import fork_rng
 from bench.suite import plain
 from bench.suite.explain import explain
-from bench.suite.pair import Pair, parse_pair
+from bench.suite.pair import Pair, file_checksum, parse_pair
 from bench.suite.protocol import Protocol, Strict, digest
 from bench.suite.spec import (
     FileName,
@@ -159,6 +159,7 @@ class Run:
             "hp": hp,
             "seed": seed,
             **({"networks": code} if code else {}),  # of networks of one's own
+            **({"student_file": file_checksum(pair.student_checkpoint)} if pair.student_file else {}),
             **({"tuned": True} if tuned else {}),  # a row of its own, even where a study found the recipe best
         }
         fingerprint = digest(parts)

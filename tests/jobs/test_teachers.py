@@ -16,7 +16,13 @@ from bench.data import Data
 from bench.jobs.cohort_job import describe_data
 from bench.jobs.progress import Progress
 from bench.jobs.run import run_suite
-from bench.jobs.teacher_source import class_numbers, expected_input, initial_teacher, teacher_fingerprint
+from bench.jobs.teacher_source import (
+    class_numbers,
+    expected_input,
+    initial_student,
+    initial_teacher,
+    teacher_fingerprint,
+)
 from bench.models import build, load_state, student, take_classes
 from bench.models.teaching import Ensemble, ExpectedInput, change_input, ignore_head
 from bench.seeds import fork_rng
@@ -211,6 +217,30 @@ def test_every_seed_has_its_own_chain_and_its_own_several_teachers(tmp_path: Pat
         assert by_seed[0]["teacher_fingerprint"] != by_seed[1]["teacher_fingerprint"]
         for spec in made.values():
             assert "taught_by" not in spec or made[spec["taught_by"]]["seed"] == spec["seed"]
+
+
+def test_a_student_begins_with_its_file(
+    tmp_path: Path, tiny: dict[str, Any], digits: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = build("resnet8w4", **SMALL | {"n_classes": 25})
+    torch.save(other.state_dict(), tmp_path / "s.pth")
+    pair = {"teacher": "resnet8w8 -> resnet8w6", "student": "resnet8w4", "student_file": str(tmp_path / "s.pth")}
+    made = suite(tiny, pair).pairs[0]
+    begun, again = (initial_student(made, digits, seed).state_dict() for seed in (0, 1))
+    for name in other.state_dict().keys() - {"fc.weight", "fc.bias"}:
+        assert torch.equal(begun[name], again[name]) and torch.equal(begun[name], other.state_dict()[name])
+    assert not torch.equal(begun["fc.weight"], again["fc.weight"]), "the head is new"
+    assert made.before.student_file == ""
+    results = run(tmp_path, tiny, pair, "kd")
+    with_file = {record.folder.name for record in scan(results / "own")}
+    run(tmp_path, tiny, {key: pair[key] for key in ("teacher", "student")}, "kd")
+    assert len({record.folder.name for record in scan(results / "own")}) == 2 * len(with_file) == 2
+    capsys.readouterr()
+    for file, said in (("s.pth", "is not a state of resnet8w6"), ("none.pth", "no file")):
+        wrong = pair | {"student": "resnet8w6", "teacher": "resnet8w8", "student_file": str(tmp_path / file)}
+        assert call(*written(tmp_path, tiny, wrong, "kd")) == 2
+        line = capsys.readouterr().err
+        assert said in line and len(line.splitlines()) == 1
 
 
 def test_generations_are_a_chain_of_one_network(tiny: dict[str, Any]) -> None:
