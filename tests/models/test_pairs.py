@@ -67,7 +67,14 @@ PAIRS: dict[tuple[str, str], set[str]] = {  # the methods that do not take the p
 }
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="->".join)
+ALIKE = {*list(PAIRS)[4:6], *[pair for pair in PAIRS if pair[0] == "resnet14w6" and pair[1] != "timm/test_vit"]}
+"""Pairs of a kind that another one stands for; their tests are slow together."""
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [pytest.param(pair, marks=[pytest.mark.slow] * (pair in ALIKE), id="->".join(pair)) for pair in PAIRS],
+)
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_takes_the_pair_or_says_what_is_lacking(
     name: str, pair: tuple[str, str], nets: dict[str, Network]

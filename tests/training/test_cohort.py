@@ -185,6 +185,7 @@ def test_the_epochs_before_the_first_resume_as_well(name: str, until: int, tiny:
     assert same(whole, resumed.members[0])
 
 
+@pytest.mark.slow  # test_any_step_may_be_the_first_after_a_resume stops at more places
 @pytest.mark.parametrize("name", methods.names())
 def test_stopping_and_going_on_changes_nothing(name: str, tiny: dict[str, Any]) -> None:
     suite = suite_of(tiny)
