@@ -114,6 +114,8 @@ class Method(nn.Module):
 
     ramp_end: ClassVar[str] = ""  # hyper-parameter: the share of all epochs after which every term is wholly at work
 
+    eager_because: ClassVar[str] = ""  # why a recorded step cannot be replayed; empty: it can
+
     entry_point_name: ClassVar[str] = ""  # the entry point's name, where the method comes from another package
 
     pretrain_share: float = (
@@ -125,6 +127,11 @@ class Method(nn.Module):
     def __init__(self, dims: Dims) -> None:
         super().__init__()
         self.facts: dict[str, str] = {}  # what was decided from the dims, for the record
+
+    def phase(self, epoch: int, epochs: int) -> str:
+        """The name of the shape that the step has in an epoch, from 1. Steps of one phase run the same operations, and
+        may be replayed from one recording; a loss asks it where it changes shape."""
+        return ""
 
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         """Every term that is trained on, already weighted, each a scalar in nats per example; y: [B] int64."""

@@ -21,7 +21,7 @@ def block_kd_terms(
     *,
     tau: float,
     detach_ensemble: bool = True,
-    warm: float = 1.0,
+    warm: float | Tensor = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L_task, L_distill, L_cross of the student and its stepping stones. arXiv 2411.01547.
 

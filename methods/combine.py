@@ -48,6 +48,9 @@ class Sum(Method):
                 self.pretrain_share, self.pretrain_lr = part.pretrain_share, part.pretrain_lr
                 self.pretrain_needs, self.pretrain_part = part.pretrain_needs or part.needs, part
 
+    def phase(self, epoch: int, epochs: int) -> str:
+        return ", ".join(f"{name}: {part.phase(epoch, epochs)}" for name, part in self._parts())
+
     def pretrain_loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         return self.pretrain_part.pretrain_loss(s, t, y, at)
 

@@ -133,20 +133,20 @@ class CRD(Method):
     def contrast(self, hs: Tensor, ht: Tensor, pick: Tensor) -> Tensor:
         """Both directions' loss, then the batch enters the memories. hs, ht: [B, D]; pick: [B, K + 1] → [B] nats."""
         es, et = F.normalize(self.embed_s(hs)), F.normalize(self.embed_t(ht))
-        vs = crd_logits(es, self.memory_t, pick, tau=self.tau)
-        vt = crd_logits(et, self.memory_s, pick, tau=self.tau)
+        memory_s, memory_t = self.memory_s.clone(), self.memory_t.clone()  # the backward pass needs them as they are
+        vs = crd_logits(es, memory_t, pick, tau=self.tau)
+        vt = crd_logits(et, memory_s, pick, tau=self.tau)
         with torch.no_grad():
             # a choice on the device: no step waits for the host to learn whether Z is set
-            self.z_s = torch.where(self.z_s > 0, self.z_s, crd_partition(vs, n=self.n))
-            self.z_t = torch.where(self.z_t > 0, self.z_t, crd_partition(vt, n=self.n))
-            self.memory_s = self._remember(self.memory_s, pick[:, 0], es)
-            self.memory_t = self._remember(self.memory_t, pick[:, 0], et)
+            self.z_s.copy_(torch.where(self.z_s > 0, self.z_s, crd_partition(vs, n=self.n)))
+            self.z_t.copy_(torch.where(self.z_t > 0, self.z_t, crd_partition(vt, n=self.n)))
+            self._remember(self.memory_s, pick[:, 0], es)
+            self._remember(self.memory_t, pick[:, 0], et)
         return crd_loss(vs, self.z_s, n=self.n) + crd_loss(vt, self.z_t, n=self.n)
 
-    def _remember(self, memory: Tensor, index: Tensor, e: Tensor) -> Tensor:
-        """The memory after this batch: a new tensor, because the backward pass still needs the old one."""
-        row = F.normalize(self.momentum * memory[index] + (1 - self.momentum) * e)
-        return memory.index_copy(0, index, row)
+    def _remember(self, memory: Tensor, index: Tensor, e: Tensor) -> None:
+        """This batch enters the memory, in place: a recorded step goes on writing where it wrote."""
+        memory.index_copy_(0, index, F.normalize(self.momentum * memory[index] + (1 - self.momentum) * e))
 
     @classmethod
     def check(cls, dims: Dims) -> None:

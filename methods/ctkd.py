@@ -16,22 +16,25 @@ class GradientReversal(torch.autograd.Function):
     """The value as it is, its gradient times a factor."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
+    def forward(ctx: Any, x: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
         return x.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.factor, None
+        return gradients[0] * ctx.saved_tensors[0], None
 
 
-def curriculum(progress: float) -> float:
-    """λ, from 0 to -1 by half a cosine, then constant. progress: 1 where the curriculum ends. arXiv 2211.16231."""
-    return -0.5 * (1 - math.cos(math.pi * min(progress, 1.0)))
+def curriculum(progress: Tensor) -> Tensor:
+    """λ, from 0 to -1 by half a cosine, then constant. progress: float, 1 where the curriculum ends → same shape.
+
+    arXiv 2211.16231.
+    """
+    return -0.5 * (1 - torch.cos(math.pi * progress.clamp(max=1.0)))
 
 
-def temperature(theta: Tensor, factor: float, *, low: float, span: float) -> Tensor:
-    """low + span·sigmoid(θ); what reaches θ is the gradient times `factor`. theta: [1] float → [1]."""
+def temperature(theta: Tensor, factor: Tensor, *, low: float, span: float) -> Tensor:
+    """low + span·sigmoid(θ); what reaches θ is the gradient times `factor`. theta: [1] float; factor: [] → [1]."""
     return low + span * GradientReversal.apply(theta, factor).sigmoid()
 
 

@@ -114,6 +114,7 @@ class KDSVD(Method):
         " which unlike the default takes networks of different channels.",
         "The gradient leaves out directions between equal singular values, where the reference code divides by zero.",
     )
+    eager_because = "an eigenvalue decomposition tells the host whether it has converged"
 
     def __init__(self, dims: Dims, *, ce: float, svd: float, k: int, matrix: str) -> None:
         super().__init__(dims)

@@ -8,6 +8,7 @@ from torch import Tensor
 from methods.base import Choice, Dims, Float, Method, Needs, NetworkView, Paper, Progress, Recipe
 from methods.functional import cross_entropy, kl_at, swap
 
+STUDENT_TEACHES = "the student teaches, too"  # the phase after the switch
 TEMPERATURES = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 
@@ -64,6 +65,9 @@ class SLD(Method):
         self.ce, self.kd, self.switch, self.detach = ce, kd, switch, detach
         self.register_buffer("temperatures", torch.tensor(TEMPERATURES), persistent=False)
 
+    def phase(self, epoch: int, epochs: int) -> str:
+        return STUDENT_TEACHES if epoch > self.switch * epochs else "the teacher teaches"
+
     def transform_logits(self, z: Tensor) -> Tensor:
         """What the divergences see of logits."""
         return z
@@ -75,6 +79,6 @@ class SLD(Method):
         ce = cross_entropy(zs, ys)
         zs, zt = self.transform_logits(zs), self.transform_logits(zt)
         soft = sld_teacher(zs, zt, ys, temperatures=self.temperatures)
-        if at.epoch > self.switch * at.epochs:
+        if self.phase(at.epoch, at.epochs) == STUDENT_TEACHES:
             soft = soft + sld_student(zs, ys, temperatures=self.temperatures, detach=self.detach)
         return {"ce": self.ce / len(y) * ce.sum(), "kd": self.kd / len(y) * soft.sum()}

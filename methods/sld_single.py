@@ -7,7 +7,7 @@ from torch import Tensor
 
 from methods.base import Choice, Dims, Float, Method, NetworkView, Progress, Recipe
 from methods.functional import cross_entropy
-from methods.sld import SLD, sld_student, sld_teacher
+from methods.sld import STUDENT_TEACHES, SLD, sld_student, sld_teacher
 
 
 class SLDSingle(Method):
@@ -35,8 +35,11 @@ class SLDSingle(Method):
         self.ce, self.kd, self.switch, self.detach = ce, kd, switch, detach
         self.register_buffer("temperatures", torch.tensor([tau]), persistent=False)
 
+    def phase(self, epoch: int, epochs: int) -> str:
+        return STUDENT_TEACHES if epoch > self.switch * epochs else "the teacher teaches"
+
     def loss(self, s: NetworkView, t: NetworkView, y: Tensor, at: Progress) -> dict[str, Tensor]:
         soft = sld_teacher(s.logits, t.logits, y, temperatures=self.temperatures)
-        if at.epoch > self.switch * at.epochs:
+        if self.phase(at.epoch, at.epochs) == STUDENT_TEACHES:
             soft = soft + sld_student(s.logits, y, temperatures=self.temperatures, detach=self.detach)
         return {"ce": self.ce * cross_entropy(s.logits, y).mean(), "kd": self.kd * soft.mean()}

@@ -117,12 +117,17 @@ class Dims:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where in training a step stands. `epoch` counts from 1, as the papers do."""
+    """Where in training a step stands. `epoch` counts from 1, as the papers do.
+
+    A step may be recorded once and replayed: a Python number in it stays what it was when the step was recorded. So
+    a loss computes with `share` and `ramp`; `epoch` and `epochs` serve `Method.phase`.
+    """
 
     epoch: int
     epochs: int
     generator: torch.Generator  # the member's own stream, on the device; draw from nothing else
     _index: Tensor | None = None
+    _share: Tensor | None = None
 
     @property
     def index(self) -> Tensor:
@@ -131,6 +136,14 @@ class Progress:
             raise AttributeError("the sample index was not declared; set Needs(index=True)")
         return self._index
 
-    def ramp(self, share: float) -> float:
-        """min(1, epoch / (share of all epochs)): the papers' linear warm-up of a loss, scaled to this schedule."""
-        return min(1.0, self.epoch / (share * self.epochs)) if share > 0 else 1.0
+    @property
+    def share(self) -> Tensor:
+        """[] float on the device: epoch / epochs."""
+        if self._share is None:
+            return torch.full((), self.epoch / self.epochs, device=self.generator.device)
+        return self._share
+
+    def ramp(self, share: float) -> Tensor:
+        """[] float on the device, min(1, epoch / (share of all epochs)): the papers' linear warm-up of a loss, scaled
+        to this schedule."""
+        return (self.share / share).clamp(max=1.0) if share > 0 else torch.ones_like(self.share)

@@ -43,11 +43,12 @@ def bessel_factors(size: Size, k: int) -> Tensor:
     return n / (n - 1).clamp(min=1)
 
 
-def fade(at: Progress, after: float) -> float:
-    """1 for a share of all epochs, then along a half cosine to 0 at the end."""
-    begin = after * at.epochs
-    gone = (at.epoch - begin) / (at.epochs - begin) if at.epoch > begin else 0.0
-    return 0.5 * (1 + math.cos(math.pi * gone))
+def fade(at: Progress, after: float) -> Tensor:
+    """[] float, 1 for a share of all epochs, then along a half cosine to 0 at the end."""
+    if after >= 1:
+        return torch.ones_like(at.share)
+    gone = ((at.share - after) / (1 - after)).clamp(min=0.0)
+    return 0.5 * (1 + torch.cos(math.pi * gone))
 
 
 class WKDF(Method):

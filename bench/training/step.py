@@ -40,6 +40,7 @@ class TrainStep:
         self.protocol, self.device, self.rng, self.images = protocol, device, rng, images
         cast_adapters(method, protocol, device)
         self.forward = compile_network(network) if protocol.compile else network
+        self.share = torch.zeros((), device=device)  # of the schedule, where a recorded step reads it
         self.peak_lr = protocol.lr_for(network.arch)
         self.pretrain_epochs = math.ceil(method.pretrain_share * protocol.epochs)  # epochs that come before the first
         self.reset()
@@ -65,13 +66,22 @@ class TrainStep:
         read_only = [*self.network.parameters(), *self.method.parameters(), *shared_tensors(batch, outputs)]
         measuring = nullcontext(dict[int, int]()) if self.memory else track_saved_tensors(read_only)
         with self.rng.use(epoch, batch.step), measuring as saved:
-            terms = self.forward_backward(batch, outputs, teacher, epoch, pretraining)
+            terms = self.forward_backward(
+                batch, outputs, teacher, self.progress(batch, epoch, pretraining), pretraining
+            )
         self.optimizer.step()
         self.memory = self.memory or sum(saved.values()) + state_bytes((self.network, self.method), self.optimizer)
         return terms
 
+    def progress(self, batch: Batch, epoch: int, pretraining: bool) -> Progress:
+        """Where the step of that epoch stands, as its method reads it."""
+        epochs = self.pretrain_epochs if pretraining else self.protocol.epochs
+        epoch += self.pretrain_epochs * pretraining
+        index = batch.index if self.needs(pretraining).index else None
+        return Progress(epoch, epochs, self.rng.generator, index, self.share.fill_(epoch / epochs))
+
     def forward_backward(
-        self, batch: Batch, outputs: Mapping[str, Out], teacher: Network | None, epoch: int, pretraining: bool
+        self, batch: Batch, outputs: Mapping[str, Out], teacher: Network | None, at: Progress, pretraining: bool
     ) -> Mapping[str, Tensor]:
         """The terms of the loss, their gradients in place."""
         needs, taps = self.needs(pretraining), self.needs(pretraining).taps
@@ -82,11 +92,8 @@ class TrainStep:
         if teacher and not teacher.has_head:  # what it says of other classes is not to be read
             taps = tuple(tap for tap in taps if tap != "logits")
         t = NetworkView(teacher_outputs, taps, teacher and self._counted_tail(teacher, "teacher"))
-        epochs, index = self.protocol.epochs, batch.index if needs.index else None
-        if pretraining:
-            epoch, epochs = epoch + self.pretrain_epochs, self.pretrain_epochs
         loss = self.method.pretrain_loss if pretraining else self.method.loss
-        terms = loss(s, t, batch.y, Progress(epoch, epochs, self.rng.generator, index))
+        terms = loss(s, t, batch.y, at)
         self.method.backward(terms, self.optimizer)
         return terms
 

@@ -112,7 +112,8 @@ def two_views(g: Golden, kind: type[Method], side: str, wanted: bool = False) ->
 
 
 def at_epoch(epoch: int, epochs: int) -> Progress:
-    return Progress(epoch, epochs, torch.Generator())
+    share = torch.tensor(epoch / epochs, dtype=torch.float64)
+    return Progress(epoch, epochs, torch.Generator(), None, share)
 
 
 def stages(g: Golden, loss: Any, weight: Any = lambda i, n: 1.0) -> tuple[Tensor, list[Tensor], list[Tensor]]:

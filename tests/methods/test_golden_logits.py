@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from torch import Tensor
 
 from methods import sld
 from methods.block_kd import block_kd_loss, block_kd_terms
@@ -165,13 +166,12 @@ def test_ctkd() -> None:
     schedule = next(key for key in g.arrays if key.startswith("out_lambda_schedule_epoch"))
     first, last = map(int, re.findall(r"\d+", schedule))
 
-    def factor_at(epoch: int) -> float:
-        return h["decay_max"] + (h["decay_max"] - h["decay_min"]) * curriculum(epoch / h["decay_loops"])
+    def factor_at(epochs: Tensor) -> Tensor:
+        return h["decay_max"] + (h["decay_max"] - h["decay_min"]) * curriculum(epochs / h["decay_loops"])
 
-    steps = [factor_at(epoch) for epoch in range(first, last + 1)]
-    g.close(schedule, torch.tensor(steps, dtype=torch.float64))
-    factor = factor_at(h["epoch"])
-    g.close("out_lambda_signed", torch.tensor(factor, dtype=torch.float64))
+    g.close(schedule, factor_at(torch.arange(first, last + 1, dtype=torch.float64)))
+    factor = factor_at(torch.tensor(h["epoch"], dtype=torch.float64))
+    g.close("out_lambda_signed", factor)
     tau = temperature(theta, factor, low=h["t_start"], span=h["t_end"])
     loss = kl(z, g["in_logits_t"], tau).mean()
     loss.backward()

@@ -151,8 +151,8 @@ def test_a_term_fades_along_half_a_cosine() -> None:
         return at_epoch(epoch, 240)
 
     expected = {1: 1.0, 150: 1.0, 195: 0.5, 240: 0.0, 180: 0.5 * (1 + math.cos(math.pi * 30 / 90))}
-    assert {epoch: fade(at(epoch), 150 / 240) for epoch in expected} == pytest.approx(expected)
-    assert fade(at(240), 1.0) == 1.0
+    assert {epoch: fade(at(epoch), 150 / 240).item() for epoch in expected} == pytest.approx(expected)
+    assert fade(at(240), 1.0).item() == 1.0
 
 
 def test_ft_by_whole_factors() -> None:
