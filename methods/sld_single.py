@@ -7,7 +7,7 @@ from torch import Tensor
 
 from methods.base import Choice, Dims, Float, Method, NetworkView, Progress, Recipe
 from methods.functional import cross_entropy
-from methods.sld import STUDENT_TEACHES, SLD, sld_student, sld_teacher
+from methods.sld import SLD, STUDENT_TEACHES, sld_student, sld_teacher
 
 
 class SLDSingle(Method):

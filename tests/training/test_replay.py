@@ -167,7 +167,7 @@ def test_a_recorded_step_replays(name: str) -> None:
 
 
 def test_a_sum_has_the_phases_of_its_parts() -> None:
-    kind = sum_class((methods.get("sld"), methods.get("ab")))
+    kind = sum_class((methods.get("sld_single"), methods.get("fsp")))
     step = step_of(kind)
     assert [(before, len(epochs)) for (before, _), epochs in phases(step).items()] == [
         (True, step.pretrain_epochs),
