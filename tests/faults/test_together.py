@@ -25,7 +25,7 @@ def test_three_calls_at_once(tmp_path: Path, suite_file: Path, whole: tuple[Path
     assert [process.exitcode for process in processes] == [0, 0, 0], said
     same_results(tmp_path / "results", whole[0])
     same_in_mlflow(tmp_path / "results", whole[0])
-    trained = re.findall(r"^(teacher \S+|\S+ seed \d): [\d.]+ s", "\n".join(said.values()), re.M)
+    trained = re.findall(r"^(?:cohort \d[^:]*: )?(teacher \S+|\S+ seed \d): [\d.]+ s", "\n".join(said.values()), re.M)
     seeds = [f"resnet8w8->resnet8w4 seed {seed}" for seed in (0, 0, 1)]  # seed 0 by one of a and b, and by c
     assert sorted(trained) == [*seeds, "teacher resnet8w8"]
     assert all("resumed" not in record.header for record in scan(tmp_path / "results" / "faulty"))
