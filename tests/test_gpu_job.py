@@ -37,14 +37,15 @@ def job(out: Path, **changes: Any) -> gpu_job.Job:
 def test_tests_and_timings_once_and_training_every_time(calls: list[list[str]], tmp_path: Path) -> None:
     assert job(tmp_path / "out").run() == 0
     kinds = [words[2] if words[1] == "bench" else words[1] for words in calls]
-    assert kinds == ["pytest", *["time"] * 4, "run", "run"]
-    run = calls[-2]
-    assert run[:4] == ["-m", "bench", "run", "cifar100"] and "pairs=['resnet32x4 -> resnet8x4']" in run
+    assert kinds == ["pytest", *["time"] * 4, "run"]
+    run = calls[-1]
+    assert run[:4] == ["-m", "bench", "run", "cifar100"]
+    assert "pairs=['resnet32x4 -> resnet8x4', 'resnet56 -> resnet20']" in run  # of one suite, by priority
     assert 8.0 < float(run[run.index("--minutes") + 1]) < 9.0 and "--no-report" in run
-    assert len(list((tmp_path / "out" / "logs").iterdir())) == 7
+    assert len(list((tmp_path / "out" / "logs").iterdir())) == 6
     calls.clear()
     assert job(tmp_path / "out").run() == 0
-    assert [words[2] for words in calls] == ["run", "run"]
+    assert [words[2] for words in calls] == ["run"]
 
 
 def test_nothing_begins_where_no_time_is_left(calls: list[list[str]], tmp_path: Path) -> None:
@@ -55,6 +56,14 @@ def test_an_unknown_stage_is_refused(
     calls: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert job(tmp_path / "out", only="tset").run() == 2 and "--only test,time,train" in capsys.readouterr().err
+
+
+def test_a_part_that_is_missing_ends_the_call(calls: list[list[str]], tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "result.json").write_text('{"result-000": 5}')
+    with pytest.raises(SystemExit, match="result-000 of build/gpu is not here yet"):
+        job(tmp_path / "out").run()
+    assert calls == []
 
 
 def test_results_of_an_earlier_machine_go_on(calls: list[list[str]], tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ def main() -> int:
 
 def pack(data: Path | None, python: str, system: str) -> int:
     """Fill build/gpu with parts: wheels for that Python and platform, the data, the commit."""
-    shutil.rmtree(BUILD, ignore_errors=True)
     content = BUILD / "content"
+    shutil.rmtree(content, ignore_errors=True)
     wheels = content / "wheels"
     wheels.mkdir(parents=True)
     only = [
@@ -131,15 +131,19 @@ class Job:
 
     def unpack(self) -> None:
         """Wheels, data and commit, once; what was carried home by an earlier machine, if it came along."""
-        if (BUILD / "part.json").exists() and not (self.work / "commit").exists():
-            if missing := missing_parts(BUILD, "part"):
-                sys.exit(f"gpu_job: {', '.join(missing)} of build/gpu is not here yet; carry it, and call again")
-            join_parts(BUILD, "part", self.work)
+        if (BUILD / "part.json").exists() and not (self.work / "site").exists():
+            self.join("part", self.work)
             wheels = [str(wheel) for wheel in sorted((self.work / "wheels").glob("*.whl"))]
             install = ["install", "--quiet", "--no-index", "--no-deps", "--target", str(self.work / "site")]
             subprocess.run([sys.executable, "-m", "pip", *install, *wheels], check=True)
         if (BUILD / "result.json").exists() and not (self.work / "results").exists():
-            join_parts(BUILD, "result", self.work / "results")
+            self.join("result", self.work / "results")
+
+    def join(self, name: str, to: Path) -> None:
+        """Unpack parts of that name; ends the call with one line where one is not here yet."""
+        if missing := missing_parts(BUILD, name):
+            sys.exit(f"gpu_job: {', '.join(missing)} of build/gpu is not here yet; carry it, and call again")
+        join_parts(BUILD, name, to)
 
     def call(self, log: str, words: Iterable[str], seconds: float) -> int:
         """Python with these words, until the time is over, its output in logs/`log`; its status, or TIMED_OUT."""
@@ -191,23 +195,12 @@ class Job:
         return [word for text in self.given.sets for word in ("--set", text)]
 
     def train(self) -> None:
-        """The suite, pair by pair; `kdbench run --minutes` ends in time and goes on with the next call."""
-        for pair in self.given.pairs.split(","):
-            if self.left() < LEAST_S:
-                return
-            words = [
-                "-m",
-                "bench",
-                "run",
-                self.given.suite,
-                "--methods",
-                self.given.methods,
-                "--seeds",
-                self.given.seeds,
-            ]
-            words += ["--set", f"pairs=['{pair.strip()}']", *self.sets(), "--device", self.given.device, "--no-report"]
-            words += ["--results", str(self.work / "results"), "--minutes", f"{(self.left() - 5) / 60:.2f}"]
-            self.call(f"train-{pair.replace(' -> ', '-')}.txt", words, self.left() + 5)
+        """The suite, its pairs by priority; `kdbench run --minutes` ends in time and goes on with the next call."""
+        pairs = [pair.strip() for pair in self.given.pairs.split(",")]
+        words = ["-m", "bench", "run", self.given.suite, "--methods", self.given.methods, "--seeds", self.given.seeds]
+        words += ["--set", f"pairs={pairs}", *self.sets(), "--device", self.given.device, "--no-report"]
+        words += ["--results", str(self.work / "results"), "--minutes", f"{(self.left() - 5) / 60:.2f}"]
+        self.call("train.txt", words, self.left() + 5)
 
     def carry_home(self) -> None:
         """Logs as they are, and the results with their checkpoints in parts: `kdbench import` reads them, and so does

@@ -34,9 +34,9 @@ def missing_parts(folder: Path, name: str) -> list[str]:
 
 
 def join_parts(folder: Path, name: str, to: Path) -> None:
-    """Put the folder that `write_parts` was given into `to`, which lies beside nothing that could be overwritten."""
+    """Put the content of the folder that `write_parts` was given into `to`."""
     whole = to.with_name(f"{to.name}.tar")
-    to.mkdir(parents=True)
+    to.mkdir(parents=True, exist_ok=True)
     with whole.open("wb") as target:
         for part in json.loads((folder / f"{name}.json").read_text()):
             with (folder / part).open("rb") as source:
