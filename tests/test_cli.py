@@ -20,7 +20,7 @@ from PIL import Image
 from bench import data as datasets
 from bench import models
 from bench.cli import main
-from bench.jobs.run import check_pair
+from bench.jobs.check import check_pair
 from bench.models import student
 from bench.suite.suite import validate
 from tests.prose import numbers

@@ -98,9 +98,10 @@ def layers(
     from bench import data as datasets
     from bench import environment
     from bench.jobs import claims, teacher_source
+    from bench.jobs.check import check_pair
     from bench.jobs.cohort_job import PairContext
     from bench.jobs.progress import Progress
-    from bench.jobs.run import check_pair, resolve_suite
+    from bench.jobs.run import resolve_suite
     from bench.report import layers as shown
     from bench.suite.suite import MethodSpec, results_folder
     from bench.training import layers
@@ -146,10 +147,11 @@ def check(
     """Read a suite and its data, and say what would run. Trains nothing."""
     from bench import data as datasets
     from bench import environment
+    from bench.jobs.check import check_pair
     from bench.jobs.cohort_job import describe_data
     from bench.jobs.progress import Progress
     from bench.jobs.rounds import check_comparisons
-    from bench.jobs.run import check_pair, resolve_suite
+    from bench.jobs.run import resolve_suite
     from bench.jobs.teacher import obtain
 
     on = environment.resolve_device(device)

@@ -3,52 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import nn
 
-import methods
-from bench import catalogue, models
 from bench import data as datasets
 from bench import environment as env
 from bench.data import Data
-from bench.data.augment import VIEWS
-from bench.data.cache import checksum
-from bench.errors import UserError, notice
-from bench.jobs import claims, pool, tuned
-from bench.jobs.cohort_job import CohortJob, JobResult, describe_data, method_dims
-from bench.jobs.headless import check_without_logits
+from bench.errors import notice
+from bench.jobs import claims, manifest, pool, tuned
+from bench.jobs.check import check_pair
+from bench.jobs.cohort_job import CohortJob, JobResult, describe_data
 from bench.jobs.local import LocalExecutor
 from bench.jobs.progress import Progress
 from bench.jobs.rounds import check_comparisons, rounds
 from bench.jobs.run_writer import RecordMirror, is_finished
-from bench.jobs.teacher import link_method
-from bench.jobs.teacher_source import initial_student, initial_teacher, teacher_fingerprint
+from bench.jobs.teacher_source import teacher_fingerprint
 from bench.jobs.weak_teacher import WeakTeachers
-from bench.seeds import fork_rng
 from bench.suite.decide import TOP1, Decision, decide
-from bench.suite.pair import TeacherSource
 from bench.suite.spec import MethodSpec
-from bench.suite.suite import Pair, Run, Suite
+from bench.suite.suite import Run, Suite
 from bench.training import precision
-from bench.training.step import make_optimizer
-from methods.base import Method, Refusal, unknown
-from tracking.lines import Damage, RecordError, write_atomically
+from tracking.lines import Damage, RecordError
 from tracking.record import Record
-from tracking.seal import CHECKSUM_PLACEHOLDER, add_checksum, verify_checksum
-
-MANIFEST = "suite.json"
-COMPARABLE = ("protocol", "data", "teacher", "pairs")  # what runs of several calls must share to stand in one report
 
 Rows = dict[str, list[tuple[MethodSpec, dict[str, Any]]]]
 """By pair, the rows of the comparison with their values, and where these come from, if from a study."""
@@ -95,10 +79,12 @@ def run_suite(
     check_comparisons(suite)
     suite = resolve_suite(suite, device)
     n_cohorts = 0 if remote else len(suite.pairs) * len(suite.seeds)
-    if pool.may_need_workers(workers, suite, device, n_cohorts) and not _seems_finished(suite, results / suite.name):
+    if pool.may_need_workers(workers, suite, device, n_cohorts) and not manifest.seems_finished(
+        suite, results / suite.name
+    ):
         pool.start_loading(suite)
     data = datasets.load(suite.data, "cpu" if remote else device)
-    checksums = _checksums(suite, results / suite.name)
+    checksums = manifest.source_checksums(suite, results / suite.name)
     rows, unfit = rows_of_pairs(suite, data, results)
     for title, pair_name, reason in unfit:
         progress.log(f"left out: {title} on {pair_name}: {reason}")
@@ -111,7 +97,7 @@ def run_suite(
     decisions, weak_teachers = partial(_decisions, fitting, runs, results), WeakTeachers(results)
 
     def write_manifest() -> None:
-        _write_manifest(results / suite.name, suite, outcome.fingerprints, checksums, decisions(), unfit)
+        manifest.write_manifest(results / suite.name, suite, outcome.fingerprints, checksums, decisions(), unfit)
 
     def plan_rounds() -> Iterator[list[CohortJob]]:
         for seeds, titles in rounds(fitting, decisions, lambda: executor.cohorts_at_once):
@@ -278,159 +264,3 @@ def resolve_suite(suite: Suite, device: torch.device) -> Suite:
             " type --set protocol.precision=fastest"
         )
     return suite.model_copy(update=changes)
-
-
-def check_pair(suite: Suite, pair: Pair, data: Data) -> dict[str, str]:
-    """Refuse in one line, before any training, what cannot be trained on this pair and data. Returns the reasons, by
-    title, of rows that may be left out."""
-    shapes, unfit = method_dims(pair, data, suite.protocol.batch_size), dict[str, str]()
-    for spec in suite.methods:
-        try:
-            kind = methods.get(spec.method)
-            kind.check_pair(shapes)
-            _check_views(kind, data)
-            with fork_rng("check"):
-                method = kind(shapes, **spec.values(pair.networks))
-            if not shapes.teacher.head:
-                check_without_logits(method, shapes)
-            method.optimizer(make_optimizer(suite.protocol, [nn.Parameter(torch.zeros(1))], suite.protocol.lr))
-            if method.needs.full_batches and len(shapes.train_y) < shapes.batch_size:
-                raise Refusal(
-                    f"it takes full batches, and {len(shapes.train_y)} training images make none of"
-                    f" {shapes.batch_size}; set protocol.batch_size lower"
-                )
-        except Refusal as error:
-            if not spec.if_fit:
-                raise UserError(
-                    f"{spec.title} on {pair.name}: {error}; --skip-unfit leaves out what does not take a pair"
-                ) from None
-            unfit[spec.title] = str(error)
-        except UserError:
-            raise
-        except Exception:  # a fault of the method's own: its runs end by it, and no other's
-            continue
-    _check_files(pair, data, suite.teacher.seed)
-    _check_chain(pair, data, suite.protocol.batch_size)
-    if len(unfit) == len(suite.methods):
-        title, reason = next(iter(unfit.items()))
-        raise UserError(f"no method of the suite takes {pair.name}: {title}: {reason}; name another pair or kd")
-    return unfit
-
-
-def _check_files(pair: Pair, data: Data, seed: int) -> None:
-    """Read, once before all training, what student and teachers begin with."""
-    if pair.student_file:
-        initial_student(pair, data, "check")
-    for source in pair.sources:
-        _check_source(source, data, seed)
-
-
-def _check_source(source: TeacherSource, data: Data, seed: int) -> None:
-    """Read what a teacher begins with."""
-    if not (source.teacher_file or source.pretrained):
-        return
-    initial_teacher(source, data, seed)
-    if source.teacher_file and source.is_ready and source.teacher_head == "use" and not data.own_validation:
-        notice(
-            f"{source.teacher_file}: the validation split is {len(data.validation)} images taken from train; if the"
-            " teacher was trained on them, its validation accuracy says nothing"
-        )
-
-
-def _check_chain(pair: Pair, data: Data, batch_size: int) -> None:
-    """Refuse a method that cannot teach one of a chain's networks."""
-    while pair.chain:
-        shapes = method_dims(pair.before, data, batch_size)
-        try:
-            method = link_method(pair, shapes)
-            if not shapes.teacher.head:
-                check_without_logits(method, shapes)
-        except Refusal as error:
-            raise UserError(f"link {pair.link.method} on {pair.before.name}: {error}; name another, link: kd") from None
-        pair = pair.before
-
-
-def _check_views(kind: type[Method], data: Data) -> None:
-    """Refuse a view that nothing draws, or that means nothing on this data."""
-    for view in {*kind.needs.views, *(kind.pretrain_needs.views if kind.pretrain_needs else ())} - set(data.views):
-        if view in VIEWS:
-            raise Refusal(f"it needs the {view} view of an image, and data.{view} is false for {data.name}")
-        raise unknown("view of the images", view, data.views)
-
-
-def _checksums(suite: Suite, suite_folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that the suite's data and teachers come from. Raises `UserError` where one has changed since
-    the suite was last run: no other run could be compared with those that are here."""
-    files = datasets.source_files(suite.data)
-    for source in (source for pair in suite.pairs for source in pair.sources):
-        if source.teacher_file:
-            first, *others = models.files(source.checkpoint)
-            files |= {source.teacher_file: first} | {str(path): path for path in others}
-        if source.class_map:
-            files[source.class_map] = Path(os.path.expandvars(source.class_map)).expanduser()
-    for pair in (pair for pair in suite.pairs if pair.student_file):
-        files |= {str(path): path for path in models.files(pair.student_checkpoint)}
-    now = {name: checksum(path) for name, path in files.items() if path.is_file()}
-    before = dict(_read_manifest(suite_folder).get("files", {}))
-    if changed := [name for name in now if before.get(name, now[name]) != now[name]]:
-        raise UserError(
-            f"{changed[0]} is not the file that this suite was run with (its SHA-256 differs): put that one back, or"
-            f" move {suite_folder / MANIFEST} away if the change is meant"
-        )
-    return before | now
-
-
-def _seems_finished(suite: Suite, suite_folder: Path) -> bool:
-    """Did the last call of the suite ask for as many runs, and are they all there? A first guess, nothing more."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, Damage):
-        manifest = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))
-        n_rows = len(suite.pairs) * len(suite.methods) - len(manifest.get("left_out", ()))
-        n_runs = n_rows * (suite.until.least if suite.until else len(suite.seeds))
-        records = [Record(suite_folder / "runs" / fingerprint) for fingerprint in manifest["fingerprints"]]
-        return len(records) >= n_runs and all(record.status == "finished" for record in records)
-    return False
-
-
-def _read_manifest(suite_folder: Path) -> dict[str, Any]:
-    """What the call before wrote; nothing where there is none, or a damaged one, which this call writes anew."""
-    try:
-        found = json.loads(verify_checksum((suite_folder / MANIFEST).read_text(encoding="utf-8")))
-        return {**found, "suite": dict(found["suite"]), "files": dict(found.get("files", {}))}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
-
-
-def _write_manifest(
-    suite_folder: Path,
-    suite: Suite,
-    fingerprints: list[str],
-    checksums: dict[str, str],
-    decisions: Sequence[Decision] = (),
-    unfit: Sequence[tuple[str, str, str]] = (),
-) -> None:
-    """Which runs the last call of this suite asked for, and which earlier calls with the same protocol, data and
-    teachers ("others", newest call first): what a report of it covers. Readable without torch.
-
-    unfit: row, pair and reason of what was left out, because the method does not take the pair.
-    """
-    now, citations = suite.model_dump(mode="json"), catalogue.method_citations(spec.method for spec in suite.methods)
-    before = _read_manifest(suite_folder)
-    others: list[str] = []
-    if all(before.get("suite", {}).get(key) == now[key] for key in COMPARABLE):
-        known = [*before.get("fingerprints", []), *before.get("others", [])]
-        others = [name for name in dict.fromkeys(known) if name not in set(fingerprints)]
-        citations = {**(before.get("methods") or {}), **citations}
-    text = json.dumps(
-        {
-            "seal": CHECKSUM_PLACEHOLDER,
-            "suite": now,
-            "fingerprints": fingerprints,
-            "others": others,
-            "methods": citations,
-            "files": checksums,
-            **({"decisions": [asdict(decided) for decided in decisions]} if suite.until else {}),
-            **({"left_out": unfit} if unfit else {}),
-        },
-        indent=1,
-    )
-    write_atomically(suite_folder / MANIFEST, add_checksum(text))

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import methods
 from bench import data as datasets
-from bench.jobs import run as runs
+from bench.jobs.cohort_job import method_dims
+from bench.jobs.run import resolve_suite
 from bench.suite.suite import Suite
 from bench.timing.step import STEPS, bare_loop_lap, first_batch, make_cohort, milliseconds_of, outputs_without_grad
 from bench.training.precision import with_precision
@@ -27,7 +28,7 @@ def measure_losses(
 
     The student's step is measured in the same rounds: forward, cross entropy, backward and the optimiser's step.
     """
-    suite = runs.resolve_suite(suite, device)
+    suite = resolve_suite(suite, device)
     data = datasets.load(suite.data, device)
     laps: dict[str, Callable[[], None]] = {"": bare_loop_lap(suite, data, "vanilla", with_teacher=False)}
     rows: dict[str, dict[str, Any]] = {}
@@ -68,7 +69,7 @@ def _title_and_laps(suite: Suite, data: datasets.Data, name: str) -> tuple[str, 
 
 def loss_laps(suite: Suite, data: datasets.Data, name: str, recipe: str) -> dict[str, Callable[[], None]]:
     """Calls that each run one step's loss and its backward pass to the taps; one per phase. Raises `Refusal`."""
-    methods.get(name).check(runs.method_dims(suite.pairs[0], data, suite.protocol.batch_size))
+    methods.get(name).check(method_dims(suite.pairs[0], data, suite.protocol.batch_size))
     cohort = make_cohort(suite, [name], data, recipe)
     member, teacher = cohort.members[0], cohort.teacher
     assert teacher is not None

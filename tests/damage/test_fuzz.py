@@ -23,7 +23,7 @@ from bench import models
 from bench.data import cache
 from bench.errors import UserError
 from bench.jobs import checkpoint, run_writer
-from bench.jobs import run as runs
+from bench.jobs.manifest import source_checksums, write_manifest
 from bench.models import student
 from bench.report.source import manifest
 from bench.suite import plain
@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint(seed: int, tmp_path: Path) -> None:
 def test_a_damaged_shard(seed: int, tiny_set: Path, tmp_path: Path) -> None:  # noqa: F811
     raw = {**TINY, "data": {"source": "parquet", "path": str(tiny_set), "validation": 6}}
     suite = validate(raw, "test")
-    runs._write_manifest(tmp_path, suite, [], runs._checksums(suite, tmp_path))
+    write_manifest(tmp_path, suite, [], source_checksums(suite, tmp_path))
     whole = datasets.load(suite.data).describe()
     path = sorted(tiny_set.iterdir())[seed % 3]
     data = path.read_bytes()
@@ -180,7 +180,7 @@ def test_a_damaged_shard(seed: int, tiny_set: Path, tmp_path: Path) -> None:  # 
     read = refused(lambda: (d := datasets.load(suite.data)).describe() | d.describe_test())
     if path.read_bytes() != data:
         with pytest.raises(UserError, match=rf"{path.name} is not the file"):
-            runs._checksums(suite, tmp_path)
+            source_checksums(suite, tmp_path)
     else:
         assert read.items() >= whole.items()
 
@@ -198,7 +198,7 @@ def test_a_damaged_sealed_text(seed: int, tmp_path: Path) -> None:
     except (ValueError, TypeError, KeyError):  # as the reader of tuned values
         assert file.read_bytes() != text.encode()
     suite = validate(TINY, "test")
-    runs._write_manifest(tmp_path, suite, ["f0", "f1"], {})
+    write_manifest(tmp_path, suite, ["f0", "f1"], {})
     path = tmp_path / "suite.json"
     whole = manifest(tmp_path, "tiny")
     path.write_bytes(spoilt(path.read_bytes(), seed))

@@ -11,7 +11,7 @@ import pytest
 
 from bench import report
 from bench.errors import UserError
-from bench.jobs import run as jobs
+from bench.jobs.manifest import write_manifest
 from bench.report.source import Source, from_folder
 from bench.suite.suite import Suite
 from tests.prose import Prose
@@ -104,7 +104,7 @@ def test_of_earlier_calls_finished_runs_count_and_of_two_settings_the_newest(tmp
 
 def test_a_call_remembers_the_runs_of_those_before_it(tmp_path: Path, tiny: dict[str, Any]) -> None:
     def manifest(raw: dict[str, Any], fingerprints: list[str]) -> list[str]:
-        jobs._write_manifest(tmp_path, Suite.model_validate(raw), fingerprints, {})
+        write_manifest(tmp_path, Suite.model_validate(raw), fingerprints, {})
         found = json.loads(verify_checksum((tmp_path / "suite.json").read_text()))
         assert found["fingerprints"] == fingerprints
         return list(found["others"])
