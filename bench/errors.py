@@ -19,6 +19,11 @@ def error_message(error: BaseException, when: str = "") -> str:
     return mask_secrets(" ".join(f"{kind}: {error}".rstrip(": ").splitlines()[:1]))
 
 
+def short_message(error: BaseException) -> str:
+    """An error of somebody else's code within a sentence of ours: its kind and its words, at most 160 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+
+
 def notice(text: str) -> None:
     """Tell, on the error stream, of damage that was found and mended: the work goes on."""
     sys.stderr.write(f"kdbench: {text}\n")

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from bench.errors import UserError, unknown
-from bench.models.teaching import ExpectedInput
+from bench.errors import UserError, short_message, unknown
+from bench.models import hugging_face
 from methods.base import Method
 
 NETWORKS = "KDBENCH_NETWORKS"  # files named by --plugin, for this process and those it starts
@@ -67,7 +67,7 @@ def is_file(name: str) -> bool:
 def make(name: str, in_channels: int, size: int, n_classes: int, pretrained: bool) -> nn.Module:
     """The network's module, with fresh weights. Raises `UserError` for whatever is wrong with its code."""
     if name.startswith("hf/"):
-        return _hugging_face(name, in_channels, size, n_classes, pretrained)
+        return hugging_face.make(name, in_channels, size, n_classes, pretrained)
     if pretrained:
         raise UserError(f"'{name}' has no packaged weights; name its file: teacher_file")
     values = {"n_classes": n_classes, "in_channels": in_channels, "size": size}
@@ -93,7 +93,7 @@ def version(name: str) -> str:
     """What a network's code is, for fingerprints: the checksum of its files, or the version of its package; empty for
     those that come with the project and its libraries."""
     if name.startswith("hf/"):
-        return hashlib.sha256(_config(name).to_json_string().encode()).hexdigest()[:12]
+        return hashlib.sha256(hugging_face.config_of(name).to_json_string().encode()).hexdigest()[:12]
     source = _source(name)
     if source is None:
         return ""
@@ -136,7 +136,7 @@ def _maker(name: str) -> Callable[..., Any]:
         try:
             return source.load()  # type: ignore[no-any-return]
         except Exception as error:
-            raise UserError(f"'{name}', the entry point {source.value}: {_line(error)}") from None
+            raise UserError(f"'{name}', the entry point {source.value}: {short_message(error)}") from None
     module, networks = _module(source), _networks(source)
     if not attribute and len(networks) != 1:
         some = ", ".join(networks)
@@ -173,7 +173,7 @@ def _module(path: Path) -> ModuleType:
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
-            raise UserError(f"{path}: {_line(error)}") from None
+            raise UserError(f"{path}: {short_message(error)}") from None
     files = [getattr(sys.modules[name], "__file__", None) or "" for name in {*sys.modules} - before]
     read = [path, *sorted(Path(file) for file in files if Path(file).is_relative_to(path.parent))]
     module.kdbench_version = hashlib.sha256(b"".join(file.read_bytes() for file in read)).hexdigest()[:12]  # type: ignore[attr-defined]
@@ -205,78 +205,4 @@ def _called(name: str, maker: Callable[..., Any], values: dict[str, Any]) -> obj
     try:
         return maker(**given)
     except (Exception, SystemExit) as error:
-        raise UserError(f"'{name}' cannot be made: {_line(error)}") from None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
-
-
-# -------------------------------------------------------------------------------------------------------- Hugging Face
-
-
-class Logits(nn.Module):
-    """A Hugging Face classifier as a module from images to logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(pixel_values=x).logits  # type: ignore[no-any-return]
-
-    def stored(self, path: Path) -> dict[str, Tensor]:
-        """The weights in a folder that the library wrote, under the names that it gives them in memory: other ones."""
-        folder = path if path.is_dir() else path.parent
-        try:
-            return type(self.model).from_pretrained(folder, local_files_only=True).state_dict()  # type: ignore[attr-defined, no-any-return]
-        except Exception:  # no such folder, or another network's: what the file itself holds says more
-            return {}
-
-
-def _transformers(name: str) -> Any:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError:
-        raise UserError(f"'{name}' needs transformers; pip install kdbench[hf]") from None
-
-
-@cache
-def _config(name: str) -> Any:
-    library, where = _transformers(name), name.removeprefix("hf/")
-    try:
-        return library.AutoConfig.from_pretrained(where)  # no code of the repository's is run
-    except Exception as error:  # the library raises what its download, cache and readers do
-        raise UserError(
-            f"'{name}': {_line(error)}; it takes hf/<repository> or hf/<folder>, with a config.json"
-        ) from None
-
-
-def packaged(name: str) -> tuple[ExpectedInput, int]:
-    """What the weights of a `hf/` network expect, and how many classes they know."""
-    library, where, config = _transformers(name), name.removeprefix("hf/"), _config(name)
-    try:
-        how = library.AutoImageProcessor.from_pretrained(where)
-        size = how.crop_size or how.size if getattr(how, "do_center_crop", False) else how.size
-        pixels = size.get("height") or size["shortest_edge"]
-        return ExpectedInput(tuple(how.image_mean), tuple(how.image_std), int(pixels)), int(config.num_labels)
-    except Exception as error:  # the library raises what its download, cache and readers do
-        raise UserError(
-            f"'{name}' does not say which images it expects ({_line(error)}); write teacher_input: {{mean: [0.5, 0.5,"
-            " 0.5], std: [0.5, 0.5, 0.5], size: 224}"
-        ) from None
-
-
-def _hugging_face(name: str, in_channels: int, size: int, n_classes: int, pretrained: bool) -> nn.Module:
-    kind, where = _transformers(name).AutoModelForImageClassification, name.removeprefix("hf/")
-    config = type(_config(name)).from_dict(_config(name).to_dict())
-    asked = {"num_labels": n_classes, "num_channels": in_channels, "image_size": size}
-    for key, value in asked.items():
-        if hasattr(config, key):
-            setattr(config, key, value)
-    try:
-        if pretrained:
-            return Logits(kind.from_pretrained(where, config=config, ignore_mismatched_sizes=True))
-        return Logits(kind.from_config(config))
-    except Exception as error:
-        raise UserError(f"'{name}' cannot be made: {_line(error)}") from None
+        raise UserError(f"'{name}' cannot be made: {short_message(error)}") from None

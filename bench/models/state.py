@@ -16,7 +16,7 @@ from bench.errors import UserError
 from bench.models.adapters import near_models, plain_model
 from bench.models.base import Network
 from bench.models.files import read
-from bench.models.own import Logits
+from bench.models.hugging_face import Logits
 from bench.models.zoo import build, names
 
 State = dict[str, Tensor]

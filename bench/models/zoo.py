@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from bench.errors import UserError, unknown
-from bench.models import adapters, mobilenet, own, resnet, shufflenet, vgg, wrn
+from bench.models import adapters, hugging_face, mobilenet, own, resnet, shufflenet, vgg, wrn
 from bench.models.base import Network
 from bench.models.check import check_classifier
 from bench.models.teaching import ExpectedInput
@@ -51,7 +51,7 @@ def build(
         net = own.make(name, in_channels, size, n_classes, pretrained)
         check_classifier(name, net, in_channels, size, n_classes)
         network = adapters.adapted(name, net, in_channels, size, n_classes, own.stages(name, net))
-        network.prefix = "net.model." if isinstance(net, own.Logits) else network.prefix
+        network.prefix = "net.model." if isinstance(net, hugging_face.Logits) else network.prefix
         return network
     for family in FAMILIES:
         if net := family.make(name, in_channels, size, n_classes):
@@ -79,5 +79,5 @@ def packaged(name: str) -> tuple[ExpectedInput, int]:
     if name.startswith(("torchvision/", "timm/")):
         return adapters.packaged(name)
     if name.startswith("hf/"):
-        return own.packaged(name)
+        return hugging_face.packaged(name)
     raise UserError(f"'{name}' has no packaged weights; load a checkpoint, or take torchvision/ or timm/")

@@ -37,9 +37,7 @@ class Cohort:
     ) -> None:
         """group_size: how many members may be on the device at a time; 0: all. The others wait on the CPU."""
         self.data, self.protocol, self.teacher, self.seed = data, protocol, teacher, seed
-        self.folded_teacher = teacher and folded_copy(
-            teacher
-        )  # answers every batch; tails and evaluation are the teacher's
+        self.folded_teacher = teacher and folded_copy(teacher)  # for batches; tails and evaluation take the teacher
         set_torch_backends(protocol)
         self.members = list(members)
         self.group_size = group_size or max(1, len(self.members))

@@ -15,7 +15,7 @@ from torch import nn
 
 from bench import models
 from bench.errors import UserError
-from bench.models import own, student
+from bench.models import hugging_face, own, student
 from bench.models.graph import Graphed
 from bench.models.teaching import ExpectedInput
 from bench.models.whole import Whole
@@ -182,16 +182,16 @@ def of_library(size: object, **processor: Any) -> SimpleNamespace:
 def test_what_images_the_weights_of_hugging_face_expect(
     processor: dict[str, Any], pixels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own._config.cache_clear()
+    hugging_face.config_of.cache_clear()
     monkeypatch.setitem(sys.modules, "transformers", of_library(**processor))  # type: ignore[arg-type]
     expected = ExpectedInput((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), pixels)
     assert models.packaged("hf/someone/net") == (expected, 7)
-    own._config.cache_clear()
+    hugging_face.config_of.cache_clear()
 
 
 def test_weights_of_hugging_face_that_say_nothing_of_their_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    own._config.cache_clear()
+    hugging_face.config_of.cache_clear()
     monkeypatch.setitem(sys.modules, "transformers", of_library({"longest_edge": 256}))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"'hf/someone/net' does not say which images .*; write teacher_input: \{mean"):
         models.packaged("hf/someone/net")
-    own._config.cache_clear()
+    hugging_face.config_of.cache_clear()
